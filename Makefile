@@ -1,0 +1,29 @@
+# The same targets run by hand, in pre-commit and in CI. PYTHON is the environment's interpreter.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+BIN := $(dir $(PYTHON))
+
+.PHONY: check lint types imports test slow build format
+check: lint types imports
+
+lint:                       ## style and docstrings (ruff's D rules, Google form)
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m ruff check .
+
+types:
+	$(PYTHON) -m mypy
+
+imports:                    ## who may import whom
+	PYTHONPATH=.:envs $(BIN)lint-imports
+
+test:
+	$(PYTHON) -m pytest
+
+slow:
+	$(PYTHON) -m pytest -m slow
+
+build:                      ## wheel and sdist into dist/
+	$(PYTHON) -m build
+
+format:
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .

@@ -1,0 +1,52 @@
+"""Diffusion policies from demonstrations: train, watch in MuJoCo, deploy on a controller.
+
+Demonstrations go in as zarr, windows of observations and actions come out; an encoder turns observations into
+one condition vector; a denoiser turns noise into an action chunk under that condition; a controller executes
+the first part of the chunk and asks again.
+
+Importing this package imports nothing heavy (PEP 562): a robot controller pays only for what it uses.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusion_policy.config import ActionSpec, ObsField
+    from diffusion_policy.data.replay_buffer import ReplayBuffer
+    from diffusion_policy.policies.controller import RecedingHorizonController
+    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+    from diffusion_policy.rollout.evaluate import evaluate
+    from diffusion_policy.training.run import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DiffusionPolicy": "diffusion_policy.policies.diffusion_policy",
+    "ReplayBuffer": "diffusion_policy.data.replay_buffer",
+    "RecedingHorizonController": "diffusion_policy.policies.controller",
+    "ObsField": "diffusion_policy.config",
+    "ActionSpec": "diffusion_policy.config",
+    "evaluate": "diffusion_policy.rollout.evaluate",
+    "train": "diffusion_policy.training.run",
+}
+
+__all__ = [
+    "DiffusionPolicy",
+    "ReplayBuffer",
+    "RecedingHorizonController",
+    "ObsField",
+    "ActionSpec",
+    "evaluate",
+    "train",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'diffusion_policy' has no attribute '{name}', it has: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,124 @@
+"""What the Hydra commands share: compose, run, and turn every failure into one line and an exit code.
+
+Exit codes: 0 done, 1 a check found problems, 2 bad input, 130 Ctrl-C with state saved.
+"""
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError
+from diffusion_policy.paths import config_dir
+from diffusion_policy.rollout.gl import choose_gl
+
+Action = Callable[[dict[str, Any], list[str]], int]
+"""(composed configuration, overrides as typed) -> exit code."""
+
+
+def run_command(config_name: str, action: Action) -> int:
+    """Composes conf/<config_name>.yaml with the command line and runs `action`; returns the exit code.
+
+    Hydra's own options (--multirun, --config-dir, --help, --cfg ...) work as always. With `debug=true` on the
+    command line errors come with their traceback.
+    """
+    debug = "debug=true" in (word.lower() for word in sys.argv[1:])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: this wrapper reports them
+    choose_gl()
+    codes: list[int] = []
+    begun: list[bool] = []
+
+    def job(composed: DictConfig) -> None:
+        begun.append(True)
+        try:
+            codes.append(run(composed))
+        except DiffusionPolicyError as error:  # here, because Hydra announces errors that leave the job
+            if debug:
+                raise
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            codes.append(2)
+
+    def run(composed: DictConfig) -> int:
+        config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        assert isinstance(config, dict)
+        settings = {str(key): value for key, value in config.items()}
+        settings.pop("debug", None)
+        _import_plugins(settings.pop("plugins", None) or [])
+        return action(settings, list(HydraConfig.get().overrides.task))
+
+    try:
+        hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(job)()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # Hydra refuses a command line with its own errors, and some plain ValueErrors; once a job runs, anything
+        # that is not a user's error is a defect of ours and keeps its traceback.
+        if debug or (begun and not isinstance(error, (HydraException, OmegaConfBaseException))):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    return max(codes, default=0)
+
+
+def _import_plugins(modules: list[str]) -> None:
+    for module in modules:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"plugins: cannot import {module}: {error}; is it installed or on PYTHONPATH?") from error
+
+
+def one_line(error: Exception) -> str:
+    """Returns an error as a person wants to read it; Hydra's multi-line ones become one, with a suggestion."""
+    text = str(error).strip()
+    if isinstance(error, DiffusionPolicyError):
+        return text
+    unknown = re.search(r"Key '([^']+)' is not in struct", text) or re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = re.search(r"full_key: (\S+)", text)
+        name = key.group(1) if key else unknown.group(1)
+        return f"unknown setting '{name}'{_suggestion(name, text)}; --help lists all settings"
+    group = re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text)
+    if group:
+        options = re.findall(r"^\t([\w-]+)$", text, flags=re.MULTILINE)
+        folder, _, name = group.group(1).rpartition("/")
+        known = f", known: {', '.join(options)}" if options else ""
+        return f"unknown {folder or 'config'} '{name}'{known}; --config-dir=FOLDER adds your own"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = " ".join(lines[:2]) if isinstance(error, ConfigCompositionException) else lines[0] if lines else ""
+    return first or type(error).__name__
+
+
+def _suggestion(name: str, text: str) -> str:
+    del text
+    try:
+        from hydra import compose, initialize_config_dir
+
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            known = _keys(OmegaConf.to_container(compose("train")))
+    except Exception:  # noqa: BLE001 - a suggestion is a courtesy; the error itself is what must come through
+        return ""
+    close = difflib.get_close_matches(name, known, n=3)
+    return f", did you mean {' or '.join(close)}?" if close else ""
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    found = []
+    for key, value in node.items():
+        found += [f"{prefix}{key}", *_keys(value, f"{prefix}{key}.")]
+    return found

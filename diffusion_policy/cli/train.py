@@ -1,0 +1,52 @@
+"""dp-train: demonstrations -> policy."""
+
+import sys
+from datetime import datetime
+from typing import Any
+
+from diffusion_policy.cli.command import run_command
+
+
+def main() -> int:
+    """Runs the command; returns the exit code."""
+    return run_command("train", _train)
+
+
+def _train(config: dict[str, Any], overrides: list[str]) -> int:
+    from diffusion_policy.training.run import train
+
+    resume = config.pop("resume", None)
+    choice = config.pop("choice")
+    if resume:
+        config = {"resume": resume, **_typed(overrides, config)}
+    elif not config["out"]:
+        config["out"] = f"runs/{choice['task']}-{choice['preset']}-{datetime.now():%Y%m%d-%H%M%S}"
+    run = train(config)
+    if not run.finished:
+        print(f"stopped at step {run.grad_steps}; go on with: dp-train resume={run.out}", file=sys.stderr)
+        return 130
+    print(f"policy   {run.out / 'policy.pt'}")
+    print(f"curves   {run.out / 'curves.png'}")
+    print(f"metrics  {run.out / 'metrics.jsonl'}")
+    print(f"next     dp-eval checkpoint={run.out / 'policy.pt'} episodes=100 out={run.out / 'eval'}")
+    return 0
+
+
+def _typed(overrides: list[str], config: dict[str, Any]) -> dict[str, Any]:
+    """Returns only what was typed beside resume=, with its parsed value, so that the run can judge it."""
+    typed: dict[str, Any] = {}
+    for override in overrides:
+        name = override.partition("=")[0].lstrip("+~")
+        if name in ("resume", "debug", "plugins"):
+            continue
+        group, _, key = name.partition(".")
+        value = config.get(group)
+        if key and isinstance(value, dict):
+            typed.setdefault(group, {})[key] = value.get(key)
+        else:
+            typed[name] = value
+    return typed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Demonstrations on disk become windows of observations and actions in memory."""

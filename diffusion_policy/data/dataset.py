@@ -1,0 +1,185 @@
+"""Training batches gathered from tensors that stay in memory: no DataLoader, no workers, no copies of windows.
+
+Letters: B windows, N steps of the chosen episodes; To, Tp horizons; Da action size.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
+from diffusion_policy.data.episodes import lengths
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.source import read_action, read_obs
+from diffusion_policy.data.windows import WindowIndex
+from diffusion_policy.errors import ConfigError, DataError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Windows in the data's own units; normalisation belongs to the policy.
+
+    Args:
+        obs: {key: (B, To, *shape)} float32, images uint8.
+        action: (B, Tp, Da) float32.
+    """
+
+    obs: dict[str, Tensor]
+    action: Tensor
+
+
+class WindowDataset:
+    """The windows of some episodes, resident on one device.
+
+    Args:
+        obs: {key: (N, *shape)} float32 or uint8.
+        action: (N, Da) float32.
+        index: the windows over these N steps.
+        device: where the tensors live and the batches are gathered.
+    """
+
+    def __init__(
+        self,
+        obs: Mapping[str, Tensor],
+        action: Tensor,
+        index: WindowIndex,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.index = index
+        self.device = torch.device(device)
+        self._action = action.to(self.device).contiguous()
+        self._obs = {key: values.to(self.device).contiguous() for key, values in obs.items()}
+        self._rows = {key: values.view(len(values), -1) for key, values in self._obs.items()}  # (N, size): one gather
+        self._bounds = torch.from_numpy(index.bounds(np.arange(len(index)))).to(self.device)  # (windows, 3)
+        self._offsets = torch.arange(index.horizons.pred_horizon, device=self.device)
+
+    @classmethod
+    def from_buffer(
+        cls,
+        buffer: ReplayBuffer,
+        obs_spec: ObsSpec,
+        action_spec: ActionSpec,
+        horizons: Horizons,
+        *,
+        episodes: Sequence[int] | NDArray[np.integer] | None = None,
+        drop_short: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> "WindowDataset":
+        """Returns the windows of a replay buffer; only the keys that the specs need are read.
+
+        Args:
+            buffer: the episodes.
+            obs_spec: fields to read; see `source` for how they are found.
+            action_spec: likewise for actions.
+            horizons: To, Ta, Tp.
+            episodes: which episodes; None for all.
+            drop_short: leave out episodes shorter than Tp, instead of refusing them.
+            device: where to keep the tensors.
+
+        Raises:
+            DataError: no such episode or key, another shape, not finite, or an episode shorter than a window.
+        """
+        chosen = _chosen(buffer, episodes)
+        ends = np.cumsum(lengths(buffer.episode_ends)[chosen])
+        try:
+            index = WindowIndex(ends, horizons, episode_ids=chosen, drop_short=drop_short)
+        except DataError as error:
+            raise DataError(f"{buffer.location}: {error}") from None
+        if index.dropped:
+            _log.warning("%s: left out episodes %s, shorter than a window", buffer.location, index.dropped)
+            chosen = np.setdiff1d(chosen, index.dropped)
+            index = WindowIndex(np.cumsum(lengths(buffer.episode_ends)[chosen]), horizons, episode_ids=chosen)
+        obs = {name: torch.from_numpy(read_obs(name, field, buffer, chosen)) for name, field in obs_spec.items()}
+        action = torch.from_numpy(read_action(action_spec, buffer, chosen))
+        return cls(obs, action, index, device=device)
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.index)
+
+    @property
+    def num_steps(self) -> int:
+        """N, steps of the chosen episodes."""
+        return len(self._action)
+
+    def batch(self, ids: Tensor | NDArray[np.integer]) -> Batch:
+        """Returns windows by number: the hot path of training.
+
+        Args:
+            ids: (B,) whole numbers in [0, len(self)).
+        """
+        ids = torch.as_tensor(ids, device=self.device)
+        first, low, high = self._bounds.index_select(0, ids).T[:, :, None]  # each (B, 1)
+        steps = torch.clamp(first + self._offsets, low, high)  # (B, Tp)
+        obs_steps = steps[:, : self.index.horizons.obs_horizon]  # (B, To)
+        seen = obs_steps.reshape(-1)
+        obs = {
+            key: rows.index_select(0, seen).view(*obs_steps.shape, *self._obs[key].shape[1:])
+            for key, rows in self._rows.items()
+        }
+        return Batch(obs, self._action.index_select(0, steps.view(-1)).view(*steps.shape, -1))
+
+    def all_actions(self) -> Tensor:
+        """Returns the actions of all steps, (N, Da), for fitting a normaliser."""
+        return self._action
+
+    def all_obs(self, key: str) -> Tensor:
+        """Returns one field of all steps, (N, *shape), for fitting a normaliser."""
+        return self._obs[key]
+
+    def describe(self, ids: Tensor | NDArray[np.integer] | Sequence[int], *, limit: int = 5) -> str:
+        """Returns where windows lie, in one line for an error message; the first `limit` of them."""
+        numbers = [int(i) for i in ids]
+        listed = "; ".join(f"window {i}: {self.index.describe(i)}" for i in numbers[:limit])
+        return listed + (f"; and {len(numbers) - limit} more" if len(numbers) > limit else "")
+
+
+def split_episodes(
+    num_episodes: int, *, val_ratio: float, seed: int, max_episodes: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns (training episodes, validation episodes), sorted: whole episodes, so no window is in both.
+
+    Validation is drawn first: round(M val_ratio) episodes, at least one and never all. Then, if asked, a subset of
+    the others. Both draws start from the same seed, which is the published split of Chi et al. (2023): seed 42, ratio
+    0.02, 90 episodes select the very episodes of the paper's Push-T results.
+
+    Args:
+        num_episodes: M.
+        val_ratio: share held out, in [0, 1); with M = 1 nothing is.
+        seed: of NumPy's default generator.
+        max_episodes: train on at most so many.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    if not 0 <= val_ratio < 1:
+        raise ConfigError(f"val_ratio must be in [0, 1), but got {val_ratio}; 0.02 holds out 2 % of the episodes")
+    if max_episodes is not None and max_episodes < 1:
+        raise ConfigError(f"data.episodes must be at least 1, or null for all, but got {max_episodes}")
+    held_out = np.zeros(num_episodes, bool)
+    if val_ratio > 0 and num_episodes >= 2:
+        count = min(max(1, round(num_episodes * val_ratio)), num_episodes - 1)
+        held_out[np.random.default_rng(seed).choice(num_episodes, count, replace=False)] = True
+    train = np.flatnonzero(~held_out)
+    if max_episodes is not None and len(train) > max_episodes:
+        train = np.sort(train[np.random.default_rng(seed).choice(len(train), max_episodes, replace=False)])
+    return train, np.flatnonzero(held_out)
+
+
+def _chosen(buffer: ReplayBuffer, episodes: Sequence[int] | NDArray[np.integer] | None) -> NDArray[np.int64]:
+    chosen = np.arange(buffer.num_episodes) if episodes is None else np.unique(np.asarray(episodes, np.int64))
+    if not chosen.size:
+        raise DataError(f"{buffer.location}: expected at least one episode, but got none; collect or choose some")
+    if chosen[0] < 0 or chosen[-1] >= buffer.num_episodes:
+        raise DataError(
+            f"{buffer.location}: episodes must be in [0, {buffer.num_episodes}), but got {chosen[0]}..{chosen[-1]}"
+        )
+    return chosen

@@ -1,0 +1,92 @@
+"""Demonstrations for people's eyes: plots of the actions, frames of the recorded images."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.source import as_uint8
+from diffusion_policy.data.store import storage_errors
+from diffusion_policy.errors import DataError, OutputExistsError
+
+_MAX_EPISODES = 50  # drawn as lines: more is a blur
+_MAX_DIMENSIONS = 16
+_MIN_SIDE = 256  # pixels of a frame's shorter side: small images are enlarged by a whole factor
+_MIN_IMAGE = 8  # pixels; below, an array of three axes is something else
+
+
+def image_key(buffer: ReplayBuffer) -> str:
+    """Returns the key that holds images (height, width, 3): the one of most pixels.
+
+    Raises:
+        DataError: there is none.
+    """
+    shapes = {key: buffer.shape(key) for key in buffer.keys()}  # noqa: SIM118 - a buffer is not a dict
+    pixels = {
+        key: shape[0] * shape[1]
+        for key, shape in shapes.items()
+        if len(shape) == 3 and shape[2] == 3 and min(shape[:2]) >= _MIN_IMAGE
+    }
+    if not pixels:
+        listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+        raise DataError(
+            f"{buffer.location}: no frames to film, expected a key of shape (height, width, 3), but it has: {listed}; "
+            f"collect demonstrations with images, or leave --video out"
+        )
+    return max(pixels, key=lambda key: pixels[key])
+
+
+def frames(buffer: ReplayBuffer, episodes: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """Yields the recorded images (H, W, 3) of some episodes, one after another, small ones enlarged.
+
+    Raises:
+        DataError: no images, no such episode, or values that are no pixels.
+    """
+    key = image_key(buffer)
+    factor = max(1, -(-_MIN_SIDE // min(buffer.shape(key)[:2])))
+    for i in episodes:
+        for image in as_uint8(buffer.get_episode(i, [key])[key], f"{buffer.location}: '{key}'"):
+            yield image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def plot_actions(buffer: ReplayBuffer, path: Path, *, key: str = "action") -> None:
+    """Draws the distribution of each dimension of the actions, their course in time and, if two, their paths.
+
+    Args:
+        buffer: at least one episode.
+        path: a .png (or .pdf, .svg) that does not exist yet.
+        key: what to draw.
+
+    Raises:
+        DataError: no such key.
+        OutputExistsError: `path` exists.
+        StorageError: the file cannot be written.
+    """
+    if path.exists():
+        raise OutputExistsError(f"{path} already exists; choose another file")
+    count = min(buffer.num_episodes, _MAX_EPISODES)
+    shown = np.unique(np.linspace(0, buffer.num_episodes - 1, count).round().astype(int))
+    rows = buffer[key].reshape(buffer.num_steps, -1).astype(np.float64)
+    size = min(rows.shape[1], _MAX_DIMENSIONS)
+    figure = Figure(figsize=(12 if size == 2 else 8, 1.2 + 1.8 * size), layout="constrained")
+    grid = figure.add_gridspec(size, 3 if size == 2 else 2)
+    for dimension in range(size):
+        histogram = figure.add_subplot(grid[dimension, 0])
+        histogram.hist(rows[np.isfinite(rows[:, dimension]), dimension], bins=60, color="tab:blue")
+        histogram.set(ylabel="steps", xlabel=f"{key}[{dimension}]")
+        course = figure.add_subplot(grid[dimension, 1])
+        for i in shown:
+            course.plot(rows[buffer.episode_slice(int(i)), dimension], linewidth=0.7, alpha=0.6)
+        course.set(xlabel="step", ylabel=f"{key}[{dimension}]")
+    if size == 2:
+        paths = figure.add_subplot(grid[:, 2], aspect="equal")
+        for i in shown:
+            paths.plot(*rows[buffer.episode_slice(int(i))].T, linewidth=0.7, alpha=0.6)
+        paths.set(xlabel=f"{key}[0]", ylabel=f"{key}[1]")
+    figure.suptitle(f"{buffer.num_episodes} episodes, {buffer.num_steps} steps ({len(shown)} episodes as lines)")
+    with storage_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)

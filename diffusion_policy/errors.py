@@ -1,0 +1,56 @@
+"""Every error a user can cause has one root, and is also the builtin one would expect.
+
+A message says what was expected, what came, and what to do about it. Commands print it as one line and exit
+with code 2; `except ValueError` (or KeyError, FileNotFoundError ...) works in scripts.
+"""
+
+
+class DiffusionPolicyError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+
+class ConfigError(DiffusionPolicyError, ValueError):
+    """A setting is unknown, has the wrong type, or contradicts another."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A name is not registered; the message lists the known ones."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""  # KeyError would print the repr, quotes and all
+
+
+class DataError(DiffusionPolicyError, ValueError):
+    """A data set does not hold what was asked of it, or is damaged."""
+
+
+class MissingFileError(DiffusionPolicyError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
+
+
+class OutputExistsError(DiffusionPolicyError, FileExistsError):
+    """The output place already holds results; nothing was overwritten."""
+
+
+class CheckpointError(DiffusionPolicyError, ValueError):
+    """A checkpoint is damaged, of another format, or holds something other than data."""
+
+
+class ObservationError(DiffusionPolicyError, ValueError):
+    """An observation (or noise) has the wrong key, shape or dtype."""
+
+
+class EnvironmentIdError(DiffusionPolicyError, ValueError):
+    """An environment id or its arguments are not known to gymnasium."""
+
+
+class RenderError(DiffusionPolicyError, RuntimeError):
+    """A frame was asked for and this machine, or this environment, cannot draw one."""
+
+
+class NonFiniteLossError(DiffusionPolicyError, FloatingPointError):
+    """The training loss became NaN or infinite."""
+
+
+class StorageError(DiffusionPolicyError, OSError):
+    """Writing failed (a full disk, a read-only folder); what was there before is intact."""

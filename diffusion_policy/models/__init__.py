@@ -1,0 +1,1 @@
+"""Networks: denoisers, observation encoders, normalisers. Torch only."""

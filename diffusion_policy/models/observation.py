@@ -1,0 +1,60 @@
+"""Turns observations into one condition vector: one sub-encoder per field, chosen by its type.
+
+Letters: B batch, To obs_horizon, F features of one field at one step, Dc condition size.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_policy.config import ObsField, ObsSpec
+from diffusion_policy.registry import Registry
+
+FieldEncoderFactory = Callable[[ObsField], "FieldEncoder"]
+FIELD_ENCODERS: Registry[FieldEncoderFactory] = Registry("observation type")
+register_field_encoder = FIELD_ENCODERS.register
+
+
+class FieldEncoder(nn.Module):
+    """Encodes one step of one field: (B, *shape) -> (B, F). Subclasses set `feature_dim`."""
+
+    feature_dim: int
+
+
+@register_field_encoder("low_dim")
+class FlattenEncoder(FieldEncoder):
+    """A vector, or an array of any shape, as it is, flattened."""
+
+    def __init__(self, field: ObsField) -> None:
+        super().__init__()
+        self.feature_dim = field.size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (B, F) of x (B, *shape)."""
+        return x.flatten(1)
+
+
+class ObservationEncoder(nn.Module):
+    """{key: (B, To, *shape)}, normalised -> (B, Dc), Dc = To * sum of F.
+
+    Features of all fields are concatenated per step, in the order of the schema, then steps are concatenated:
+    the layout of the published networks.
+
+    Args:
+        obs_spec: the schema; its order is the order of the features.
+        obs_horizon: To.
+    """
+
+    def __init__(self, obs_spec: ObsSpec, obs_horizon: int) -> None:
+        super().__init__()
+        self.fields = nn.ModuleDict({key: FIELD_ENCODERS.get(f.type)(f) for key, f in obs_spec.items()})
+        self.cond_dim = obs_horizon * sum(int(e.feature_dim) for e in self.fields.values())  # type: ignore[arg-type]
+
+    def forward(self, obs: dict[str, Tensor]) -> Tensor:
+        """Returns the condition (B, Dc)."""
+        features = []
+        for key, encoder in self.fields.items():
+            x = obs[key]  # (B, To, *shape)
+            features.append(encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2]))  # (B, To, F)
+        return torch.cat(features, dim=-1).flatten(1)

@@ -1,0 +1,50 @@
+"""Where the package keeps its own files: configuration and bundled demonstrations."""
+
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+
+from diffusion_policy.errors import MissingFileError
+
+BUNDLED_PREFIX = "package://"
+_ENVS_PACKAGE = "diffusion_policy_envs"
+
+
+def config_dir() -> Path:
+    """Returns the folder of Hydra configurations: inside an installed wheel, or beside a source checkout."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "conf", package.parent / "conf"):
+        if candidate.is_dir():
+            return candidate
+    raise MissingFileError(f"no conf/ folder in or beside {package}; the installation is incomplete, reinstall it")
+
+
+def bundled_datasets() -> dict[str, Path]:
+    """Returns the demonstrations that are installed with the environments, by name."""
+    if find_spec(_ENVS_PACKAGE) is None:
+        return {}
+    assets = Path(str(resources.files(_ENVS_PACKAGE))) / "assets"
+    return {file.name.removesuffix(".zarr.zip"): file for file in sorted(assets.glob("*.zarr.zip"))}
+
+
+def resolve_dataset(dataset: str | Path) -> Path:
+    """Returns the path a `dataset=` setting means; `package://NAME` names bundled demonstrations.
+
+    Raises:
+        MissingFileError: nothing is there.
+    """
+    text = str(dataset)
+    if text.startswith(BUNDLED_PREFIX):
+        known = bundled_datasets()
+        name = text.removeprefix(BUNDLED_PREFIX)
+        if name not in known:
+            listed = ", ".join(BUNDLED_PREFIX + each for each in known) or "none"
+            raise MissingFileError(f"no bundled demonstrations '{text}', known: {listed}")
+        return known[name]
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise MissingFileError(
+            f"dataset {path} does not exist; give a zarr folder or .zip, or {BUNDLED_PREFIX}pusht for the bundled "
+            f"demonstrations"
+        )
+    return path

@@ -1,0 +1,221 @@
+"""policy.pt: a checkpoint is data. Plain values and tensors, no pickle, no class paths, a format number.
+
+contracts: top level `format, config, obs_spec, action_spec, state_dict, env, dataset, training, versions, eval` and
+optionally `selector`. A format once released is read by every later version, through `MIGRATIONS`.
+"""
+
+import os
+import pickle
+import platform
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
+from diffusion_policy.settings import plain
+from diffusion_policy.errors import CheckpointError, MissingFileError, StorageError, UnknownNameError
+
+FORMAT = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From format n to n + 1, applied in turn; a fixture of each old format stays in the tests."""
+
+_SECTIONS = ("config", "obs_spec", "action_spec", "state_dict", "env", "dataset", "training", "versions", "eval")
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Where a policy comes from: everything in policy.pt that does not change what it computes.
+
+    Args:
+        env: {id, kwargs, renderer}.
+        dataset: {digest, provenance}.
+        training: {grad_steps, seeds}.
+        versions: {package: version}.
+        eval: figures of an evaluation, or empty.
+    """
+
+    env: Mapping[str, Any] = field(default_factory=dict)
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    eval: Mapping[str, Any] = field(default_factory=dict)
+
+
+P = TypeVar("P", bound="_Policy")
+
+
+class _Policy(Protocol):
+    info: CheckpointInfo
+
+    def __init__(self, config: Any, obs_spec: ObsSpec, action_spec: ActionSpec) -> None: ...
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+class _PlainConfig(Protocol):
+    @classmethod
+    def from_plain(cls, settings: Mapping[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """The content of a policy.pt, checked."""
+
+    path: Path
+    config: dict[str, Any]
+    obs_spec: ObsSpec
+    action_spec: ActionSpec
+    state_dict: dict[str, Tensor]
+    info: CheckpointInfo
+
+    def build(self, cls: type[P], config_cls: type[_PlainConfig]) -> P:
+        """Returns the policy: an instance of `cls` with this file's weights.
+
+        Raises:
+            CheckpointError: its backbone is not registered, or the weights do not fit.
+        """
+        try:
+            policy = cls(config_cls.from_plain(self.config), self.obs_spec, self.action_spec)
+        except UnknownNameError as error:
+            home = self.config.get("backbone_module", "the module that defines it")
+            raise CheckpointError(
+                f"{self.path}: {error}. It was registered by {home}: import that before loading "
+                f"(commands: plugins=[{home}])"
+            ) from error
+        try:
+            policy.load_state_dict(self.state_dict)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{self.path}: weights do not fit the configuration in the same file: {error}"
+            ) from error
+        policy.info = self.info
+        return policy
+
+
+def write_policy_file(
+    path: str | Path,
+    *,
+    config: dict[str, Any],
+    obs_spec: dict[str, Any],
+    action_spec: dict[str, Any],
+    state_dict: Mapping[str, Tensor],
+    backbone_module: str,
+    info: CheckpointInfo,
+) -> None:
+    """Writes policy.pt whole or not at all."""
+    content = {
+        "format": FORMAT,
+        "config": {**config, "backbone_module": backbone_module},
+        "obs_spec": obs_spec,
+        "action_spec": action_spec,
+        "state_dict": {key: value.detach().cpu().clone() for key, value in state_dict.items()},
+        **plain(info),
+    }
+    content["versions"] = content["versions"] or installed_versions()
+    save_atomically(content, path)
+
+
+def save_atomically(content: Any, path: str | Path) -> None:
+    """`torch.save` into a neighbour, flushed to disk, then renamed: a reader sees the old file or the new one.
+
+    Raises:
+        StorageError: the disk is full or the folder not writable; an older file at `path` is intact.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        Path(name).chmod(0o644)  # mkstemp's 0600 would keep a colleague from reading the result
+    except OSError as error:
+        raise StorageError(f"cannot write {target}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise StorageError(
+            f"cannot write {target}: {error}; free some space and resume, what was saved before is intact"
+        ) from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
+    """Returns a file of plain values and tensors; code in it is refused, not run.
+
+    Args:
+        path: the file.
+        what: how to call it in messages.
+
+    Raises:
+        MissingFileError: no such file.
+        CheckpointError: cut short, or holds something other than data.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MissingFileError(f"{what} {file} does not exist")
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "global" in str(error).lower():  # torch's word for "names a function or class"; else it is garbage
+            raise CheckpointError(
+                f"{file} is no {what}: it holds something other than plain data and tensors, and loading it would "
+                f"execute code (refused)"
+            ) from error
+        raise CheckpointError(f"{file} is cut short or not a {what}; copy it again or use another one") from error
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file} is cut short or not a {what}; copy it again or use another one") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} is no {what}: expected a mapping, got {type(content).__name__}")
+    return content
+
+
+def read_policy_file(path: str | Path) -> PolicyFile:
+    """Returns the checked content of a policy.pt, migrated to the current format.
+
+    Raises:
+        MissingFileError: no such file.
+        CheckpointError: damaged, unsafe, of a newer format, or not a policy.
+    """
+    content = read_tensors(path, "policy checkpoint")
+    number = content.get("format")
+    if not isinstance(number, int):
+        raise CheckpointError(f"{path} is no policy checkpoint: it has no format number; expected a policy.pt")
+    if number > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {number}, this version reads up to {FORMAT}; upgrade diffusion-policy to load it"
+        )
+    while number < FORMAT:
+        content = MIGRATIONS[number](content)
+        number += 1
+    missing = [name for name in _SECTIONS if name not in content]
+    if missing:
+        raise CheckpointError(f"{path} is no whole policy checkpoint: {', '.join(missing)} missing")
+    names = ("env", "dataset", "training", "versions", "eval")
+    return PolicyFile(
+        path=Path(path),
+        config=content["config"],
+        obs_spec=obs_spec_from(content["obs_spec"]),
+        action_spec=action_spec_from(content["action_spec"]),
+        state_dict=content["state_dict"],
+        info=CheckpointInfo(**{name: content[name] for name in names}),
+    )
+
+
+def installed_versions() -> dict[str, str]:
+    """Returns the versions that decide what a policy computes; absent packages are left out."""
+    found = {"python": platform.python_version()}
+    for name in ("diffusion-policy", "torch", "numpy", "gymnasium", "mujoco", "zarr", "diffusers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

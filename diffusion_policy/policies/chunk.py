@@ -1,0 +1,57 @@
+"""The seam between a policy and whoever runs it: NumPy observations and noise in, an action chunk out.
+
+Letters: B batch, To/Ta/Tp = obs_horizon/action_horizon/pred_horizon, Da the axes of one action.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
+
+Array = NDArray[Any]
+FloatArray = NDArray[np.float32]
+ArrayT = TypeVar("ArrayT")
+
+
+@dataclass(frozen=True, eq=False)
+class ActionChunk(Generic[ArrayT]):
+    """What a policy answers, in the environment's units; NumPy arrays or tensors, as the question was.
+
+    Args:
+        actions: (B, Ta, *Da), to be executed from now on: `prediction[:, To - 1 : To - 1 + Ta]`.
+        prediction: (B, Tp, *Da), everything that was predicted; its first step belongs to the oldest observation.
+    """
+
+    actions: ArrayT
+    prediction: ArrayT
+
+
+class ChunkPolicy(Protocol):
+    """What a controller drives: stateless, in NumPy, whatever engine computes it."""
+
+    @property
+    def obs_spec(self) -> ObsSpec:
+        """The observations that `predict` reads."""
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """Shape, bounds and units of one action."""
+
+    @property
+    def horizons(self) -> Horizons:
+        """To, Ta and Tp."""
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of one row's standard-normal noise: (Tp, Da) for DDIM, (1 + N, Tp, Da) for DDPM with N steps."""
+
+    def predict(self, obs: dict[str, Array], noise: FloatArray | None) -> ActionChunk[Array]:
+        """Returns one chunk a row.
+
+        Args:
+            obs: {key: (B, To, *shape)}, float32 or, for images, uint8.
+            noise: (B, *noise_shape) float32; None lets the policy draw its own.
+        """

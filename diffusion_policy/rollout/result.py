@@ -1,0 +1,152 @@
+"""What an evaluation found, episode by episode and in sum, and how it is kept: eval.json and episodes.csv."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.errors import StorageError
+from diffusion_policy.rollout.statistics import Estimate, bootstrap_mean, wilson_rate
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One finished episode.
+
+    Args:
+        seed: of the environment's reset and of the policy's noise.
+        episode_return: sum of rewards ("return" in files).
+        max_reward: the best reward of any step.
+        success: whether `info` said so at any step; None where the environment does not say.
+        length: env steps.
+        terminated: the task ended it.
+        truncated: the time limit did.
+    """
+
+    seed: int
+    episode_return: float
+    max_reward: float
+    success: bool | None
+    length: int
+    terminated: bool
+    truncated: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the entry of eval.json, also a row of episodes.csv."""
+        return {
+            "seed": self.seed,
+            "return": self.episode_return,
+            "max_reward": self.max_reward,
+            "success": self.success,
+            "length": self.length,
+            "terminated": self.terminated,
+            "truncated": self.truncated,
+        }
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """An evaluation: `episodes` episodes with seeds seed, seed + 1, ...
+
+    Args:
+        env_id: as given, with its package.
+        env_kwargs: as given.
+        seed: of the first episode.
+        per_episode: in the order of their seeds, at least one.
+        latency_ms: p50, p95, p99 of a policy call, and the batch_size it was for.
+        policy: path and sha256 of the file, None each for a policy that came from memory.
+        versions: of the packages.
+        hardware: what computed it.
+    """
+
+    env_id: str
+    env_kwargs: Mapping[str, Any]
+    seed: int
+    per_episode: Sequence[EpisodeResult]
+    latency_ms: Mapping[str, float | int | None]
+    policy: Mapping[str, str | None]
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
+    max_reward: Estimate = field(init=False)
+    episode_return: Estimate = field(init=False)
+    success_rate: Estimate | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        said = [episode.success for episode in self.per_episode]
+        rate = None if all(success is None for success in said) else wilson_rate([bool(success) for success in said])
+        object.__setattr__(self, "max_reward", bootstrap_mean([each.max_reward for each in self.per_episode]))
+        object.__setattr__(self, "episode_return", bootstrap_mean([each.episode_return for each in self.per_episode]))
+        object.__setattr__(self, "success_rate", rate)
+
+    @property
+    def episodes(self) -> int:
+        """How many there were."""
+        return len(self.per_episode)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the content of eval.json."""
+        return {
+            "env_id": self.env_id,
+            "env_kwargs": dict(self.env_kwargs),
+            "episodes": self.episodes,
+            "seed": self.seed,
+            "max_reward": self.max_reward.to_dict(),
+            "success_rate": self.success_rate.to_dict() if self.success_rate else None,
+            "return": self.episode_return.to_dict(),
+            "latency_ms": dict(self.latency_ms),
+            "per_episode": [episode.to_dict() for episode in self.per_episode],
+            "policy": dict(self.policy),
+            "versions": dict(self.versions),
+            "hardware": dict(self.hardware),
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes eval.json.
+
+        Raises:
+            StorageError: it could not be written; an older file is intact.
+        """
+        _write(Path(path), json.dumps(self.to_dict(), indent=2, default=str) + "\n")
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes episodes.csv, one row an episode.
+
+        Raises:
+            StorageError: it could not be written; an older file is intact.
+        """
+        rows = [episode.to_dict() for episode in self.per_episode]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        _write(Path(path), text.getvalue())
+
+    def summary(self) -> str:
+        """Returns one line for people."""
+
+        def shown(name: str, estimate: Estimate) -> str:
+            low, high = estimate.ci95
+            return f"{name} {estimate.mean:.3f} [{low:.3f}, {high:.3f}]"
+
+        parts = [f"{self.episodes} episodes", shown("max reward", self.max_reward)]
+        if self.success_rate is not None:
+            parts.append(shown("success", self.success_rate))
+        return ", ".join([*parts, shown("return", self.episode_return)])
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes all of the text or nothing."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)  # noqa: PTH105  one step on every platform
+    except OSError as error:
+        with suppress(OSError):  # a second failure must not hide the first
+            partial.unlink(missing_ok=True)
+        raise StorageError(f"could not write {path}: {error}; free some space or choose another place") from error

@@ -1,0 +1,190 @@
+"""Films: a grid of episodes with seed, reward and outcome, as H.264 that browsers and players take.
+
+Letters: H, W pixels of a frame.
+"""
+
+import math
+import os
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from diffusion_policy.errors import ConfigError, RenderError, StorageError
+
+Frame = NDArray[np.uint8]
+
+_CAPTION = 18  # pixels high
+_BORDER = 4
+_HOLD_SECONDS = 1.5  # how long the outcome of all episodes stays at the end
+_BACKGROUND = (24, 24, 27)
+_TEXT = (235, 235, 235)
+_RUNNING, _SUCCESS, _FAILURE = (110, 110, 118), (46, 170, 80), (214, 58, 52)
+
+
+@dataclass
+class _Tile:
+    """One filmed episode; frames are kept compressed (lossless), so that minutes of film fit in memory."""
+
+    seed: int
+    frames: list[bytes] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)  # best so far, one a frame
+    success: bool | None = None
+    finished: bool = False
+
+
+class VideoGrid:
+    """Collects the first episodes of an evaluation and writes them side by side.
+
+    The border is grey while an episode runs, green after success, red after failure, and stays grey where the
+    environment does not say; the last frame of a finished episode stays. The caption's reward is the best so far.
+
+    Args:
+        episodes: how many to film; the grid is as square as it gets (16 -> 4 x 4).
+        tile: width of one episode in pixels; its height follows the environment's frames.
+        fps: frames per second; None takes the environment's own rate.
+    """
+
+    def __init__(self, episodes: int = 16, tile: int = 192, fps: float | None = None) -> None:
+        if episodes < 1 or tile < 16:
+            raise ConfigError(f"a film needs episodes >= 1 and tile >= 16 pixels, but got {episodes} and {tile}")
+        self.episodes, self.tile, self.fps = episodes, tile, fps
+        self._tiles: dict[int, _Tile] = {}
+        self._shape: tuple[int, int] | None = None  # (H, W) of a tile's picture
+        self._font = ImageFont.load_default(12)
+
+    def wants(self, episode: int) -> bool:
+        """Returns whether this episode (0, 1, ...) is to be filmed: only such need rendering."""
+        return 0 <= episode < self.episodes
+
+    def add(self, episode: int, frame: object, *, seed: int, max_reward: float) -> None:
+        """Appends a frame (H, W, 3) uint8 of an episode, and the best reward so far.
+
+        Raises:
+            RenderError: what the environment rendered is no such picture.
+        """
+        picture = np.asarray(frame)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise RenderError(
+                f"a frame must be (height, width, 3) uint8, but the environment rendered {type(frame).__name__} "
+                f"{picture.dtype} {picture.shape}; film an environment with render_mode='rgb_array'"
+            )
+        if self._shape is None:
+            self._shape = max(1, round(self.tile * picture.shape[0] / picture.shape[1])), self.tile
+        if picture.shape[:2] != self._shape:
+            size = self._shape[1], self._shape[0]
+            picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+        tile = self._tiles.setdefault(episode, _Tile(seed))
+        tile.frames.append(zlib.compress(picture.tobytes(), 1))
+        tile.rewards.append(max_reward)
+
+    def finish(self, episode: int, success: bool | None) -> None:
+        """Tells that an episode is over, and how it ended."""
+        self._tiles[episode].success, self._tiles[episode].finished = success, True
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the longest episode."""
+        return max((len(tile.frames) for tile in self._tiles.values()), default=0)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yields the grid (H, W, 3), frame by frame, then holds the last one for a moment.
+
+        Raises:
+            ConfigError: nothing was filmed.
+        """
+        if self._shape is None:
+            raise ConfigError("nothing was filmed: expected at least one frame, e.g. from evaluate(..., film=grid)")
+        order = sorted(self._tiles)
+        columns = math.ceil(math.sqrt(len(order)))
+        rows = math.ceil(len(order) / columns)
+        height, width = self._shape[0] + 2 * _BORDER + _CAPTION, self._shape[1] + 2 * _BORDER
+        canvas = np.empty((rows * height, columns * width, 3), dtype=np.uint8)
+        canvas[:] = _BACKGROUND
+        for time in range(self.num_frames):
+            for place, episode in enumerate(order):
+                if time < len(self._tiles[episode].frames):  # else its last frame stays
+                    y, x = place // columns * height, place % columns * width
+                    canvas[y : y + height, x : x + width] = self._drawn(self._tiles[episode], time, *self._shape)
+            yield canvas.copy()
+        for _ in range(round(_HOLD_SECONDS * (self.fps or 10))):
+            yield canvas.copy()
+
+    def save(self, path: str | Path) -> None:
+        """Writes the film.
+
+        Raises:
+            ConfigError: nothing was filmed.
+            StorageError: it could not be written.
+        """
+        save_video(self.frames(), path, self.fps or 10)
+
+    def _drawn(self, tile: _Tile, time: int, height: int, width: int) -> Frame:
+        """Returns one episode's frame, its picture being height x width, with border and caption."""
+        over = tile.finished and time == len(tile.frames) - 1
+        colour = _RUNNING if not over or tile.success is None else _SUCCESS if tile.success else _FAILURE
+        image = Image.new("RGB", (width + 2 * _BORDER, height + 2 * _BORDER + _CAPTION), colour)
+        pixels = zlib.decompress(tile.frames[time])
+        image.paste(Image.frombytes("RGB", (width, height), pixels), (_BORDER, _BORDER + _CAPTION))
+        reward = f"   {tile.rewards[time]:.2f}" if math.isfinite(tile.rewards[time]) else ""  # none before a step
+        draw = ImageDraw.Draw(image)
+        draw.rectangle((_BORDER, _BORDER, width + _BORDER - 1, _CAPTION + _BORDER - 1), fill=_BACKGROUND)
+        draw.text((_BORDER + 4, _BORDER + 2), f"seed {tile.seed}{reward}", fill=_TEXT, font=self._font)
+        return np.asarray(image)
+
+
+def save_video(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
+    """Writes frames as H.264 (yuv420p); odd sizes lose their last row or column, which the format cannot hold.
+
+    Args:
+        frames: (H, W, 3) uint8 each, all of one size; consumed one by one.
+        path: an .mp4 file; a half-written one never stands there.
+        fps: frames per second.
+
+    Raises:
+        ConfigError: there are no frames.
+        StorageError: the encoder could not write.
+    """
+    target = Path(path)
+    partial = target.with_name(f".partial-{target.name}")
+    writer = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for frame in frames:
+            even = frame[: frame.shape[0] // 2 * 2, : frame.shape[1] // 2 * 2]
+            if writer is None:
+                writer = _encoder(partial, (even.shape[1], even.shape[0]), fps)
+            writer.send(np.ascontiguousarray(even))
+        if writer is None:
+            raise ConfigError(f"no frames to write to {target}; film at least one")
+        writer.close()
+        os.replace(partial, target)  # noqa: PTH105  one step on every platform
+    except OSError as error:
+        raise StorageError(f"could not write {target}: {error}; free some space or choose another place") from error
+    finally:
+        if writer is not None:
+            writer.close()
+        with suppress(OSError):  # a second failure must not hide the first
+            partial.unlink(missing_ok=True)
+
+
+def _encoder(path: Path, size: tuple[int, int], fps: float) -> Generator[None, object, None]:
+    """Returns imageio-ffmpeg's generator that takes frames; quality 7 keeps flat colours clean."""
+    writer: Generator[None, object, None] = imageio_ffmpeg.write_frames(
+        str(path),
+        size,
+        fps=fps,
+        codec="libx264",
+        pix_fmt_out="yuv420p",
+        quality=7,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
+    )
+    writer.send(None)
+    return writer

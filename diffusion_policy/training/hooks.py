@@ -1,0 +1,240 @@
+"""What happens between gradient steps: log, validate, roll out, checkpoint. The loop calls them in this order."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.checkpoint import CheckpointInfo, save_atomically
+from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.rollout.evaluate import EvalResult
+from diffusion_policy.training.loop import TrainingLoop
+from diffusion_policy.training.metrics import MetricsLog, draw_curves
+
+
+@dataclass(frozen=True)
+class HookConfig:
+    """When the hooks act, in gradient steps; 0 switches one off. Each also acts at the last step.
+
+    Args:
+        log_every: training loss.
+        val_every: validation on held-out episodes.
+        val_windows: how many windows are sampled for it.
+        rollout_every: evaluation in the environment.
+        rollout_episodes: episodes of one.
+        rollout_seed: first seed; below 50000 to tune, from 50000 to choose checkpoints, 100000 and up to report.
+        rollout_num_envs: environments side by side.
+        keep_best: how many checkpoints to keep by rollout reward.
+        checkpoint_every: resumable state and policy.pt.
+    """
+
+    log_every: int = 100
+    val_every: int = 1000
+    val_windows: int = 256
+    rollout_every: int = 0
+    rollout_episodes: int = 32
+    rollout_seed: int = 50000
+    rollout_num_envs: int = 16
+    keep_best: int = 3
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigError(f"training.{name} must be a whole number, 0 or more, but got {value!r}")
+
+
+def is_due(loop: TrainingLoop, every: int) -> bool:
+    """Whether a hook with this interval acts now: on multiples of it and at the last step; never when 0."""
+    return every > 0 and (loop.grad_step % every == 0 or loop.grad_step == loop.num_grad_steps)
+
+
+class StatelessHook:
+    """A hook that remembers nothing across a resume."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes nothing."""
+
+
+class LogHook:
+    """Records the mean loss since the last record, the learning rate, the gradient norm and the speed."""
+
+    def __init__(self, log: MetricsLog, every: int) -> None:
+        self._log, self._every = log, every
+        self._sum, self._count = 0.0, 0
+        self._since = time.perf_counter()
+
+    def after_step(self, loop: TrainingLoop) -> None:
+        """Adds a step to the mean; records it when due."""
+        self._sum += loop.last.loss
+        self._count += 1
+        if not is_due(loop, self._every):
+            return
+        now = time.perf_counter()
+        values = {
+            "loss": self._sum / self._count,
+            "lr": loop.last.lr,
+            "grad_norm": loop.last.grad_norm,
+            "samples_per_s": self._count * loop.order.batch_size / max(1e-9, now - self._since),
+        }
+        self._log.record("train", loop.grad_step, values)
+        self._sum, self._count, self._since = 0.0, 0, now
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the unfinished mean."""
+        return {"sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on with an unfinished mean."""
+        self._sum, self._count = state["sum"], state["count"]
+
+
+class ValidationHook(StatelessHook):
+    """Measures the EMA policy on held-out episodes: the loss, and the error of actions that it samples.
+
+    The denoising loss says little about behaviour; the error of sampled actions, in env units, over the steps
+    that would be executed, is what a person can judge. Windows, noise and timesteps are the same each time.
+
+    Args:
+        log: where to record.
+        held_out: windows of validation episodes, or None when there are none.
+        train: the training windows, for comparison.
+        every: interval in gradient steps.
+        windows: how many windows of each.
+    """
+
+    def __init__(
+        self, log: MetricsLog, held_out: WindowDataset | None, train: WindowDataset, every: int, windows: int
+    ) -> None:
+        self._log, self._every, self._windows = log, every, windows
+        self._sets = {"train_": train} if held_out is None else {"": held_out, "train_": train}
+
+    def after_step(self, loop: TrainingLoop) -> None:
+        """Validates when due."""
+        if not is_due(loop, self._every):
+            return
+        policy = loop.ema.model
+        assert isinstance(policy, DiffusionPolicy)  # a programming error, not a user's: objectives of policies only
+        values: dict[str, float] = {}
+        for prefix, dataset in self._sets.items():
+            values |= {prefix + name: value for name, value in self._measure(policy, dataset).items()}
+        self._log.record("validation", loop.grad_step, values)
+
+    @torch.no_grad()
+    def _measure(self, policy: DiffusionPolicy, dataset: WindowDataset) -> dict[str, float]:
+        ids = np.unique(np.linspace(0, len(dataset) - 1, self._windows).astype(np.int64))
+        batch = dataset.batch(ids)
+        generator = torch.Generator(policy.device).manual_seed(0)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(*shape, generator=generator, device=policy.device)
+
+        t = policy.process.sample_timesteps(len(ids), generator)
+        loss = policy.loss(batch.obs, batch.action, noise=normal(*batch.action.shape), t=t).mean()
+        chunk = policy.predict(batch.obs, normal(len(ids), *policy.noise_shape))
+        start, length = policy.horizons.start, policy.horizons.action_horizon
+        error = chunk.actions.flatten(2) - batch.action[:, start : start + length]
+        return {"loss": float(loss), "action_rmse": float(error.square().mean().sqrt())}
+
+
+class RolloutHook:
+    """Evaluates the EMA policy in the environment and keeps the best checkpoints.
+
+    Args:
+        log: where to record.
+        evaluate: policy -> result; made by the run, so that the hook knows no environment.
+        folder: where the best policies stand.
+        every: interval in gradient steps.
+        keep: how many to keep.
+    """
+
+    def __init__(
+        self, log: MetricsLog, evaluate: Callable[[DiffusionPolicy], EvalResult], folder: Path, every: int, keep: int
+    ) -> None:
+        self._log, self._evaluate, self._folder, self._every, self._keep = log, evaluate, folder, every, keep
+        self._best: list[tuple[float, str]] = []  # (reward, file name), best first
+
+    def after_step(self, loop: TrainingLoop) -> None:
+        """Rolls out when due."""
+        if not is_due(loop, self._every):
+            return
+        policy = loop.ema.model
+        assert isinstance(policy, DiffusionPolicy)
+        result = self._evaluate(policy)
+        reward = result.max_reward.mean
+        values = {"max_reward": reward}
+        if result.success_rate is not None:
+            values["success_rate"] = result.success_rate.mean
+        self._log.record("rollout", loop.grad_step, values)
+        self._keep_if_best(policy, reward, loop.grad_step)
+
+    def _keep_if_best(self, policy: DiffusionPolicy, reward: float, grad_step: int) -> None:
+        name = f"best_step{grad_step:07d}_reward{reward:.3f}.pt"
+        ranked = sorted([*self._best, (reward, name)], key=lambda entry: -entry[0])[: self._keep]
+        if (reward, name) in ranked:
+            training = {**policy.info.training, "grad_steps": grad_step}
+            policy.save(self._folder / name, replace(policy.info, training=training, eval={"max_reward": reward}))
+        for _, old in set(self._best) - set(ranked):
+            (self._folder / old).unlink(missing_ok=True)
+        self._best = ranked
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the list of best checkpoints."""
+        return {"best": [list(entry) for entry in self._best]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the list back; files of later steps, left by a killed run, are removed."""
+        self._best = [(float(reward), str(name)) for reward, name in state["best"]]
+        known = {name for _, name in self._best}
+        for file in self._folder.glob("best_step*.pt"):
+            if file.name not in known:
+                file.unlink()
+
+
+class CheckpointHook(StatelessHook):
+    """Saves the resumable state, policy.pt (the EMA weights of this moment) and the curves.
+
+    The state is written last: whatever moment a run is killed at, state.pt is whole and nothing is newer than
+    the run that will be resumed from it would make it again.
+
+    Args:
+        out: the run's folder.
+        every: interval in gradient steps.
+        info: provenance for policy.pt.
+        hooks: the other hooks, whose memory belongs to the state.
+    """
+
+    def __init__(self, out: Path, every: int, info: CheckpointInfo, hooks: list[Any]) -> None:
+        self._out, self._every, self._info, self._hooks = out, every, info, hooks
+
+    def after_step(self, loop: TrainingLoop) -> None:
+        """Saves when due."""
+        if is_due(loop, self._every):
+            self.save(loop)
+
+    def save(self, loop: TrainingLoop) -> None:
+        """Saves now."""
+        policy = loop.ema.model
+        assert isinstance(policy, DiffusionPolicy)
+        training = {**self._info.training, "grad_steps": loop.grad_step}
+        policy.save(self._out / "policy.pt", replace(self._info, training=training))
+        draw_curves(self._out / "metrics.jsonl", self._out / "curves.png")
+        state = state_path(self._out)
+        save_atomically({"loop": loop.state_dict(), "hooks": [h.state_dict() for h in self._hooks]}, state)
+        loop.last_checkpoint = f"{state} (step {loop.grad_step})"
+
+
+def state_path(out: Path) -> Path:
+    """Returns where a run keeps what an exact resume needs."""
+    return out / "checkpoints" / "state.pt"

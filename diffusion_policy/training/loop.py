@@ -1,0 +1,187 @@
+"""The training loop: steps, and hooks between them. It knows no method, no files and no environment."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.diffusion.ema import EMA
+from diffusion_policy.errors import ConfigError, NonFiniteLossError
+from diffusion_policy.training.objective import Objective
+from diffusion_policy.training.optim import EpochOrder, OptimConfig, lr_factor, make_optimizer
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How long and on what a run trains.
+
+    Args:
+        num_grad_steps: length of the run; None to give it in epochs.
+        num_epochs: length of the run, used when `num_grad_steps` is None.
+        batch_size: windows a gradient step.
+        ema_power: power of the EMA's warm-up law (see `EMA`).
+        ema_max: largest EMA decay.
+        bf16: compute the loss under bfloat16 autocast (weights stay float32).
+    """
+
+    num_grad_steps: int | None
+    num_epochs: int | None = None
+    batch_size: int = 256
+    ema_power: float = 0.75
+    ema_max: float = 0.9999
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_grad_steps is None and self.num_epochs is None:
+            raise ConfigError("training: expected num_grad_steps or num_epochs, got neither")
+        for name in ("num_grad_steps", "num_epochs", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigError(f"training.{name} must be a positive whole number, but got {value!r}")
+
+
+@dataclass
+class StepResult:
+    """What a gradient step leaves for the hooks: its loss, learning rate and gradient norm."""
+
+    loss: float
+    lr: float
+    grad_norm: float
+
+
+class Hook(Protocol):
+    """Something that happens between gradient steps: logging, validation, rollouts, checkpoints."""
+
+    def after_step(self, loop: "TrainingLoop") -> None:
+        """Called after each gradient step; `loop.grad_step` steps are done."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what the hook must remember across a resume, plain values only."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` returned."""
+        ...
+
+
+class TrainingLoop:
+    """Optimises an objective on windows of demonstrations.
+
+    Args:
+        objective: model and loss.
+        dataset: the training windows.
+        config: length, batch, EMA.
+        optim: optimiser settings.
+        seed: of the data order and of the loss's noise.
+    """
+
+    def __init__(
+        self, objective: Objective, dataset: WindowDataset, config: LoopConfig, optim: OptimConfig, *, seed: int
+    ) -> None:
+        self.objective, self.dataset, self.config, self.optim_config = objective, dataset, config, optim
+        self.order = EpochOrder(len(dataset), config.batch_size, seed)
+        self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
+        self.optimizer = make_optimizer(objective.model.parameters(), optim)
+        self.ema = EMA(objective.model, power=config.ema_power, max_decay=config.ema_max)
+        self.device = next(objective.model.parameters()).device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.grad_step = 0
+        self.last = StepResult(loss=float("nan"), lr=0.0, grad_norm=0.0)
+        self.last_checkpoint: str = "none yet"
+        self._interrupted = False
+
+    def run(self, hooks: Sequence[Hook]) -> bool:
+        """Trains to the end, or until Ctrl-C; a step is never torn. Returns whether the end was reached.
+
+        Raises:
+            NonFiniteLossError: names the step, the windows and the last good checkpoint.
+        """
+        with self._finish_step_on_interrupt():
+            while self.grad_step < self.num_grad_steps and not self._interrupted:
+                self.step()
+                for hook in hooks:
+                    hook.after_step(self)
+        return self.grad_step >= self.num_grad_steps
+
+    def step(self) -> None:
+        """One gradient step."""
+        lr = self.optim_config.lr * lr_factor(self.grad_step, self.num_grad_steps, self.optim_config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        ids = self.order.batch(self.grad_step)
+        batch = self.dataset.batch(ids)
+        self.objective.model.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            losses = self.objective.loss(batch, self.generator)  # (B,)
+        loss = losses.float().mean()
+        value = loss.item()
+        if not np.isfinite(value):
+            self._refuse(losses, ids)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        limit = self.optim_config.grad_clip
+        parameters = list(self.objective.model.parameters())
+        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        self.optimizer.step()
+        self.grad_step += 1
+        self.ema.step(self.objective.model)
+        self.last = StepResult(loss=value, lr=lr, grad_norm=float(norm))
+
+    def _refuse(self, losses: Tensor, ids: np.ndarray) -> None:
+        bad = ids[(~torch.isfinite(losses)).cpu().numpy()]
+        shown = self.dataset.describe((bad if len(bad) else ids)[:5])
+        raise NonFiniteLossError(
+            f"loss is not finite at gradient step {self.grad_step}, in {len(bad)} of {len(ids)} windows: {shown}; "
+            f"last good checkpoint: {self.last_checkpoint}; lower optim.lr, set optim.grad_clip, or look at the data "
+            f"with dp-inspect"
+        )
+
+    @contextmanager
+    def _finish_step_on_interrupt(self) -> Iterator[None]:
+        """Ctrl-C ends the loop between two steps, so that the state that is saved is a whole one."""
+
+        def note(_signum: int, _frame: FrameType | None) -> None:
+            if self._interrupted:  # the second Ctrl-C means it
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        try:
+            previous = signal.signal(signal.SIGINT, note)
+        except ValueError:  # not in the main thread (a notebook server, a worker): leave the handler alone
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything an exact resume needs: weights, EMA, optimiser, random state, position."""
+        return {
+            "grad_step": self.grad_step,
+            "model": self.objective.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),  # dropout and the like draw from it
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where `state_dict` was taken."""
+        self.grad_step = state["grad_step"]
+        self.objective.model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])

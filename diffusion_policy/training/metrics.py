@@ -1,0 +1,148 @@
+"""What a run measured: metrics.jsonl (one record a line), TensorBoard or wandb beside it, curves.png for people."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from diffusion_policy.errors import ConfigError, StorageError
+
+
+class Board(Protocol):
+    """A live display of scalars."""
+
+    def add(self, name: str, value: float, grad_step: int) -> None:
+        """Shows one scalar."""
+        ...
+
+    def close(self) -> None:
+        """Flushes what is pending."""
+        ...
+
+
+class TensorBoard:
+    """Event files for TensorBoard, in `folder`; a resumed run hides what it repeats."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter  # slow to import: only when used
+
+        self._writer = SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+
+    def add(self, name: str, value: float, grad_step: int) -> None:
+        """Shows one scalar."""
+        self._writer.add_scalar(name, value, grad_step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Flushes and closes the event file."""
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+
+class WandbBoard:
+    """A Weights & Biases run; needs `pip install wandb`."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError("logger.wandb=true needs wandb; run: pip install wandb, or drop the setting") from error
+        self._run = wandb.init(dir=str(folder), project="diffusion_policy", config=dict(config), resume="allow")
+
+    def add(self, name: str, value: float, grad_step: int) -> None:
+        """Shows one scalar."""
+        self._run.log({name: value}, step=grad_step)
+
+    def close(self) -> None:
+        """Ends the run."""
+        self._run.finish()
+
+
+class MetricsLog:
+    """Appends records to metrics.jsonl and shows them on boards.
+
+    Args:
+        path: the .jsonl file.
+        resume_step: records of later steps are dropped first: the resumed run measures them again.
+        boards: live displays.
+    """
+
+    def __init__(self, path: Path, *, resume_step: int = 0, boards: tuple[Board, ...] = ()) -> None:
+        self.path, self.boards = path, boards
+        kept = [r for r in read_metrics(path) if r["grad_step"] <= resume_step] if path.exists() else []
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
+        temporary.replace(path)
+
+    def record(self, kind: str, grad_step: int, values: Mapping[str, float]) -> None:
+        """Writes one line {"kind", "grad_step", **values}.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        line = json.dumps({"kind": kind, "grad_step": grad_step, **values})
+        try:
+            with self.path.open("a") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}; free some space and resume") from error
+        for board in self.boards:
+            for name, value in values.items():
+                board.add(f"{kind}/{name}", value, grad_step)
+
+    def close(self) -> None:
+        """Closes the boards."""
+        for board in self.boards:
+            board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Returns the records of a metrics.jsonl; a last line torn by a crash is left out."""
+    records = []
+    for line in path.read_text().splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draws training loss, validation error and rollout reward over gradient steps into a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = read_metrics(metrics)
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+
+    def series(kind: str, name: str) -> tuple[list[int], list[float]]:
+        rows = [r for r in records if r["kind"] == kind and name in r]
+        return [r["grad_step"] for r in rows], [r[name] for r in rows]
+
+    def draw(panel: Any, kind: str, name: str, label: str) -> None:
+        x, y = series(kind, name)
+        if x:
+            panel.plot(x, y, marker="o" if len(x) < 40 else None, markersize=3, label=label)
+
+    draw(panels[0], "train", "loss", "training")
+    draw(panels[0], "validation", "loss", "validation (EMA)")
+    draw(panels[1], "validation", "action_rmse", "held-out episodes")
+    draw(panels[1], "validation", "train_action_rmse", "training episodes")
+    draw(panels[2], "rollout", "max_reward", "mean max reward")
+    draw(panels[2], "rollout", "success_rate", "success rate")
+    titles = ("denoising loss", "error of sampled actions (RMSE, env units)", "rollouts (validation seeds)")
+    for panel, title in zip(panels, titles, strict=True):
+        panel.set_title(title)
+        panel.set_xlabel("gradient step")
+        panel.grid(alpha=0.3)
+        if panel.lines:
+            panel.legend(frameon=False)
+        else:
+            panel.text(0.5, 0.5, "not measured in this run", ha="center", transform=panel.transAxes, color="0.5")
+    if panels[0].lines:
+        panels[0].set_yscale("log")
+    panels[2].set_ylim(0, 1.02)
+    figure.savefig(picture, dpi=110)

@@ -1,0 +1,15 @@
+"""MuJoCo environments with scripted experts, registered with Gymnasium by importing this package.
+
+Gymnasium imports it by itself for ids that carry the module's name: `gymnasium.make("diffusion_policy_envs:PushT-v0")`.
+Importing it is light: an environment's own modules, and MuJoCo, are imported when one is made.
+"""
+
+import gymnasium as gym
+
+__all__: list[str] = []
+
+gym.register(
+    id="PushT-v0",
+    entry_point="diffusion_policy_envs.pusht.env:PushTEnv",
+    max_episode_steps=300,
+)

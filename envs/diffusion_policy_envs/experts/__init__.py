@@ -1,0 +1,1 @@
+"""Scripted experts: planners that solve an environment and so make its demonstrations."""

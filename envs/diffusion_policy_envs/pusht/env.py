@@ -1,0 +1,240 @@
+"""Push-T as a Gymnasium environment."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffusion_policy_envs import gl
+from diffusion_policy_envs.pusht.drawing import draw_board
+from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, KEYPOINTS, Floats, block_points, coverage
+from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTPhysics
+from diffusion_policy_envs.rendering import MujocoRenderer
+
+__all__ = ["PushTEnv"]
+
+Observation = dict[str, NDArray[Any]]
+Info = dict[str, Any]
+
+SUCCESS_COVERAGE = 0.95
+_OBS_KEYS = ("agent_pos", "keypoints", "state", "image")
+_OPTIONS = ("state", "agent_velocity")
+_RENDERERS = ("mujoco", "draw2d")
+# Shoved into a wall by the agent, which nothing stops, the block leaves the board by tens of pixels.
+_SLACK = 256.0  # px
+
+
+class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
+    """Push a T-shaped block onto a drawn T with a round agent.
+
+    ## Description
+    The block lies on a table and moves only while it is pushed; contacts are without friction. The physics follows the
+    original environment (Chi et al., "Diffusion Policy", 2023; there in pymunk) closely enough for its human
+    demonstrations to replay: see `benchmarks/pusht_replay.py`. Lengths are pixels of the original 512 px board, angles
+    are radians, the origin is the top left corner and y points down.
+
+    ## Action space
+    `Box(0, 512, (2,), float32)`: where the agent shall go. A controller accelerates it by 100 (target - position) - 20
+    velocity. Values outside the box are clipped.
+
+    | Num | Action                       | Min | Max | Unit |
+    |-----|------------------------------|-----|-----|------|
+    | 0   | target of the agent along x  | 0   | 512 | px   |
+    | 1   | target of the agent along y  | 0   | 512 | px   |
+
+    ## Observation space
+    A `Dict` with the entries named by `obs_keys`:
+
+    | Key         | Shape     | Type    | Unit     | Meaning                                                    |
+    |-------------|-----------|---------|----------|------------------------------------------------------------|
+    | `agent_pos` | (2,)      | float32 | px       | centre of the agent                                        |
+    | `keypoints` | (9, 2)    | float32 | px       | nine points of the block, as in the human demonstrations   |
+    | `state`     | (5,)      | float32 | px, rad  | agent x, y, block x, y (middle of the bar's outer edge),   |
+    |             |           |         |          | angle in [0, 2 pi)                                         |
+    | `image`     | (s, s, 3) | uint8   | 0 to 255 | picture from above, s = `image_size`                       |
+
+    ## Rewards
+    clip(coverage / 0.95, 0, 1), where coverage is the share of the drawn T under the block. `info` holds `coverage`,
+    `max_coverage` (the episode's, the start included) and `is_success` (coverage > 0.95).
+
+    ## Starting state
+    The agent is uniform in [50, 450]^2, the block's position in [100, 400]^2, its angle over the circle, all at rest.
+    As in the original, the two may overlap and the block may stand in a wall; it is then pushed out within a second.
+    `reset(options={"state": [agent_x, agent_y, block_x, block_y, angle]})` starts exactly there, at rest or, with
+    `"agent_velocity": [vx, vy]` (px/s), with a moving agent.
+
+    ## Episode end
+    Terminated when coverage > 0.95. Truncated by the registered id after 300 steps (30 s).
+
+    ## Arguments
+    - `obs_keys`: entries of the observation, of `agent_pos`, `keypoints`, `state`, `image`.
+    - `control_hz`: actions per second; divides 100.
+    - `image_size`: height and width of the observed picture, px.
+    - `render_mode`: None or `rgb_array`.
+    - `render_size`: height and width of what `render()` returns, px.
+    - `renderer`: `mujoco`, `draw2d` (a flat drawing that needs no OpenGL), or None: MuJoCo where it can draw. The
+      attribute `renderer` says which one it is.
+
+    ## Expert
+    `make_expert(seed)` returns a planner that solves the task: `action = expert(obs, info)`, once per step.
+
+    ## Version history
+    - v0: first version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 (Gymnasium's own type)
+
+    def __init__(
+        self,
+        obs_keys: Sequence[str] = ("keypoints", "agent_pos"),
+        control_hz: int = 10,
+        image_size: int = 96,
+        render_mode: str | None = None,
+        render_size: int = 512,
+        renderer: str | None = None,
+    ) -> None:
+        self._substeps = _substeps(control_hz)
+        self.metadata = {**self.metadata, "render_fps": control_hz}
+        _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        _check_choice("renderer", renderer, (None, *_RENDERERS))
+        self.render_mode = render_mode
+        self._image_size = _check_size("image_size", image_size)
+        self._render_size = _check_size("render_size", render_size)
+        self._renderer = renderer
+        self.physics = PushTPhysics()
+        self.action_space = gym.spaces.Box(0.0, BOARD_SIZE, (2,), np.float32)
+        self._obs_keys = _check_obs_keys(obs_keys)
+        self.observation_space = self._make_observation_space()
+        self._max_coverage = 0.0
+
+    def _make_observation_space(self) -> gym.Space[Observation]:
+        low, high = -_SLACK, BOARD_SIZE + _SLACK
+        state_low = np.array([0, 0, low, low, 0], np.float32)
+        state_high = np.array([BOARD_SIZE, BOARD_SIZE, high, high, 2 * np.pi], np.float32)
+        known: dict[str, gym.Space[Any]] = {
+            "agent_pos": gym.spaces.Box(0.0, BOARD_SIZE, (2,), np.float32),
+            "keypoints": gym.spaces.Box(low, high, KEYPOINTS.shape, np.float32),
+            "state": gym.spaces.Box(state_low, state_high, dtype=np.float32),
+            "image": gym.spaces.Box(0, 255, (self._image_size, self._image_size, 3), np.uint8),
+        }
+        return cast("gym.Space[Observation]", gym.spaces.Dict({key: known[key] for key in self._obs_keys}))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+        """Starts an episode at random, or from `options["state"]`; see the class."""
+        super().reset(seed=seed)
+        options = options or {}
+        if unknown := sorted(set(options) - set(_OPTIONS)):
+            raise ValueError(f"reset options must be some of {list(_OPTIONS)}, but got {unknown}; leave those out")
+        velocity = _check_vector("options['agent_velocity']", options.get("agent_velocity", (0.0, 0.0)), 2, "in px/s")
+        state = self._check_state(options["state"]) if "state" in options else self._random_state()
+        self.physics.set_state(state, velocity)
+        self._max_coverage = 0.0
+        return self._observe(self.physics.state), self._measure(self.physics.state)
+
+    def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, Info]:
+        """Draws the agent to `action` for 1 / `control_hz` seconds; see the class."""
+        target = np.clip(_check_vector("action", action, 2, "the agent's target in px"), 0.0, BOARD_SIZE)
+        self.physics.step(target, self._substeps)
+        state = self.physics.state
+        info = self._measure(state)
+        reward = float(np.clip(info["coverage"] / SUCCESS_COVERAGE, 0.0, 1.0))
+        return self._observe(state), reward, info["is_success"], False, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Returns the board as (render_size, render_size, 3), uint8; None without a render mode."""
+        return self._draw(self._render_size) if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """Frees the GL contexts; the environment stays usable."""
+        if "_scene" in self.__dict__:
+            self._scene.close()
+
+    @cached_property
+    def renderer(self) -> str:
+        """Which renderer draws this environment's pictures: `mujoco` or `draw2d`."""
+        return self._renderer or ("mujoco" if gl.can_draw() else "draw2d")
+
+    def make_expert(self, seed: int) -> Callable[[Observation, Info], NDArray[np.float32]]:
+        """Returns a planner for this environment, which reads its simulated state; the same seed plans the same."""
+        from diffusion_policy_envs.experts.pusht_planner import PushTPlanner
+
+        return PushTPlanner(self.physics, seed=seed, control_hz=PHYSICS_HZ // self._substeps)
+
+    def _random_state(self) -> Floats:
+        agent = self.np_random.uniform(50.0, 450.0, 2)
+        block = self.np_random.uniform(100.0, 400.0, 2)
+        return np.concatenate([agent, block, [self.np_random.uniform(0.0, 2 * np.pi)]])
+
+    def _check_state(self, value: ArrayLike) -> Floats:
+        state = _check_vector("options['state']", value, 5, "agent_x, agent_y, block_x, block_y in px, angle in rad")
+        if np.any(state[:4] < 0.0) or np.any(state[:4] > BOARD_SIZE):
+            raise ValueError(
+                f"options['state'] must have positions in [0, 512] px, but got {state[:4]}; scale them to px"
+            )
+        return state
+
+    def _measure(self, state: Floats) -> Info:
+        covered = float(coverage(state[2:]))
+        self._max_coverage = max(self._max_coverage, covered)
+        return {"coverage": covered, "max_coverage": self._max_coverage, "is_success": covered > SUCCESS_COVERAGE}
+
+    def _observe(self, state: Floats) -> Observation:
+        return {key: self._observe_key(key, state) for key in self._obs_keys}
+
+    def _observe_key(self, key: str, state: Floats) -> NDArray[Any]:
+        if key == "agent_pos":
+            return state[:2].astype(np.float32)
+        if key == "keypoints":
+            return block_points(KEYPOINTS, state[2:]).astype(np.float32)
+        if key == "state":
+            return state.astype(np.float32)
+        return self._draw(self._image_size)
+
+    @cached_property
+    def _scene(self) -> MujocoRenderer:
+        return MujocoRenderer(self.physics.model, self.physics.data, camera="top")
+
+    def _draw(self, size: int) -> NDArray[np.uint8]:
+        if self.renderer == "draw2d":
+            return draw_board(self.physics.state, size)
+        return self._scene.draw(size)[::-1].copy()  # the camera sees y upwards
+
+
+def _substeps(control_hz: int) -> int:
+    if not isinstance(control_hz, (int, np.integer)) or control_hz < 1 or PHYSICS_HZ % control_hz:
+        divisors = [hz for hz in range(1, PHYSICS_HZ + 1) if PHYSICS_HZ % hz == 0]
+        raise ValueError(f"control_hz must be one of {divisors} (divisors of {PHYSICS_HZ}), but got {control_hz!r}")
+    return PHYSICS_HZ // int(control_hz)
+
+
+def _check_obs_keys(obs_keys: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(obs_keys, str) or not obs_keys or not set(obs_keys) <= set(_OBS_KEYS):
+        raise ValueError(f"obs_keys must be a list of some of {list(_OBS_KEYS)}, but got {obs_keys!r}")
+    return tuple(obs_keys)
+
+
+def _check_size(name: str, size: int) -> int:
+    if not isinstance(size, (int, np.integer)) or not 8 <= size <= 2048:
+        raise ValueError(f"{name} must be a whole number in [8, 2048] px, but got {size!r}")
+    return int(size)
+
+
+def _check_choice(name: str, value: str | None, known: tuple[str | None, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {list(known)}, but got {value!r}")
+
+
+def _check_vector(name: str, value: ArrayLike, size: int, meaning: str) -> Floats:
+    """Returns the value as (size,), float64; says what it should have been where it is not that."""
+    try:
+        vector = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be {size} numbers ({meaning}), but got {value!r}") from None
+    if vector.shape != (size,):
+        raise ValueError(f"{name} must have shape ({size},) ({meaning}), but got {vector.shape}; one vector per call")
+    if not np.all(np.isfinite(vector)):
+        raise ValueError(f"{name} must be finite ({meaning}), but got {vector}; check what computed it")
+    return vector

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# From a bare Debian/Ubuntu with Python >= 3.11 to a video of a policy pushing the T, trained on this machine.
+# Needs no GPU, no display, no OpenGL. Results go to runs/quickstart (or the folder given as $1).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/environment.sh
+
+out="${1:-runs/quickstart}"
+[ ! -e "$out" ] || fail "$out exists; give another folder: bash scripts/quickstart.sh runs/quickstart2"
+make_environment ""
+
+started=$SECONDS
+.venv/bin/dp-train task=pusht preset=quick out="$out"
+.venv/bin/dp-eval checkpoint="$out/policy.pt" episodes=100 seed=100000 num_envs=25 out="$out/eval"
+echo
+echo "train + evaluate + film took $(( (SECONDS - started) / 60 )) min $(( (SECONDS - started) % 60 )) s"
+echo "policy   $out/policy.pt"
+echo "curves   $out/curves.png"
+echo "results  $out/eval/eval.json"
+echo "video    $out/eval/rollouts.mp4"

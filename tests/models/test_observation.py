@@ -1,0 +1,34 @@
+"""One schema, one encoder: layout of the condition, and a new type that is one registration away."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion_policy.config import ObsField
+from diffusion_policy.errors import UnknownNameError
+from diffusion_policy.models.observation import FieldEncoder, ObservationEncoder, register_field_encoder
+
+
+def test_encoder_concatenates_fields_within_a_step_then_steps() -> None:
+    spec = {"a": ObsField("low_dim", (2, 2)), "b": ObsField("low_dim", (1,))}
+    encoder = ObservationEncoder(spec, obs_horizon=2)
+    a = torch.arange(8.0).reshape(1, 2, 2, 2)
+    b = torch.tensor([[[100.0], [101.0]]])
+    assert encoder.cond_dim == 10
+    assert encoder({"a": a, "b": b}).tolist() == [[0, 1, 2, 3, 100, 4, 5, 6, 7, 101]]
+
+
+def test_encoder_takes_a_registered_type_and_lists_known_ones() -> None:
+    @register_field_encoder("test_mean")
+    class MeanEncoder(FieldEncoder):
+        def __init__(self, field: ObsField) -> None:
+            super().__init__()
+            self.feature_dim = 1
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).mean(1, keepdim=True)
+
+    encoder = ObservationEncoder({"depth": ObsField("test_mean", (4, 4))}, obs_horizon=3)
+    assert encoder({"depth": torch.ones(5, 3, 4, 4)}).tolist() == [[1.0, 1.0, 1.0]] * 5
+    with pytest.raises(UnknownNameError, match=r"unknown observation type 'lidar', known: .*low_dim"):
+        ObservationEncoder({"scan": ObsField("lidar", (8,))}, obs_horizon=1)
