@@ -3,9 +3,9 @@
 import pytest
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsField, action_spec_from, obs_spec_from
-from diffusion_policy.settings import build, plain
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.registry import Registry
+from diffusion_policy.settings import build, plain
 
 
 def test_horizons_executed_actions_start_now() -> None:
@@ -34,9 +34,9 @@ def test_horizons_refuses_nonsense(bad: tuple[int, int, int]) -> None:
 
 
 def test_build_names_unknown_and_missing_settings() -> None:
-    with pytest.raises(ConfigError, match="obs.x: unknown setting shap, known: type, shape, unit, source"):
+    with pytest.raises(ConfigError, match=r"obs\.x: unknown setting shap, known: type, shape, unit, source"):
         build(ObsField, {"type": "low_dim", "shap": [2]}, "obs.x")
-    with pytest.raises(ConfigError, match="obs.x: missing setting shape"):
+    with pytest.raises(ConfigError, match=r"obs\.x: missing setting shape"):
         build(ObsField, {"type": "low_dim"}, "obs.x")
 
 
@@ -49,7 +49,7 @@ def test_specs_survive_plain_values() -> None:
 
 
 def test_action_spec_refuses_bounds_of_another_length() -> None:
-    with pytest.raises(ConfigError, match="action.low must have 2 entries"):
+    with pytest.raises(ConfigError, match=r"action\.low must have 2 entries"):
         ActionSpec((2,), low=(0.0,))
     with pytest.raises(ConfigError, match="absolute or delta"):
         ActionSpec((2,), kind="relative")  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -18,7 +19,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.errors import ConfigError, DiffusionPolicyError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError, OutputExistsError
 from diffusion_policy.paths import config_dir
 from diffusion_policy.rollout.gl import choose_gl
 
@@ -33,8 +34,8 @@ def run_command(config_name: str, action: Action) -> int:
     command line errors come with their traceback.
     """
     debug = "debug=true" in (word.lower() for word in sys.argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("diffusion_policy").setLevel(logging.INFO)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: this wrapper reports them
     choose_gl()
     codes: list[int] = []
@@ -81,6 +82,30 @@ def _import_plugins(modules: list[str]) -> None:
             raise ConfigError(f"plugins: cannot import {module}: {error}; is it installed or on PYTHONPATH?") from error
 
 
+def count(config: dict[str, Any], name: str, smallest: int = 1) -> int:
+    """Returns a whole number of the configuration.
+
+    Raises:
+        ConfigError: it is none, or too small.
+    """
+    value = config[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise ConfigError(f"{name} must be a whole number, {smallest} or more, but got {value!r}")
+    return value
+
+
+def new_folder(path: str | Path) -> Path:
+    """Returns a folder for results that holds nothing yet.
+
+    Raises:
+        OutputExistsError: it does.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputExistsError(f"out={folder} already holds something; choose another folder with out=")
+    return folder
+
+
 def one_line(error: Exception) -> str:
     """Returns an error as a person wants to read it; Hydra's multi-line ones become one, with a suggestion."""
     text = str(error).strip()
@@ -109,7 +134,7 @@ def _suggestion(name: str, text: str) -> str:
 
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             known = _keys(OmegaConf.to_container(compose("train")))
-    except Exception:  # noqa: BLE001 - a suggestion is a courtesy; the error itself is what must come through
+    except Exception:
         return ""
     close = difflib.get_close_matches(name, known, n=3)
     return f", did you mean {' or '.join(close)}?" if close else ""

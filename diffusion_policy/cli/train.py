@@ -17,6 +17,7 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
 
     resume = config.pop("resume", None)
     choice = config.pop("choice")
+    config.pop("collect", None)  # of dp-collect, in the same task file
     if resume:
         config = {"resume": resume, **_typed(overrides, config)}
     elif not config["out"]:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.diffusion.process import Denoise, DiffusionProcess
-from diffusion_policy.diffusion.schedule import make_betas
 from diffusion_policy.errors import ConfigError, UnknownNameError
 
 
@@ -165,10 +164,9 @@ def _quiet() -> Iterator[None]:
 def _decided_by(process: DiffusionProcess) -> dict[str, Any]:
     """Returns the arguments of diffusers' schedulers that describe the process, not the sampling."""
     config = process.config
-    betas = make_betas(config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end)
     return {
         "num_train_timesteps": config.num_train_timesteps,
-        "trained_betas": betas.tolist(),
+        "trained_betas": config.betas().tolist(),
         "prediction_type": config.prediction_type,
         "clip_sample": config.clip_sample,
         "clip_sample_range": config.clip_sample_range,

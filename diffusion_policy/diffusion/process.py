@@ -58,6 +58,14 @@ class DiffusionConfig:
         if not self.clip_sample_range > 0:
             raise ConfigError(f"clip_sample_range must be positive, but got {self.clip_sample_range!r}")
 
+    def betas(self) -> Tensor:
+        """Returns the schedule, float32 (T,) on the CPU."""
+        return make_betas(self.beta_schedule, self.num_train_timesteps, self.beta_start, self.beta_end)
+
+    def alpha_bar(self) -> Tensor:
+        """Returns a^2, float32 (T,) on the CPU."""
+        return make_alpha_bar(self.betas())
+
 
 @dataclass(frozen=True)
 class Parameterization:
@@ -139,8 +147,7 @@ class DiffusionProcess(nn.Module):
         self.parameterization = Parameterization(
             config.prediction_type, config.clip_sample_range if config.clip_sample else None
         )
-        betas = make_betas(config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end)
-        alpha_bar = make_alpha_bar(betas)
+        alpha_bar = config.alpha_bar()
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
         self.register_buffer("a", alpha_bar.sqrt(), persistent=False)
         self.register_buffer("s", (1 - alpha_bar).sqrt(), persistent=False)

@@ -42,7 +42,7 @@ class SamplerConfig:
     eta: float = 0.0
     timestep_spacing: str = "trailing"
     scheduler: str = ""
-    scheduler_options: dict[str, Any] = field(default_factory=dict)
+    scheduler_options: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
@@ -227,14 +227,14 @@ def _count(table: Table) -> int:
 @SAMPLERS.register("ddpm")
 def _build_ddpm(process: DiffusionProcess, config: SamplerConfig) -> Solver:
     timesteps = _timesteps(process, config)
-    table = ddpm_table(Grid.chain(process.alpha_bar, timesteps), process.config.variance_type)
+    table = ddpm_table(Grid.chain(process.config.alpha_bar(), timesteps), process.config.variance_type)
     return _Loop(ddpm, process.parameterization, timesteps, table, _count(table))
 
 
 @SAMPLERS.register("ddim")
 def _build_ddim(process: DiffusionProcess, config: SamplerConfig) -> Solver:
     timesteps = _timesteps(process, config)
-    table = ddim_table(Grid.strided(process.alpha_bar, timesteps), config.eta)
+    table = ddim_table(Grid.strided(process.config.alpha_bar(), timesteps), config.eta)
     return _Loop(ddim, process.parameterization, timesteps, table, _count(table))
 
 
@@ -242,14 +242,16 @@ def _build_ddim(process: DiffusionProcess, config: SamplerConfig) -> Solver:
 def _build_dpmpp_2m(process: DiffusionProcess, config: SamplerConfig) -> Solver:
     timesteps = _timesteps(process, config)
     return _Loop(
-        dpmpp_2m, process.parameterization, timesteps, dpmpp_2m_table(Grid.chain(process.alpha_bar, timesteps))
+        dpmpp_2m, process.parameterization, timesteps, dpmpp_2m_table(Grid.chain(process.config.alpha_bar(), timesteps))
     )
 
 
 @SAMPLERS.register("heun")
 def _build_heun(process: DiffusionProcess, config: SamplerConfig) -> Solver:
     timesteps = _timesteps(process, config)
-    return _Loop(heun, process.parameterization, timesteps, heun_table(Grid.chain(process.alpha_bar, timesteps)))
+    return _Loop(
+        heun, process.parameterization, timesteps, heun_table(Grid.chain(process.config.alpha_bar(), timesteps))
+    )
 
 
 @SAMPLERS.register("diffusers")

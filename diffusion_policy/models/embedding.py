@@ -15,6 +15,8 @@ class SinusoidalEmbedding(nn.Module):
         dim: size of the embedding, even and at least 4.
     """
 
+    frequencies: Tensor
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         half = dim // 2
@@ -23,5 +25,5 @@ class SinusoidalEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """Returns the embedding (B, dim) of t (B,)."""
-        phase = t[:, None].to(self.frequencies.dtype) * self.frequencies[None, :]  # type: ignore[index, union-attr]
+        phase = t[:, None].to(self.frequencies.dtype) * self.frequencies[None, :]
         return torch.cat((phase.sin(), phase.cos()), dim=-1)

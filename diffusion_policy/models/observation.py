@@ -48,8 +48,9 @@ class ObservationEncoder(nn.Module):
 
     def __init__(self, obs_spec: ObsSpec, obs_horizon: int) -> None:
         super().__init__()
-        self.fields = nn.ModuleDict({key: FIELD_ENCODERS.get(f.type)(f) for key, f in obs_spec.items()})
-        self.cond_dim = obs_horizon * sum(int(e.feature_dim) for e in self.fields.values())  # type: ignore[arg-type]
+        encoders = {key: FIELD_ENCODERS.get(f.type)(f) for key, f in obs_spec.items()}
+        self.fields = nn.ModuleDict(encoders)
+        self.cond_dim = obs_horizon * sum(encoder.feature_dim for encoder in encoders.values())
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
         """Returns the condition (B, Dc)."""

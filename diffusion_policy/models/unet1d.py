@@ -7,6 +7,10 @@ coarsest two levels feed it), and every level on the way up doubles the steps.
 Letters: B batch, T steps (Tp at the input), C channels, Da action size, Dc condition size.
 """
 
+import itertools
+from collections.abc import Iterator
+from typing import cast
+
 from torch import Tensor, cat, nn
 
 from diffusion_policy.errors import ConfigError
@@ -75,8 +79,29 @@ class FiLMResidualBlock(nn.Module):
             h = scale * h + bias
         else:
             h = h + film
-        out = self.blocks[1](h) + self.residual_conv(x)
-        return out  # type: ignore[no-any-return]
+        return self.blocks[1](h) + self.residual_conv(x)  # type: ignore[no-any-return]
+
+
+class _Level(nn.ModuleList):
+    """Two residual blocks and a change of T; a list, because the published weights call its parts 0, 1 and 2."""
+
+    def __init__(self, first: FiLMResidualBlock, second: FiLMResidualBlock, resample: nn.Module) -> None:
+        super().__init__([first, second, resample])
+
+    def blocks(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Returns (B, T, C_out) of x (B, T, C_in)."""
+        return self[1](self[0](x, cond), cond)  # type: ignore[no-any-return]
+
+    def resample(self, x: Tensor) -> Tensor:
+        """Returns (B, T', C_out): T halved, doubled, or kept at the coarsest level."""
+        return self[2](x)  # type: ignore[no-any-return]
+
+
+class _Levels(nn.ModuleList):
+    """A list of levels, for the type checker."""
+
+    def __iter__(self) -> Iterator[_Level]:
+        return cast("Iterator[_Level]", iter(self._modules.values()))
 
 
 @register_backbone("unet1d")
@@ -122,15 +147,13 @@ class ConditionalUnet1D(nn.Module):
             return FiLMResidualBlock(c_in, c_out, embed_dim + cond_dim, kernel_size, n_groups, cond_predict_scale)
 
         dims = (action_dim, *down_dims)
-        levels = list(zip(dims[:-1], dims[1:], strict=True))
-        self.down_modules = nn.ModuleList(
-            nn.ModuleList([block(a, b), block(b, b), Downsample(b) if b_is_not_last else nn.Identity()])
-            for (a, b), b_is_not_last in zip(levels, [True] * (len(levels) - 1) + [False], strict=True)
+        levels = list(itertools.pairwise(dims))
+        self.down_modules = _Levels(
+            _Level(block(a, b), block(b, b), Downsample(b) if depth < len(levels) else nn.Identity())
+            for depth, (a, b) in enumerate(levels, start=1)
         )
         self.mid_modules = nn.ModuleList([block(dims[-1], dims[-1]) for _ in range(2)])
-        self.up_modules = nn.ModuleList(
-            nn.ModuleList([block(2 * b, a), block(a, a), Upsample(a)]) for a, b in reversed(levels[1:])
-        )
+        self.up_modules = _Levels(_Level(block(2 * b, a), block(a, a), Upsample(a)) for a, b in reversed(levels[1:]))
         first = down_dims[0]
         self.final_conv = nn.Sequential(
             ConvBlock(first, first, kernel_size, n_groups), TemporalConv(first, action_dim, 1)
@@ -141,16 +164,15 @@ class ConditionalUnet1D(nn.Module):
         cond = cat((self.diffusion_step_encoder(t), cond), dim=-1)
         h = x  # (B, Tp, Da)
         skips: list[Tensor] = []
-        for first, second, down in self.down_modules:  # type: ignore[misc]
-            h = second(first(h, cond), cond)
+        for level in self.down_modules:
+            h = level.blocks(h, cond)
             skips.append(h)
-            h = down(h)
+            h = level.resample(h)
         for middle in self.mid_modules:
             h = middle(h, cond)
-        for first, second, up in self.up_modules:  # type: ignore[misc]
-            h = up(second(first(cat((h, skips.pop()), dim=-1), cond), cond))
-        out = self.final_conv(h)  # (B, Tp, Da)
-        return out  # type: ignore[no-any-return]
+        for level in self.up_modules:
+            h = level.resample(level.blocks(cat((h, skips.pop()), dim=-1), cond))
+        return self.final_conv(h)  # type: ignore[no-any-return]
 
 
 def _check_sizes(

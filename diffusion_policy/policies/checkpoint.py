@@ -6,12 +6,10 @@ optionally `selector`. A format once released is read by every later version, th
 
 import os
 import pickle
-import platform
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,8 +17,9 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
-from diffusion_policy.settings import plain
 from diffusion_policy.errors import CheckpointError, MissingFileError, StorageError, UnknownNameError
+from diffusion_policy.settings import plain
+from diffusion_policy.versions import installed_versions
 
 FORMAT = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -208,14 +207,3 @@ def read_policy_file(path: str | Path) -> PolicyFile:
         state_dict=content["state_dict"],
         info=CheckpointInfo(**{name: content[name] for name in names}),
     )
-
-
-def installed_versions() -> dict[str, str]:
-    """Returns the versions that decide what a policy computes; absent packages are left out."""
-    found = {"python": platform.python_version()}
-    for name in ("diffusion-policy", "torch", "numpy", "gymnasium", "mujoco", "zarr", "diffusers"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
-from diffusion_policy.settings import build, plain, section
 from diffusion_policy.diffusion.process import DiffusionConfig, DiffusionProcess
 from diffusion_policy.diffusion.samplers import Sampler, SamplerConfig
 from diffusion_policy.errors import ConfigError, ObservationError
@@ -23,6 +22,7 @@ from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
 from diffusion_policy.models.observation import ObservationEncoder
 from diffusion_policy.policies.checkpoint import CheckpointInfo, read_policy_file, write_policy_file
 from diffusion_policy.policies.chunk import ActionChunk
+from diffusion_policy.settings import build, plain, section
 
 Array = Tensor | np.ndarray[Any, Any]
 
@@ -163,9 +163,9 @@ class DiffusionPolicy(nn.Module):
         first, rest = noise, None
         if self.sampler.num_noises:
             first, rest = noise[:, 0], noise[:, 1:].movedim(1, 0)  # (S, B, Tp, Da)
-        return self.sampler(lambda x, t: self.denoiser(x, t, cond), first, rest)  # type: ignore[no-any-return]
+        return self.sampler(lambda x, t: self.denoiser(x, t, cond), first, rest)
 
-    def predict(self, obs: Mapping[str, Array], noise: Array | None = None) -> ActionChunk:
+    def predict(self, obs: Mapping[str, Array], noise: Array | None = None) -> ActionChunk[Any]:
         """Returns the actions to execute and the whole prediction, in env units.
 
         Args:
@@ -186,7 +186,7 @@ class DiffusionPolicy(nn.Module):
             )
             x0 = self.sample(self.condition(inputs), z)
             flat = self.action_normalizer.unnormalize(x0)  # (B, Tp, Da)
-        prediction = flat.unflatten(-1, self.action_spec.shape)
+        prediction = flat.reshape(*flat.shape[:2], *self.action_spec.shape)
         out = prediction.cpu().numpy() if wants_numpy else prediction
         start = self.horizons.start
         return ActionChunk(actions=out[:, start : start + self.horizons.action_horizon], prediction=out)

@@ -18,8 +18,8 @@ from diffusion_policy.policies.chunk import Array
 from diffusion_policy.rollout.actors import Actor
 from diffusion_policy.rollout.environments import BOX_FIELD, Env, make_env, success_of
 from diffusion_policy.rollout.progress import ProgressBar
-from diffusion_policy.rollout.provenance import versions
 from diffusion_policy.settings import plain
+from diffusion_policy.versions import installed_versions
 
 Keep = Literal["success", "all"]
 
@@ -168,7 +168,7 @@ def _provenance(
         "seeds": [],
         "attempts": 0,
         "renderer": getattr(env.unwrapped, "renderer", None),
-        "versions": versions(),
+        "versions": installed_versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 

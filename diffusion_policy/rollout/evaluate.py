@@ -16,10 +16,11 @@ from diffusion_policy.policies.chunk import Array
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.environments import Env, check_fits, make_env, policy_observation, success_of
 from diffusion_policy.rollout.progress import ProgressBar
-from diffusion_policy.rollout.provenance import file_sha256, hardware, versions
+from diffusion_policy.rollout.provenance import file_sha256, hardware
 from diffusion_policy.rollout.result import EpisodeResult, EvalResult
 from diffusion_policy.rollout.statistics import percentiles
 from diffusion_policy.rollout.video import VideoGrid
+from diffusion_policy.versions import installed_versions
 
 __all__ = ["BATCH_SIZE", "EpisodeResult", "EvalResult", "EvaluationInterrupted", "evaluate"]
 
@@ -221,7 +222,7 @@ def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mappin
         per_episode=[finished[index] for index in sorted(finished)],
         latency_ms={**percentiles(controller.latencies_ms), "batch_size": controller.batch_size},
         policy={"path": str(path) if path else None, "sha256": file_sha256(path) if path else None},
-        versions=versions(),
+        versions=installed_versions(),
         hardware=hardware(),
     )
 

@@ -1,25 +1,11 @@
-"""With what a number was made: versions of the packages, the hardware, the policy's file."""
+"""With what a number was made: the hardware, the policy's file."""
 
 import hashlib
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-_PACKAGES = ("diffusion-policy", "torch", "numpy", "gymnasium", "mujoco", "zarr", "scipy")
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide about results, where installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def hardware() -> dict[str, Any]:

@@ -17,6 +17,8 @@ from diffusion_policy.rollout.evaluate import EvalResult
 from diffusion_policy.training.loop import TrainingLoop
 from diffusion_policy.training.metrics import MetricsLog, draw_curves
 
+_CURVES_EVERY_S = 30.0  # a drawing costs half a second: no more often than a person looks
+
 
 @dataclass(frozen=True)
 class HookConfig:
@@ -217,6 +219,7 @@ class CheckpointHook(StatelessHook):
 
     def __init__(self, out: Path, every: int, info: CheckpointInfo, hooks: list[Any]) -> None:
         self._out, self._every, self._info, self._hooks = out, every, info, hooks
+        self._drawn = -_CURVES_EVERY_S
 
     def after_step(self, loop: TrainingLoop) -> None:
         """Saves when due."""
@@ -229,7 +232,9 @@ class CheckpointHook(StatelessHook):
         assert isinstance(policy, DiffusionPolicy)
         training = {**self._info.training, "grad_steps": loop.grad_step}
         policy.save(self._out / "policy.pt", replace(self._info, training=training))
-        draw_curves(self._out / "metrics.jsonl", self._out / "curves.png")
+        if loop.grad_step == loop.num_grad_steps or time.monotonic() - self._drawn > _CURVES_EVERY_S:
+            draw_curves(self._out / "metrics.jsonl", self._out / "curves.png")
+            self._drawn = time.monotonic()
         state = state_path(self._out)
         save_atomically({"loop": loop.state_dict(), "hooks": [h.state_dict() for h in self._hooks]}, state)
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"

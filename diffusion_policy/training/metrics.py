@@ -27,15 +27,15 @@ class TensorBoard:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # slow to import: only when used
 
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def add(self, name: str, value: float, grad_step: int) -> None:
         """Shows one scalar."""
-        self._writer.add_scalar(name, value, grad_step)  # type: ignore[no-untyped-call]
+        self._writer.add_scalar(name, value, grad_step)
 
     def close(self) -> None:
         """Flushes and closes the event file."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
 
 class WandbBoard:

@@ -8,7 +8,7 @@ from torch import nn
 
 from diffusion_policy.diffusion.process import PREDICTION_TYPES, DiffusionConfig, DiffusionProcess
 from diffusion_policy.diffusion.samplers import SAMPLERS, Sampler, SamplerConfig
-from diffusion_policy.diffusion.schedule import BETA_SCHEDULES, TIMESTEP_SPACINGS, make_betas
+from diffusion_policy.diffusion.schedule import BETA_SCHEDULES, TIMESTEP_SPACINGS
 from diffusion_policy.errors import ConfigError, ObservationError, UnknownNameError
 
 OWN = ("ddim", "ddpm", "dpmpp_2m", "heun")
@@ -29,14 +29,13 @@ def _noise(B: int = 5) -> torch.Tensor:
 def _oracle(cls, config: DiffusionConfig, spacing: str):
     """A scheduler of diffusers for `config`; by its own schedule's name where it has one."""
     named = config.beta_schedule in ("linear", "scaled_linear", "squaredcos_cap_v2")
-    betas = make_betas(config.beta_schedule, config.num_train_timesteps, config.beta_start, config.beta_end)
     return cls(
         num_train_timesteps=config.num_train_timesteps,
         prediction_type=config.prediction_type,
         clip_sample=config.clip_sample,
         clip_sample_range=config.clip_sample_range,
         timestep_spacing=spacing,
-        **({"beta_schedule": config.beta_schedule} if named else {"trained_betas": betas.tolist()}),
+        **({"beta_schedule": config.beta_schedule} if named else {"trained_betas": config.betas().tolist()}),
         **({"variance_type": config.variance_type} if cls is DDPMScheduler else {}),
     )
 
@@ -184,6 +183,15 @@ def test_sampler_exports_with_any_batch_and_gives_the_same(name):
     for B in (5, 3):
         step_noise = _noises(policy.sampler, _noise(B))
         assert torch.equal(exported(_noise(B), step_noise), policy(_noise(B), step_noise))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_sampler_of_a_half_precision_module_keeps_exact_coefficients(name, smooth_net):
+    exact, half = (
+        Sampler(process, SamplerConfig(name, 5)) for process in (DiffusionProcess(), DiffusionProcess().half())
+    )
+    step_noise = _noises(exact, _noise())
+    assert torch.equal(exact(smooth_net, _noise(), step_noise), half(smooth_net, _noise(), step_noise))
 
 
 def test_sampler_can_be_pickled(smooth_net):

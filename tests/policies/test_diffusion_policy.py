@@ -130,7 +130,7 @@ def test_policy_refuses_to_clip_what_normalisation_leaves_outside(mode: str) -> 
 
 def test_policy_identity_clips_only_with_bounds() -> None:
     config = replace(CONFIG, normalization=NormalizationConfig(action="identity"))
-    with pytest.raises(ConfigError, match="needs action.low and action.high"):
+    with pytest.raises(ConfigError, match=r"needs action\.low and action\.high"):
         make_policy(config, ActionSpec((2,)))
     policy = make_policy(config)
     torch.testing.assert_close(policy.action_normalizer(torch.tensor([0.0, 512.0])), torch.tensor([-1.0, 1.0]))

@@ -54,7 +54,13 @@ def simulate_pushes(poses: Floats, agents: Floats, directions: Floats, stride: F
 
 
 def _undo_overlap(
-    x: Floats, y: Floats, angle: Floats, agent_x: Floats, agent_y: Floats, center: tuple[float, float], half: tuple[float, float]
+    x: Floats,
+    y: Floats,
+    angle: Floats,
+    agent_x: Floats,
+    agent_y: Floats,
+    center: tuple[float, float],
+    half: tuple[float, float],
 ) -> None:
     """Moves the blocks (x, y, angle) (B,), in place, out of the agents, as far as one box is concerned."""
     cos, sin = np.cos(angle), np.sin(angle)

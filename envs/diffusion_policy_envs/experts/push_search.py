@@ -20,9 +20,10 @@ from diffusion_policy_envs.pusht.geometry import (
     Floats,
     block_points,
     coverage,
+    wrap_angle,
 )
 
-__all__ = ["Push", "PushSearch", "distance_to_goal"]
+__all__ = ["Plan", "Push", "PushSearch", "SearchConfig", "distance", "moved_along"]
 
 _CORNERS = BLOCK_OUTLINE - CENTER_OF_MASS
 _GOAL = center_pose(GOAL_POSE)
@@ -31,17 +32,26 @@ _WALLS = (12.0, 499.0)  # px: what the block shall stay between; the walls stand
 
 @dataclass(frozen=True)
 class Push:
-    """A way to a starting point, and a straight push from there.
+    """A straight push.
 
     Attributes:
-        way: (N, 2), px: corners of the way to the start; the last is the start.
-        end: (2,), px: where the push ends.
-        seconds: what the search thinks the whole rest takes.
-        solves: whether the block then covers the goal.
+        start: (2,), px: where the agent begins, beside the block.
+        end: (2,), px: where it stops.
+        before: (3,): the pose of the block's centre of mass that the push was planned for.
+        after: (3,): the pose that it should have afterwards.
     """
 
-    way: Floats
+    start: Floats
     end: Floats
+    before: Floats
+    after: Floats
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Pushes, how long they should take in all with what is left after them, and whether they cover the goal."""
+
+    pushes: tuple[Push, ...]
     seconds: float
     solves: bool
 
@@ -62,6 +72,9 @@ class SearchConfig:
         push_overhead: s, to slow down and start.
         unsolved_seconds: s, what a state that does not cover the goal costs at least.
         seconds_per_px: s/px, what the block's distance from the goal costs.
+        least_motion: px that a push must move the block, unless it solves the task.
+        reach: px, the longest push.
+        offset: px, by how much a push may miss its line: those that a miss spoils are avoided.
         solved_coverage: the coverage to plan for, above the task's own for safety.
     """
 
@@ -74,30 +87,38 @@ class SearchConfig:
     travel_speed: float = 160.0
     push_speed: float = 100.0
     push_overhead: float = 0.3
-    unsolved_seconds: float = 2.0
-    seconds_per_px: float = 0.035
+    unsolved_seconds: float = 4.0
+    seconds_per_px: float = 0.06
     solved_coverage: float = 0.965
+    least_motion: float = 3.0
+    reach: float = 120.0
+    offset: float = 4.0
 
 
-def distance_to_goal(poses: Floats) -> Floats:
-    """Returns the root mean square distance (...), px, of the block's mass from its goal, for poses (..., 3) of it."""
-    offset = poses[..., :2] - _GOAL[:2]
-    turn = 2.0 * MOMENT * (1.0 - np.cos(poses[..., 2] - _GOAL[2]))
+def distance(poses: Floats, others: Floats) -> Floats:
+    """Returns how far apart (...), px, poses (..., 3) of the centre of mass are, a turn counting as its mass's mean way.
+
+    The turn counts along the arc: along the chord, half a turn would be flat, and pushes that begin to undo it worthless.
+    """
+    offset = poses[..., :2] - others[..., :2]
+    turn = MOMENT * wrap_angle(poses[..., 2] - others[..., 2]) ** 2
     return np.asarray(np.sqrt(np.sum(offset**2, axis=-1) + turn))
 
 
 @dataclass
 class _Beam:
-    """S states: poses (S, 3), agents (S, 2), seconds so far (S,), solved (S,), the first push of each (S, 2, 2)."""
+    """S states: poses (S, 3), agents (S, 2), seconds so far (S,), solved (S,), the pushes so far, start and end and block before and after
+    each, (S, level, 10).
+    """
 
     poses: Floats
     agents: Floats
     seconds: Floats
     solved: np.ndarray
-    first: Floats
+    pushes: Floats
 
     def take(self, index: np.ndarray) -> "_Beam":
-        return _Beam(self.poses[index], self.agents[index], self.seconds[index], self.solved[index], self.first[index])
+        return _Beam(self.poses[index], self.agents[index], self.seconds[index], self.solved[index], self.pushes[index])
 
 
 class PushSearch:
@@ -108,33 +129,35 @@ class PushSearch:
         self._rng = rng
         self._detours = Detours(self.config.clearance)
 
-    def next_push(self, pose: Floats, agent: Floats) -> Push:
-        """Returns the first push of the quickest sequence found.
+    def plan(self, pose: Floats, agent: Floats) -> Plan:
+        """Returns the quickest sequence of pushes found.
 
         Args:
             pose: (3,), of the block's centre of mass.
             agent: (2,), px.
         """
         starts, directions = self._starts()
-        beam = _Beam(pose[None], agent[None], np.zeros(1), np.zeros(1, bool), np.zeros((1, 2, 2)))
+        beam = _Beam(pose[None], agent[None], np.zeros(1), np.zeros(1, bool), np.zeros((1, 0, 10)))
         best, best_seconds = beam, np.inf
         for level in range(self.config.depth):
-            children = self._expand(beam, starts, directions, first=level == 0)
-            total = children.seconds + self._remaining(children)
-            order = np.argsort(total, kind="stable")[: self.config.beam_width]
-            if total[order[0]] < best_seconds:
-                best, best_seconds = children.take(order[:1]), float(total[order[0]])
-            beam = children.take(order[~children.solved[order]])
+            children = self._expand(beam, starts, directions)
+            children, total = self._most_promising(children)
+            ends = children.solved | (level == self.config.depth - 1)
+            if np.any(ends) and total[ends].min() < best_seconds:
+                best, best_seconds = children.take(np.flatnonzero(ends)[[np.argmin(total[ends])]]), total[ends].min()
+            beam = children.take(np.flatnonzero(~children.solved))
             if not len(beam.seconds):
                 break
-        start, end = best.first[0]
-        local = _to_block(np.stack([agent, start]), pose)
+        pushes = tuple(Push(p[0:2], p[2:4], p[4:7], p[7:10]) for p in best.pushes[0])
+        return Plan(pushes, float(best_seconds), bool(best.solved[0]))
+
+    def way(self, pose: Floats, agent: Floats, start: Floats) -> Floats:
+        """Returns the corners (N, 2) of the shortest way round the block to a push's start, which is the last."""
+        source, target = _to_block(np.stack([agent, start]), pose)
+        if np.linalg.norm(target - source) < 1.0:
+            return start[None]
         usable = _on_board(block_points(self._detours.nodes, pose))
-        if np.array_equal(start, agent):
-            way = agent[None]
-        else:
-            way = block_points(self._detours.way(local[0], usable, local[1]), pose)
-        return Push(way, end, best_seconds, bool(best.solved[0]))
+        return block_points(self._detours.way(source, usable, target), pose)
 
     def _starts(self) -> tuple[Floats, Floats]:
         """Returns starting points and unit directions (C, 2) in the block's frame, shifted by chance along the outline."""
@@ -144,7 +167,7 @@ class PushSearch:
         points = shapely.get_coordinates(shapely.line_interpolate_point(ring, along % ring.length))
         return _fan(points, np.array(self.config.angles))
 
-    def _expand(self, beam: _Beam, starts: Floats, directions: Floats, first: bool) -> _Beam:
+    def _expand(self, beam: _Beam, starts: Floats, directions: Floats) -> _Beam:
         """Returns every state's pushes, each at its best length, as a beam of S x C."""
         config, num_angles = self.config, len(self.config.angles)
         s = len(beam.seconds)
@@ -158,31 +181,58 @@ class PushSearch:
         # From where the agent is: to push on in another direction.
         fan = _fan(local, np.array(config.angles))
         here = np.repeat(beam.agents[:, None], num_angles, axis=1)
-        turned = np.stack([block_points(f, p * [0, 0, 1]) for f, p in zip(fan[1].reshape(s, -1, 2), beam.poses, strict=True)])
+        turned = np.stack(
+            [block_points(f, p * [0, 0, 1]) for f, p in zip(fan[1].reshape(s, -1, 2), beam.poses, strict=True)]
+        )
         begin, heading = np.concatenate([begin, here], axis=1), np.concatenate([heading, turned], axis=1)
         near = np.linalg.norm(self._detours.leave(local) - local, axis=-1) > 0
         travel = np.concatenate([travel, np.where(near, 0.0, np.inf)[:, None].repeat(num_angles, 1)], axis=1)
         source, candidate = np.nonzero(np.isfinite(travel))
         begin, heading, travel = begin[source, candidate], heading[source, candidate], travel[source, candidate]
 
-        reach = np.clip(1.5 * distance_to_goal(beam.poses) + 30.0, 45.0, 180.0)[source]
+        reach = np.clip(1.5 * distance(beam.poses, _GOAL) + 30.0, 45.0, config.reach)[source]
         stride = reach / config.num_strides
         trace = simulate_pushes(beam.poses[source], begin, heading, stride, config.num_strides)  # (T, B, 3)
         pushed = stride * np.arange(1, config.num_strides + 1)[:, None]  # (T, B)
         ends = begin + heading * pushed[..., None]
-        seconds = beam.seconds[source] + travel / config.travel_speed + pushed / config.push_speed + config.push_overhead
+        seconds = (
+            beam.seconds[source] + travel / config.travel_speed + pushed / config.push_speed + config.push_overhead
+        )
         solved = self._solved(trace)
-        idle = np.abs(trace - beam.poses[source]).max(axis=-1) < 0.01  # a push that does not move the block is none
+        # A push that hardly moves the block is none: the beam would spend its levels on such.
+        idle = (distance(trace, beam.poses[source]) < config.least_motion) & ~solved
         total = seconds + self._estimate(trace, solved) + np.where(_on_board(ends) & ~idle, 0.0, np.inf)
         best = np.argmin(total, axis=0)  # (B,)
         column = np.arange(len(best))
         end = ends[best, column]
         seconds_best = np.where(np.isfinite(total[best, column]), seconds[best, column], np.inf)
-        start_end = np.stack([begin, end], axis=1) if first else beam.first[source]
-        return _Beam(trace[best, column], end, seconds_best, solved[best, column], start_end)
+        after = trace[best, column]
+        push = np.concatenate([begin, end, beam.poses[source], after], axis=1)[:, None]  # (B, 1, 10)
+        pushes = np.concatenate([beam.pushes[source], push], axis=1)
+        return _Beam(after, end, seconds_best, solved[best, column], pushes)
+
+    def _most_promising(self, beam: _Beam) -> tuple[_Beam, Floats]:
+        """Returns the best states of a beam and their expected total seconds, had their last push missed its line."""
+        config = self.config
+        total = beam.seconds + self._estimate(beam.poses, beam.solved)
+        beam = beam.take(np.argsort(total, kind="stable")[: 6 * config.beam_width])
+        push = beam.pushes[:, -1]
+        along = push[:, 2:4] - push[:, 0:2]
+        length = np.linalg.norm(along, axis=-1)
+        along = along / length[:, None]
+        aside = np.stack([-along[:, 1], along[:, 0]], axis=-1)
+        total = beam.seconds + self._estimate(beam.poses, beam.solved)
+        for offset in (-config.offset, config.offset):
+            poses = simulate_pushes(
+                push[:, 4:7], push[:, 0:2] + offset * aside, along, length / config.num_strides, config.num_strides
+            )[-1]
+            total += beam.seconds + self._estimate(poses, self._solved(poses))
+        total /= 3.0
+        order = np.argsort(total, kind="stable")[: config.beam_width]
+        return beam.take(order), total[order]
 
     def _solved(self, poses: Floats) -> np.ndarray:
-        solved = distance_to_goal(poses) < 6.0
+        solved = distance(poses, _GOAL) < 6.0
         close = poses[solved]
         origin = block_points(-CENTER_OF_MASS[None], close)[..., 0, :]
         solved[solved] = coverage(np.concatenate([origin, close[:, 2:]], axis=-1)) > self.config.solved_coverage
@@ -190,11 +240,8 @@ class PushSearch:
 
     def _estimate(self, poses: Floats, solved: np.ndarray) -> Floats:
         config = self.config
-        seconds = config.unsolved_seconds + config.seconds_per_px * distance_to_goal(poses)
+        seconds = config.unsolved_seconds + config.seconds_per_px * distance(poses, _GOAL)
         return np.where(solved, 0.0, seconds) + 0.1 * _outside(poses)
-
-    def _remaining(self, beam: _Beam) -> Floats:
-        return self._estimate(beam.poses, beam.solved)
 
 
 def _fan(points: Floats, angles: Floats) -> tuple[Floats, Floats]:
@@ -206,6 +253,12 @@ def _fan(points: Floats, angles: Floats) -> tuple[Floats, Floats]:
     x = toward[:, None, 0] * cos - toward[:, None, 1] * sin  # (N, A)
     y = toward[:, None, 0] * sin + toward[:, None, 1] * cos
     return np.repeat(points, len(angles), axis=0), np.stack([x, y], axis=-1).reshape(-1, 2)
+
+
+def moved_along(push: Push, pose: Floats) -> Push:
+    """Returns the push as it would be had it been planned for a slightly different pose (3,) of the block."""
+    points = block_points(_to_block(np.stack([push.start, push.end]), push.before), pose)
+    return Push(points[0], points[1], pose, push.after)
 
 
 def _to_block(points: Floats, poses: Floats) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy_envs.experts.push_model import center_pose
-from diffusion_policy_envs.experts.push_search import PushSearch, SearchConfig
+from diffusion_policy_envs.experts.push_search import Push, PushSearch, SearchConfig, distance, moved_along
 from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, Floats
 from diffusion_policy_envs.pusht.physics import PushTPhysics
 
@@ -24,13 +24,22 @@ class PushTPlanner:
     """
 
     def __init__(
-        self, physics: PushTPhysics, *, seed: int, control_hz: int = 10, config: SearchConfig | None = None
+        self,
+        physics: PushTPhysics,
+        *,
+        seed: int,
+        control_hz: int = 10,
+        hand_noise: float = 2.0,
+        config: SearchConfig | None = None,
     ) -> None:
         self._physics = physics
-        self._search = PushSearch(np.random.default_rng(seed), config)
+        self._rng = np.random.default_rng(seed)
+        self._search = PushSearch(self._rng, config)
+        self._hand_noise = hand_noise
         self._dt = 1.0 / control_hz
         self._target: Floats | None = None
         self._legs: list[tuple[Floats, float, float]] = []  # (corner, speed towards it, speed at it), px/s
+        self._queue: list[Push] = []
         self._speed = 0.0
 
     def __call__(self, obs: dict[str, NDArray[Any]], info: dict[str, Any]) -> NDArray[np.float32]:
@@ -38,17 +47,23 @@ class PushTPlanner:
         state = self._physics.state
         if self._target is None:
             self._target = state[:2]
-        if not self._legs and np.linalg.norm(self._target - state[:2]) < 3.0:
-            self._plan(state)
+        if not self._legs and np.linalg.norm(self._target - state[:2]) < 5.0:
+            self._next_push(state)
         self._advance(state[:2])
         return self._target.astype(np.float32)
 
-    def _plan(self, state: Floats) -> None:
-        config = self._search.config
-        push = self._search.next_push(center_pose(state[2:]), state[:2])
-        self.last_push = push
-        travel = [(corner, config.travel_speed, config.travel_speed) for corner in push.way[:-1]]
-        self._legs = [*travel, (push.way[-1], config.travel_speed, 30.0), (push.end, config.push_speed, 10.0)]
+    def _next_push(self, state: Floats) -> None:
+        config, pose = self._search.config, center_pose(state[2:])
+        if not self._queue or distance(pose, self._queue[0].before) > 3.0:
+            self.last_plan = self._search.plan(pose, state[:2])
+            self._queue = list(self.last_plan.pushes)
+        push = moved_along(self._queue.pop(0), pose)
+        along = (push.end - push.start) / np.linalg.norm(push.end - push.start)
+        aside = np.array([-along[1], along[0]])
+        start, end = self._hand_noise * self._rng.standard_normal((2, 1)) * aside + [push.start, push.end]
+        way = self._search.way(pose, state[:2], start)
+        travel = [(corner, config.travel_speed, config.travel_speed) for corner in way[:-1]]
+        self._legs = [*travel, (start, config.travel_speed, 30.0), (end, config.push_speed, 10.0)]
 
     def _advance(self, agent: Floats) -> None:
         """Moves the target along the legs for one control step, slowing down towards their ends."""
@@ -57,13 +72,13 @@ class PushTPlanner:
         while left > 1e-9 and self._legs:
             corner, speed, end_speed = self._legs[0]
             gap = float(np.linalg.norm(corner - self._target))
-            wanted = min(speed, end_speed + 5.0 * gap)
+            wanted = min(speed, end_speed + 3.0 * gap)
             self._speed = min(wanted, self._speed + 400.0 * left)
             move = min(gap, self._speed * left)
             self._target = self._target + (corner - self._target) * (move / gap if gap > 0 else 0.0)
             if move < gap:
                 break
-            if len(self._legs) == 2 and np.linalg.norm(agent - corner) > 5.0:
+            if len(self._legs) == 2 and np.linalg.norm(agent - corner) > 7.0:
                 break  # line up before the push
             self._legs.pop(0)
             left -= move / max(self._speed, 1e-6)

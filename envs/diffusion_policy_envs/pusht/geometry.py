@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["AGENT_RADIUS", "BLOCK_AREA", "BOARD_SIZE", "BLOCK_OUTLINE", "CENTER_OF_MASS", "GOAL_POSE", "KEYPOINTS"]
-__all__ += ["block_points", "coverage", "wrap_angle"]
+__all__ += ["angle_round_block", "block_points", "coverage", "wrap_angle"]
 
 Floats = NDArray[np.float64]
 
@@ -75,3 +75,19 @@ def coverage(pose: ArrayLike) -> Floats:
 def wrap_angle(angle: ArrayLike) -> Floats:
     """Returns the angle in [-pi, pi)."""
     return np.asarray((np.asarray(angle, dtype=np.float64) + np.pi) % (2 * np.pi) - np.pi)
+
+
+def angle_round_block(states: ArrayLike) -> float:
+    """Returns the signed angle that the agent travels round the block in an episode, rad.
+
+    It is the change of the direction from the block's centre of mass to the agent, followed through full turns. Positive
+    is the sense of the block's own angle, from x to y: clockwise on the screen, where y points down.
+
+    Args:
+        states: (N, 5): agent x, y, block x, y in px, angle in rad, of successive steps.
+    """
+    states = np.asarray(states, dtype=np.float64)
+    center = block_points(CENTER_OF_MASS[None], states[:, 2:])[:, 0]  # (N, 2)
+    toward = states[:, :2] - center
+    turns = wrap_angle(np.diff(np.arctan2(toward[:, 1], toward[:, 0])))
+    return float(np.sum(turns))

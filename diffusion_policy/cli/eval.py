@@ -1,0 +1,67 @@
+"""dp-eval: policy -> rollouts in its environment -> figures with intervals, and a film."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.cli.command import count, new_folder, run_command
+from diffusion_policy.errors import ConfigError, RenderError
+
+
+def main() -> int:
+    """Runs the command; returns the exit code."""
+    return run_command("eval", _evaluate)
+
+
+def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
+    from diffusion_policy.policies.controller import RecedingHorizonController
+    from diffusion_policy.policies.device import pick_device
+    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+    from diffusion_policy.rollout.evaluate import EvaluationInterrupted, evaluate
+    from diffusion_policy.rollout.video import VideoGrid
+
+    checkpoint = Path(str(config["checkpoint"])).expanduser()
+    episodes, num_envs = count(config, "episodes"), count(config, "num_envs")
+    film_episodes = count(config, "film", smallest=0)
+    out = new_folder(config["out"] or checkpoint.parent / "eval")
+    policy = DiffusionPolicy.load(checkpoint, pick_device(str(config["device"])))
+    if config["sampler"]:
+        policy = policy.with_sampler(**config["sampler"])
+    controller = RecedingHorizonController(policy)
+    controller.path = checkpoint
+    env_id, env_kwargs = _environment(config, policy.info.env, checkpoint)
+    film = VideoGrid(min(film_episodes, episodes)) if film_episodes else None
+    seed = count(config, "seed", smallest=0)
+    code = 0
+    try:
+        result = evaluate(
+            controller, env_id, episodes=episodes, seed=seed, num_envs=num_envs, env_kwargs=env_kwargs, film=film
+        )
+    except EvaluationInterrupted as interrupt:
+        if interrupt.partial is None:
+            raise
+        result, code = interrupt.partial, 130
+    out.mkdir(parents=True, exist_ok=True)
+    result.to_json(out / "eval.json")
+    result.to_csv(out / "episodes.csv")
+    print(result.summary())
+    print(f"results  {out / 'eval.json'}\nepisodes {out / 'episodes.csv'}")
+    if film is not None:
+        try:
+            film.save(out / "rollouts.mp4")
+            print(f"video    {out / 'rollouts.mp4'}")
+        except RenderError as error:
+            print(f"no video: {error}", file=sys.stderr)
+    return code
+
+
+def _environment(config: dict[str, Any], saved: Any, checkpoint: Path) -> tuple[str, dict[str, Any]]:
+    given = config["env"] or {}
+    env_id = given.get("id") or saved.get("id")
+    if not env_id:
+        raise ConfigError(f"{checkpoint} names no environment; give env.id=package:Name-v0")
+    return str(env_id), {**(saved.get("kwargs") or {}), **(given.get("kwargs") or {})}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""From configuration to the parts of a run: data, policy, loop. Nothing here trains or writes."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
+from diffusion_policy.data.dataset import WindowDataset, split_episodes
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.source import Source, obs_source
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.paths import resolve_dataset
+from diffusion_policy.policies.checkpoint import CheckpointInfo
+from diffusion_policy.policies.device import pick_device
+from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
+from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.training.hooks import HookConfig
+from diffusion_policy.training.loop import LoopConfig, TrainingLoop
+from diffusion_policy.training.objective import DenoisingObjective
+from diffusion_policy.training.optim import OptimConfig
+from diffusion_policy.versions import installed_versions
+
+logger = logging.getLogger(__name__)
+
+POLICY_SECTIONS = ("horizons", "denoiser", "diffusion", "sampler", "normalization")
+SECTIONS = ("env", "obs", "action", "dataset", "data", *POLICY_SECTIONS, "optim", "training", "logger")
+SETTINGS = ("seed", "device", "out", "init")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which episodes a run trains on.
+
+    Args:
+        val_ratio: share of episodes held out for validation.
+        episodes: at most this many training episodes, drawn by the seed; None for all.
+        drop_short: leave out episodes shorter than a window instead of refusing the data set.
+    """
+
+    val_ratio: float = 0.02
+    episodes: int | None = None
+    drop_short: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.val_ratio < 1:
+            raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """The windows a run trains and validates on, and where they come from.
+
+    Args:
+        train: windows of the training episodes.
+        held_out: windows of the validation episodes; None when there are none.
+        digest: of the keys that are read.
+        provenance: what the data set says of itself.
+    """
+
+    train: WindowDataset
+    held_out: WindowDataset | None
+    digest: str
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run, ready to start.
+
+    Args:
+        settings: the effective configuration, what config.yaml holds.
+        data: the demonstrations.
+        loop: the training loop, at step 0.
+        hooks: when hooks act.
+        info: provenance for policy.pt.
+    """
+
+    settings: dict[str, Any]
+    data: Demonstrations
+    loop: TrainingLoop
+    hooks: HookConfig
+    info: CheckpointInfo
+
+
+def assemble(settings: dict[str, Any]) -> Assembly:
+    """Returns the parts of the run that a configuration describes.
+
+    Args:
+        settings: plain nested values, as in config.yaml.
+
+    Raises:
+        ConfigError: unknown or contradicting settings.
+        MissingFileError: the dataset or the init policy is not there.
+        DataError: the dataset does not fit the task.
+    """
+    _check_names(settings)
+    seed, training = _seed(settings), section(settings, "training")
+    loop_config, hooks = build_part(LoopConfig, training, "training"), build_part(HookConfig, training, "training")
+    optim = build(OptimConfig, section(settings, "optim"), "optim")
+    device = pick_device(str(settings.get("device", "auto")))
+    obs_spec, action_spec = obs_spec_from(section(settings, "obs")), action_spec_from(section(settings, "action"))
+    initial = None if settings.get("init") is None else _initial(str(settings["init"]), obs_spec, action_spec)
+    if initial is not None:
+        settings = {**settings, **initial.config.to_plain()}
+    torch.manual_seed(seed)  # the one global seed: the networks' first weights are drawn from it
+    policy = DiffusionPolicy(PolicyConfig.from_plain(settings), obs_spec, action_spec)
+    data = load_demonstrations(settings, policy, seed, device)
+    if initial is not None:
+        policy.load_state_dict(initial.state_dict())
+    else:
+        policy.fit_normalizers({key: data.train.all_obs(key) for key in obs_spec}, data.train.all_actions())
+    policy.to(device)
+    info = CheckpointInfo(
+        env={**plain(section(settings, "env")), "renderer": data.provenance.get("renderer")},
+        dataset={"digest": data.digest, "provenance": data.provenance},
+        training={"grad_steps": 0, "seeds": [seed]},
+        versions=installed_versions(),
+    )
+    loop = TrainingLoop(DenoisingObjective(policy), data.train, loop_config, optim, seed=seed)
+    return Assembly(settings, data, loop, hooks, info)
+
+
+def load_demonstrations(
+    settings: Mapping[str, Any], policy: DiffusionPolicy, seed: int, device: torch.device
+) -> Demonstrations:
+    """Returns the demonstrations of `dataset`, split by episodes, resident on `device`."""
+    if not settings.get("dataset"):
+        raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
+    data = build(DataConfig, section(settings, "data"), "data")
+    obs_spec, action_spec = policy.obs_spec, policy.action_spec
+    with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
+        train, held_out = split_episodes(
+            buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes
+        )
+
+        def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
+            options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
+            return WindowDataset.from_buffer(buffer, obs_spec, action_spec, policy.horizons, **options)
+
+        train_set = windows(train)
+        return Demonstrations(
+            train=train_set,
+            held_out=windows(held_out) if len(held_out) else None,
+            digest=buffer.digest(_keys_read(buffer, obs_spec, action_spec)),
+            provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
+        )
+
+
+def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec) -> list[str]:
+    sources = [obs_source(name, field, buffer) for name, field in obs_spec.items()]
+    names = (action_spec.source,) if isinstance(action_spec.source, str) else action_spec.source
+    return sorted({source.key for source in [*sources, *map(Source.parse, names)]})
+
+
+def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> DiffusionPolicy:
+    """Returns the policy to fine-tune, after checking that it sees and does what the task says."""
+    policy = DiffusionPolicy.load(path)
+    wanted = {key: field.shape for key, field in obs_spec.items()}
+    known = {key: field.shape for key, field in policy.obs_spec.items()}
+    if wanted != known:
+        raise ConfigError(f"init={path} was trained on observations {known}, but the task has {wanted}")
+    if action_spec.shape != policy.action_spec.shape:
+        raise ConfigError(
+            f"init={path} has actions of shape {policy.action_spec.shape}, but the task has {action_spec.shape}"
+        )
+    logger.info("init=%s: its networks, horizons, process and normaliser are kept", path)
+    return policy
+
+
+def _seed(settings: Mapping[str, Any]) -> int:
+    seed = settings.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed must be a whole number, 0 or more, but got {seed!r}")
+    return seed
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    unknown = sorted(set(settings) - set(SECTIONS) - set(SETTINGS))
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join(SECTIONS + SETTINGS)}")
+    known = [field.name for cls in (LoopConfig, HookConfig) for field in fields(cls)]
+    unknown = sorted(set(section(settings, "training")) - set(known))
+    if unknown:
+        raise ConfigError(f"training: unknown setting {', '.join(unknown)}, known: {', '.join(known)}")

@@ -1,0 +1,98 @@
+"""The wheel: installed alone it finds its configuration, environments and demonstrations, and litters nothing."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import pathlib, sys
+import gymnasium
+import diffusion_policy, diffusion_policy_envs
+from diffusion_policy.paths import bundled_datasets, config_dir
+
+site = pathlib.Path(sys.argv[1])
+for found in (diffusion_policy.__file__, diffusion_policy_envs.__file__, config_dir(), bundled_datasets()["pusht"]):
+    assert site in pathlib.Path(found).parents, found
+assert (config_dir() / "train.yaml").is_file()
+env = gymnasium.make("diffusion_policy_envs:PushT-v0")
+env.reset(seed=0)
+env.step(env.action_space.sample())
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_wheel_holds_the_two_packages_and_no_stray_top_level_names(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {t for t in top if not t.endswith(".dist-info")} == {"diffusion_policy", "diffusion_policy_envs"}
+    assert "diffusion_policy/py.typed" in names
+    assert any(name.startswith("diffusion_policy/conf/") for name in names)
+
+
+def test_wheel_installed_alone_finds_everything(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    # -P keeps the current folder off the path; the installed copy stands before the editable one
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM, str(site)], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+ROBOT = """
+import sys
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in sys.argv[3].split(","):
+            raise ModuleNotFoundError(f"a robot has no {top}")
+        return None
+
+
+sys.meta_path.insert(0, Refuse())
+import numpy as np
+from diffusion_policy import RecedingHorizonController
+import diffusion_policy
+
+assert diffusion_policy.__file__.startswith(sys.argv[1])
+controller = RecedingHorizonController.load(sys.argv[2])
+controller.reset(seeds=0)
+for _ in range(6):
+    controller.act({"pos": np.zeros(2, np.float32), "points": np.zeros((3, 2), np.float32)})
+"""
+
+
+def test_wheel_without_dependencies_acts_on_a_machine_with_torch_and_numpy_alone(wheel: Path, tmp_path: Path) -> None:
+    """`pip install torch numpy` + `pip install --no-deps <wheel>`: every other dependency of ours is refused."""
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    absent = "gymnasium,mujoco,zarr,hydra,omegaconf,diffusers,imageio,imageio_ffmpeg,PIL,rich,tensorboard,matplotlib"
+    absent += ",shapely,scipy,yaml,numcodecs,diffusion_policy_envs"
+    policy = ROOT / "tests" / "fixtures" / "policy_format1.pt"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", ROBOT, str(site), str(policy), absent],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
