@@ -86,6 +86,8 @@ class ActionSpec:
                 object.__setattr__(self, name, tuple(value))
             if name != "source" and isinstance(value, Sequence) and value and len(value) != self.size:
                 raise ConfigError(f"action.{name} must have {self.size} entries (shape {self.shape}), but got {value}")
+        if not self.shape or any(n < 1 for n in self.shape):
+            raise ConfigError(f"action.shape must have at least one axis, all positive, but got {self.shape}")
         if self.kind not in ("absolute", "delta"):
             raise ConfigError(f"action.kind must be absolute or delta, but got '{self.kind}'")
 

@@ -4,12 +4,26 @@ YAML is data: it never holds a class path. A component registers under a short n
 names; other people's components become known by importing their module (`plugins=[my_pkg.nets]`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from typing import Generic, TypeVar
 
 from diffusion_policy.errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
+
+
+def import_plugins(modules: str | Iterable[str]) -> None:
+    """Imports other people's modules, so that what they register is known.
+
+    Raises:
+        ConfigError: one cannot be imported.
+    """
+    for module in [modules] if isinstance(modules, str) else modules:
+        try:
+            import_module(module)
+        except (ImportError, SyntaxError, NameError) as error:
+            raise ConfigError(f"plugins: cannot import {module}: {error}; is it installed or on PYTHONPATH?") from error
 
 
 class Registry(Generic[T]):

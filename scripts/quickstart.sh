@@ -2,10 +2,10 @@
 # From a bare Debian/Ubuntu with Python >= 3.11 to a video of a policy pushing the T, trained on this machine.
 # Needs no GPU, no display, no OpenGL. Results go to runs/quickstart (or the folder given as $1).
 set -euo pipefail
+out="$(realpath -m "${1:-$(dirname "$0")/../runs/quickstart}")"
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
 
-out="${1:-runs/quickstart}"
 [ ! -e "$out" ] || fail "$out exists; give another folder: bash scripts/quickstart.sh runs/quickstart2"
 make_environment ""
 

@@ -8,8 +8,8 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
-from importlib import import_module
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,17 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.errors import ConfigError, DiffusionPolicyError, OutputExistsError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError, OutputExistsError, StorageError
 from diffusion_policy.paths import config_dir
+from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.gl import choose_gl
 
 Action = Callable[[dict[str, Any], list[str]], int]
 """(composed configuration, overrides as typed) -> exit code."""
+
+
+class _Stopped(KeyboardInterrupt):
+    """A job was interrupted and has said so."""
 
 
 def run_command(config_name: str, action: Action) -> int:
@@ -45,22 +50,29 @@ def run_command(config_name: str, action: Action) -> int:
         begun.append(True)
         try:
             codes.append(run(composed))
-        except DiffusionPolicyError as error:  # here, because Hydra announces errors that leave the job
+        except (
+            DiffusionPolicyError,
+            OmegaConfBaseException,
+        ) as error:  # here, because Hydra announces errors that leave the job
             if debug:
                 raise
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print(f"error: {one_line(error, config_name)}", file=sys.stderr)
             codes.append(2)
+        if codes[-1] == 130:
+            raise _Stopped  # of several jobs, the next must not start
 
     def run(composed: DictConfig) -> int:
         config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
         assert isinstance(config, dict)
         settings = {str(key): value for key, value in config.items()}
         settings.pop("debug", None)
-        _import_plugins(settings.pop("plugins", None) or [])
+        import_plugins(settings.get("plugins") or [])
         return action(settings, list(HydraConfig.get().overrides.task))
 
     try:
         hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(job)()
+    except _Stopped:
+        return 130
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -69,17 +81,9 @@ def run_command(config_name: str, action: Action) -> int:
         # that is not a user's error is a defect of ours and keeps its traceback.
         if debug or (begun and not isinstance(error, (HydraException, OmegaConfBaseException))):
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error, config_name)}", file=sys.stderr)
         return 2
     return max(codes, default=0)
-
-
-def _import_plugins(modules: list[str]) -> None:
-    for module in modules:
-        try:
-            import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"plugins: cannot import {module}: {error}; is it installed or on PYTHONPATH?") from error
 
 
 def count(config: dict[str, Any], name: str, smallest: int = 1) -> int:
@@ -106,16 +110,37 @@ def new_folder(path: str | Path) -> Path:
     return folder
 
 
-def one_line(error: Exception) -> str:
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Makes the folder now, before hours of work, and removes it again if nothing came of them.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}; choose another out=") from error
+    try:
+        yield
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def one_line(error: Exception, config_name: str) -> str:
     """Returns an error as a person wants to read it; Hydra's multi-line ones become one, with a suggestion."""
     text = str(error).strip()
     if isinstance(error, DiffusionPolicyError):
         return text
+    absent = re.search(r"Missing mandatory value: (\S+)", text)
+    if absent:
+        return f"{absent.group(1)}: expected a value, got nothing; give {absent.group(1)}=..."
     unknown = re.search(r"Key '([^']+)' is not in struct", text) or re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = re.search(r"full_key: (\S+)", text)
         name = key.group(1) if key else unknown.group(1)
-        return f"unknown setting '{name}'{_suggestion(name, text)}; --help lists all settings"
+        return f"unknown setting '{name}'{_suggestion(name, config_name)}; --help lists all settings"
     group = re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text)
     if group:
         options = re.findall(r"^\t([\w-]+)$", text, flags=re.MULTILINE)
@@ -127,13 +152,12 @@ def one_line(error: Exception) -> str:
     return first or type(error).__name__
 
 
-def _suggestion(name: str, text: str) -> str:
-    del text
+def _suggestion(name: str, config_name: str) -> str:
     try:
         from hydra import compose, initialize_config_dir
 
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            known = _keys(OmegaConf.to_container(compose("train")))
+            known = _keys(OmegaConf.to_container(compose(config_name)))
     except Exception:
         return ""
     close = difflib.get_close_matches(name, known, n=3)

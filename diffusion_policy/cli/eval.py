@@ -2,10 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffusion_policy.cli.command import count, new_folder, run_command
+from diffusion_policy.cli.command import count, new_folder, results_in, run_command
 from diffusion_policy.errors import ConfigError, RenderError
+
+if TYPE_CHECKING:
+    from diffusion_policy.rollout.result import EvalResult
+    from diffusion_policy.rollout.video import VideoGrid
 
 
 def main() -> int:
@@ -33,15 +37,20 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
     film = VideoGrid(min(film_episodes, episodes)) if film_episodes else None
     seed = count(config, "seed", smallest=0)
     code = 0
-    try:
-        result = evaluate(
-            controller, env_id, episodes=episodes, seed=seed, num_envs=num_envs, env_kwargs=env_kwargs, film=film
-        )
-    except EvaluationInterrupted as interrupt:
-        if interrupt.partial is None:
-            raise
-        result, code = interrupt.partial, 130
-    out.mkdir(parents=True, exist_ok=True)
+    with results_in(out):
+        try:
+            result = evaluate(
+                controller, env_id, episodes=episodes, seed=seed, num_envs=num_envs, env_kwargs=env_kwargs, film=film
+            )
+        except EvaluationInterrupted as interrupt:
+            if interrupt.partial is None:
+                raise
+            result, code = interrupt.partial, 130
+        _write(result, film, out)
+    return code
+
+
+def _write(result: "EvalResult", film: "VideoGrid | None", out: Path) -> None:
     result.to_json(out / "eval.json")
     result.to_csv(out / "episodes.csv")
     print(result.summary())
@@ -52,7 +61,6 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
             print(f"video    {out / 'rollouts.mp4'}")
         except RenderError as error:
             print(f"no video: {error}", file=sys.stderr)
-    return code
 
 
 def _environment(config: dict[str, Any], saved: Any, checkpoint: Path) -> tuple[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from diffusion_policy.cli.command import run_command
+from diffusion_policy.errors import ConfigError
 
 
 def main() -> int:
@@ -18,6 +19,11 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     resume = config.pop("resume", None)
     choice = config.pop("choice")
     config.pop("collect", None)  # of dp-collect, in the same task file
+    names = {override.partition("=")[0].lstrip("+~") for override in overrides}
+    if config["init"]:
+        _refuse_with_init(names)
+    if "training.num_epochs" in names and "training.num_grad_steps" not in names:
+        config["training"]["num_grad_steps"] = None  # the preset's length; the one that was typed holds
     if resume:
         config = {"resume": resume, **_typed(overrides, config)}
     elif not config["out"]:
@@ -31,6 +37,14 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     print(f"metrics  {run.out / 'metrics.jsonl'}")
     print(f"next     dp-eval checkpoint={run.out / 'policy.pt'} episodes=100 out={run.out / 'eval'}")
     return 0
+
+
+def _refuse_with_init(names: set[str]) -> None:
+    from diffusion_policy.training.assembly import POLICY_SECTIONS
+
+    ours = sorted(name for name in names if name.partition(".")[0] in POLICY_SECTIONS)
+    if ours:
+        raise ConfigError(f"init= keeps the networks and settings of its policy; drop {', '.join(ours)}")
 
 
 def _typed(overrides: list[str], config: dict[str, Any]) -> dict[str, Any]:

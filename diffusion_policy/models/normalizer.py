@@ -50,12 +50,12 @@ class LinearNormalizer(nn.Module):
             mode: see above.
             bounds: (low, high), each *shape, for identity.
         """
-        rows = data.reshape(len(data), -1).double()  # (N, D)
+        rows = data.reshape(len(data), -1).cpu().double()  # (N, D); some devices have no float64
         if mode == "identity":
             if bounds is None:
                 self._set(torch.ones(rows.shape[1]), torch.zeros(rows.shape[1]))
                 return
-            low, high = (b.reshape(-1).double() for b in bounds)
+            low, high = (b.reshape(-1).cpu().double() for b in bounds)
         elif mode == "limits":
             low, high = rows.amin(0), rows.amax(0)
         elif mode == "quantile":
@@ -65,8 +65,9 @@ class LinearNormalizer(nn.Module):
             mean, std = rows.mean(0), rows.std(0, correction=0)
             low, high = mean - std, mean + std
         half_range, middle = (high - low) / 2, (high + low) / 2
-        constant = (rows.amax(0) - rows.amin(0) < CONSTANT_RANGE) & torch.tensor(mode != "identity")
-        scale = torch.where(constant | (half_range <= 0), 1.0, 1.0 / half_range)
+        # quantile looks at the range between its quantiles: all that is left of a constant with a few outliers
+        spread = high - low if mode in ("quantile", "identity") else rows.amax(0) - rows.amin(0)
+        scale = torch.where(spread < CONSTANT_RANGE, 1.0, 1.0 / half_range)
         self._set(scale, -middle * scale)
 
     def _set(self, scale: Tensor, offset: Tensor) -> None:

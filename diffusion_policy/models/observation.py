@@ -48,14 +48,15 @@ class ObservationEncoder(nn.Module):
 
     def __init__(self, obs_spec: ObsSpec, obs_horizon: int) -> None:
         super().__init__()
-        encoders = {key: FIELD_ENCODERS.get(f.type)(f) for key, f in obs_spec.items()}
-        self.fields = nn.ModuleDict(encoders)
-        self.cond_dim = obs_horizon * sum(encoder.feature_dim for encoder in encoders.values())
+        encoders = [FIELD_ENCODERS.get(field.type)(field) for field in obs_spec.values()]
+        self.keys = list(obs_spec)
+        self.encoders = nn.ModuleList(encoders)
+        self.cond_dim = obs_horizon * sum(encoder.feature_dim for encoder in encoders)
 
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
         """Returns the condition (B, Dc)."""
         features = []
-        for key, encoder in self.fields.items():
+        for key, encoder in zip(self.keys, self.encoders, strict=True):
             x = obs[key]  # (B, To, *shape)
             features.append(encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2]))  # (B, To, F)
         return torch.cat(features, dim=-1).flatten(1)

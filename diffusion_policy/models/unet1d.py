@@ -178,6 +178,8 @@ class ConditionalUnet1D(nn.Module):
 def _check_sizes(
     pred_horizon: int, down_dims: tuple[int, ...], kernel_size: int, n_groups: int, embed_dim: int
 ) -> None:
+    if n_groups < 1:
+        raise ConfigError(f"n_groups must be at least 1, but got {n_groups}")
     if not down_dims or any(d < 1 or d % n_groups for d in down_dims):
         raise ConfigError(f"down_dims must be multiples of n_groups {n_groups}, but got {down_dims}")
     if kernel_size < 1 or kernel_size % 2 == 0:

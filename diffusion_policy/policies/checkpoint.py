@@ -7,7 +7,6 @@ optionally `selector`. A format once released is read by every later version, th
 import os
 import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +79,8 @@ class PolicyFile:
             CheckpointError: its backbone is not registered, or the weights do not fit.
         """
         try:
-            policy = cls(config_cls.from_plain(self.config), self.obs_spec, self.action_spec)
+            settings = {name: value for name, value in self.config.items() if name != "backbone_module"}
+            policy = cls(config_cls.from_plain(settings), self.obs_spec, self.action_spec)
         except UnknownNameError as error:
             home = self.config.get("backbone_module", "the module that defines it")
             raise CheckpointError(
@@ -158,7 +158,9 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         MissingFileError: no such file.
         CheckpointError: cut short, or holds something other than data.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise MissingFileError(f"{what} {file} is a folder; name the file in it, e.g. {file / 'policy.pt'}")
     if not file.is_file():
         raise MissingFileError(f"{what} {file} does not exist")
     try:
@@ -170,7 +172,7 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
                 f"execute code (refused)"
             ) from error
         raise CheckpointError(f"{file} is cut short or not a {what}; copy it again or use another one") from error
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file can make the reader raise anything
         raise CheckpointError(f"{file} is cut short or not a {what}; copy it again or use another one") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} is no {what}: expected a mapping, got {type(content).__name__}")
@@ -186,7 +188,7 @@ def read_policy_file(path: str | Path) -> PolicyFile:
     """
     content = read_tensors(path, "policy checkpoint")
     number = content.get("format")
-    if not isinstance(number, int):
+    if not isinstance(number, int) or number < 1:
         raise CheckpointError(f"{path} is no policy checkpoint: it has no format number; expected a policy.pt")
     if number > FORMAT:
         raise CheckpointError(
@@ -198,6 +200,9 @@ def read_policy_file(path: str | Path) -> PolicyFile:
     missing = [name for name in _SECTIONS if name not in content]
     if missing:
         raise CheckpointError(f"{path} is no whole policy checkpoint: {', '.join(missing)} missing")
+    odd = [name for name in _SECTIONS if not isinstance(content[name], dict)]
+    if odd:
+        raise CheckpointError(f"{path} is no whole policy checkpoint: {', '.join(odd)} should be mappings")
     names = ("env", "dataset", "training", "versions", "eval")
     return PolicyFile(
         path=Path(path),

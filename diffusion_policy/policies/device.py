@@ -1,5 +1,7 @@
 """Which device computes."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 
 from diffusion_policy.errors import ConfigError
@@ -19,3 +21,17 @@ def pick_device(name: str) -> torch.device:
     if not available[name]:
         raise ConfigError(f"device={name}: this machine, or this build of torch, has none; use device=auto")
     return torch.device(name)
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 is computed by instructions of its own; emulated, it is slower than float32.
+
+    On CPUs that is AVX-512 BF16 or AMX.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        ask: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)  # older torch: float32
+        capabilities = ask()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False

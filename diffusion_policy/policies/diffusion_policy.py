@@ -4,7 +4,8 @@ Letters: B batch, To/Ta/Tp obs/action/pred horizon, Da numbers in an action, Dc 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,7 +57,14 @@ class PolicyConfig:
 
     @classmethod
     def from_plain(cls, settings: Mapping[str, Any]) -> Self:
-        """Returns the configuration written as nested plain values: sections of a YAML file or of policy.pt."""
+        """Returns the configuration written as nested plain values: sections of a YAML file or of policy.pt.
+
+        Raises:
+            ConfigError: a section or a setting is unknown or does not fit.
+        """
+        unknown = sorted(set(settings) - {entry.name for entry in fields(cls)})
+        if unknown:
+            raise ConfigError(f"unknown section {', '.join(unknown)} of a policy's configuration")
         return cls(
             horizons=build(Horizons, section(settings, "horizons"), "horizons"),
             denoiser=dict(section(settings, "denoiser")),
@@ -93,7 +101,8 @@ class DiffusionPolicy(nn.Module):
         _check_clipping(config, action_spec)
         self.config, self.obs_spec, self.action_spec = config, obs_spec, action_spec
         self.horizons = config.horizons
-        self.obs_normalizers = nn.ModuleDict({key: LinearNormalizer(f.shape) for key, f in obs_spec.items()})
+        # a list, not a dict: field names like "observation.state" or "items" are no names for modules
+        self.obs_normalizers = nn.ModuleList(LinearNormalizer(field.shape) for field in obs_spec.values())
         self.action_normalizer = LinearNormalizer((action_spec.size,))
         self.encoder = ObservationEncoder(obs_spec, config.horizons.obs_horizon)
         self.denoiser = make_denoiser(
@@ -126,7 +135,7 @@ class DiffusionPolicy(nn.Module):
             action: (N, Da).
         """
         modes = self.config.normalization
-        for key, normalizer in self.obs_normalizers.items():
+        for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True):
             normalizer.fit(obs[key], check_mode(modes.obs, "normalization.obs"))  # type: ignore[operator]
         bounds = self.action_spec.bounds()
         limits = None if bounds is None else (torch.tensor(bounds[0]), torch.tensor(bounds[1]))
@@ -135,7 +144,7 @@ class DiffusionPolicy(nn.Module):
     def condition(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Returns the condition vector (B, Dc) of observations {key: (B, To, *shape)} in env units."""
         return self.encoder(  # type: ignore[no-any-return]
-            {key: normalizer(obs[key]) for key, normalizer in self.obs_normalizers.items()}
+            {key: normalizer(obs[key]) for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True)}
         )
 
     def loss(self, obs: Mapping[str, Tensor], action: Tensor, *, noise: Tensor, t: Tensor) -> Tensor:
@@ -201,7 +210,7 @@ class DiffusionPolicy(nn.Module):
             )
         inputs = {}
         for key, spec in self.obs_spec.items():
-            value = torch.as_tensor(obs[key], device=self.device)
+            value = _as_tensor(obs[key], key, self.device)
             expected = (self.horizons.obs_horizon, *spec.shape)
             if tuple(value.shape[1:]) != expected:
                 raise ObservationError(
@@ -209,6 +218,9 @@ class DiffusionPolicy(nn.Module):
                     f"*shape), but got {tuple(value.shape)}"
                 )
             inputs[key] = value if value.dtype == torch.uint8 else value.float()
+        if len({len(value) for value in inputs.values()}) > 1:
+            sizes = ", ".join(f"{key} {len(value)}" for key, value in inputs.items())
+            raise ObservationError(f"observations must have one batch size, but got {sizes}")
         return inputs
 
     def _noise(self, noise: Array, batch: int) -> Tensor:
@@ -221,10 +233,10 @@ class DiffusionPolicy(nn.Module):
         """Returns this policy with another sampler, e.g. `num_inference_steps=4`; weights are shared."""
         known = plain(self.config.sampler)
         settings = build(SamplerConfig, {**known, **changes}, "sampler")
-        other = type(self)(replace(self.config, sampler=settings), self.obs_spec, self.action_spec)
-        other.load_state_dict(self.state_dict(), assign=True)
-        other.info = self.info
-        return other.train(self.training)
+        other = copy(self)  # shallow: modules and their tensors are the same objects
+        other.config = replace(self.config, sampler=settings)
+        other.sampler = Sampler(self.process, settings)
+        return other
 
     def save(self, path: str | Path, info: CheckpointInfo | None = None) -> None:
         """Writes policy.pt: plain data and tensors, readable with `torch.load(weights_only=True)`."""
@@ -251,6 +263,14 @@ class DiffusionPolicy(nn.Module):
         saved = read_policy_file(path)
         policy = saved.build(cls, PolicyConfig)
         return policy.to(device).eval()
+
+
+def _as_tensor(value: Array, key: str, device: torch.device) -> Tensor:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiub":
+            raise ObservationError(f"observation '{key}' must be numbers, but got dtype {value.dtype}")
+        value = np.ascontiguousarray(value)  # torch takes no negative strides (a flipped picture has them)
+    return torch.as_tensor(value, device=device)
 
 
 def load_chunk_policy(path: str | Path, device: str = "cpu") -> DiffusionPolicy:

@@ -153,7 +153,7 @@ def save_video(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
     """
     target = Path(path)
     partial = target.with_name(f".partial-{target.name}")
-    writer = None
+    writer, sent = None, 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for frame in frames:
@@ -161,9 +161,11 @@ def save_video(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
             if writer is None:
                 writer = _encoder(partial, (even.shape[1], even.shape[0]), fps)
             writer.send(np.ascontiguousarray(even))
+            sent += 1
         if writer is None:
             raise ConfigError(f"no frames to write to {target}; film at least one")
         writer.close()
+        _check_whole(partial, sent)
         os.replace(partial, target)  # noqa: PTH105  one step on every platform
     except OSError as error:
         raise StorageError(f"could not write {target}: {error}; free some space or choose another place") from error
@@ -172,6 +174,16 @@ def save_video(frames: Iterable[Frame], path: str | Path, fps: float) -> None:
             writer.close()
         with suppress(OSError):  # a second failure must not hide the first
             partial.unlink(missing_ok=True)
+
+
+def _check_whole(path: Path, frames: int) -> None:
+    """Raises OSError unless the file holds all frames: on a full disk the encoder ends early without a word."""
+    try:
+        written, _seconds = imageio_ffmpeg.count_frames_and_secs(str(path))
+    except RuntimeError as error:  # too short to be read at all
+        raise OSError("the encoder's file is broken; is the disk full?") from error
+    if written != frames:
+        raise OSError(f"the encoder wrote {written} of {frames} frames; is the disk full?")
 
 
 def _encoder(path: Path, size: tuple[int, int], fps: float) -> Generator[None, object, None]:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 POLICY_SECTIONS = ("horizons", "denoiser", "diffusion", "sampler", "normalization")
 SECTIONS = ("env", "obs", "action", "dataset", "data", *POLICY_SECTIONS, "optim", "training", "logger")
-SETTINGS = ("seed", "device", "out", "init")
+SETTINGS = ("seed", "device", "out", "init", "plugins")
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,12 @@ class Assembly:
     info: CheckpointInfo
 
 
-def assemble(settings: dict[str, Any]) -> Assembly:
+def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
     """Returns the parts of the run that a configuration describes.
 
     Args:
         settings: plain nested values, as in config.yaml.
+        resuming: weights and normalisers will come from a saved state, so `init` is not read again.
 
     Raises:
         ConfigError: unknown or contradicting settings.
@@ -103,11 +104,14 @@ def assemble(settings: dict[str, Any]) -> Assembly:
     optim = build(OptimConfig, section(settings, "optim"), "optim")
     device = pick_device(str(settings.get("device", "auto")))
     obs_spec, action_spec = obs_spec_from(section(settings, "obs")), action_spec_from(section(settings, "action"))
-    initial = None if settings.get("init") is None else _initial(str(settings["init"]), obs_spec, action_spec)
-    if initial is not None:
-        settings = {**settings, **initial.config.to_plain()}
+    initial = None
+    if settings.get("init") is not None and not resuming:
+        initial = _initial(str(settings["init"]), obs_spec, action_spec)
+        obs_spec = {key: obs_spec[key] for key in initial.obs_spec}  # its order is the order of the features
+        settings = {**settings, **initial.config.to_plain(), "obs": plain(obs_spec)}
     torch.manual_seed(seed)  # the one global seed: the networks' first weights are drawn from it
-    policy = DiffusionPolicy(PolicyConfig.from_plain(settings), obs_spec, action_spec)
+    sections = {name: section(settings, name) for name in POLICY_SECTIONS}
+    policy = DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec, action_spec)
     data = load_demonstrations(settings, policy, seed, device)
     if initial is not None:
         policy.load_state_dict(initial.state_dict())
@@ -120,7 +124,10 @@ def assemble(settings: dict[str, Any]) -> Assembly:
         training={"grad_steps": 0, "seeds": [seed]},
         versions=installed_versions(),
     )
+    policy.info = info
     loop = TrainingLoop(DenoisingObjective(policy), data.train, loop_config, optim, seed=seed)
+    # what "auto" meant here, so that a resumed run computes the same
+    settings = {**settings, "training": {**training, "bf16": loop.bf16}}
     return Assembly(settings, data, loop, hooks, info)
 
 
@@ -159,14 +166,13 @@ def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec)
 def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> DiffusionPolicy:
     """Returns the policy to fine-tune, after checking that it sees and does what the task says."""
     policy = DiffusionPolicy.load(path)
-    wanted = {key: field.shape for key, field in obs_spec.items()}
-    known = {key: field.shape for key, field in policy.obs_spec.items()}
+    wanted = {key: (field.type, field.shape) for key, field in obs_spec.items()}
+    known = {key: (field.type, field.shape) for key, field in policy.obs_spec.items()}
     if wanted != known:
         raise ConfigError(f"init={path} was trained on observations {known}, but the task has {wanted}")
-    if action_spec.shape != policy.action_spec.shape:
-        raise ConfigError(
-            f"init={path} has actions of shape {policy.action_spec.shape}, but the task has {action_spec.shape}"
-        )
+    acts, should = ((spec.shape, spec.kind) for spec in (policy.action_spec, action_spec))
+    if acts != should:
+        raise ConfigError(f"init={path} has actions {acts}, but the task has {should}")
     logger.info("init=%s: its networks, horizons, process and normaliser are kept", path)
     return policy
 

@@ -1,5 +1,6 @@
 """What happens between gradient steps: log, validate, roll out, checkpoint. The loop calls them in this order."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +17,8 @@ from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.rollout.evaluate import EvalResult
 from diffusion_policy.training.loop import TrainingLoop
 from diffusion_policy.training.metrics import MetricsLog, draw_curves
+
+logger = logging.getLogger(__name__)
 
 _CURVES_EVERY_S = 30.0  # a drawing costs half a second: no more often than a person looks
 
@@ -51,6 +54,11 @@ class HookConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigError(f"training.{name} must be a whole number, 0 or more, but got {value!r}")
+        needs = {"val_every": ("val_windows",), "rollout_every": ("rollout_episodes", "rollout_num_envs", "keep_best")}
+        for interval, names in needs.items():
+            for name in names:
+                if getattr(self, interval) > 0 and getattr(self, name) < 1:
+                    raise ConfigError(f"training.{name} must be at least 1 with {interval} > 0, but got 0")
 
 
 def is_due(loop: TrainingLoop, every: int) -> bool:
@@ -67,6 +75,9 @@ class StatelessHook:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes nothing."""
+
+    def after_save(self) -> None:
+        """Has nothing to do."""
 
 
 class LogHook:
@@ -100,6 +111,9 @@ class LogHook:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on with an unfinished mean."""
         self._sum, self._count = state["sum"], state["count"]
+
+    def after_save(self) -> None:
+        """Has nothing to do."""
 
 
 class ValidationHook(StatelessHook):
@@ -166,6 +180,7 @@ class RolloutHook:
     ) -> None:
         self._log, self._evaluate, self._folder, self._every, self._keep = log, evaluate, folder, every, keep
         self._best: list[tuple[float, str]] = []  # (reward, file name), best first
+        self._evicted: list[str] = []  # files that a saved state may still list
 
     def after_step(self, loop: TrainingLoop) -> None:
         """Rolls out when due."""
@@ -179,17 +194,24 @@ class RolloutHook:
         if result.success_rate is not None:
             values["success_rate"] = result.success_rate.mean
         self._log.record("rollout", loop.grad_step, values)
-        self._keep_if_best(policy, reward, loop.grad_step)
+        self._keep_if_best(loop, policy, reward)
 
-    def _keep_if_best(self, policy: DiffusionPolicy, reward: float, grad_step: int) -> None:
+    def _keep_if_best(self, loop: TrainingLoop, policy: DiffusionPolicy, reward: float) -> None:
+        grad_step = loop.grad_step
         name = f"best_step{grad_step:07d}_reward{reward:.3f}.pt"
         ranked = sorted([*self._best, (reward, name)], key=lambda entry: -entry[0])[: self._keep]
         if (reward, name) in ranked:
+            loop.check_weights()
             training = {**policy.info.training, "grad_steps": grad_step}
             policy.save(self._folder / name, replace(policy.info, training=training, eval={"max_reward": reward}))
-        for _, old in set(self._best) - set(ranked):
-            (self._folder / old).unlink(missing_ok=True)
+        self._evicted += [old for _, old in set(self._best) - set(ranked)]
         self._best = ranked
+
+    def after_save(self) -> None:
+        """Removes what fell out of the list: no saved state lists it any more."""
+        for name in self._evicted:
+            (self._folder / name).unlink(missing_ok=True)
+        self._evicted = []
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the list of best checkpoints."""
@@ -197,7 +219,8 @@ class RolloutHook:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the list back; files of later steps, left by a killed run, are removed."""
-        self._best = [(float(reward), str(name)) for reward, name in state["best"]]
+        listed = [(float(reward), str(name)) for reward, name in state["best"]]
+        self._best = [entry for entry in listed if (self._folder / entry[1]).is_file()]
         known = {name for _, name in self._best}
         for file in self._folder.glob("best_step*.pt"):
             if file.name not in known:
@@ -207,8 +230,7 @@ class RolloutHook:
 class CheckpointHook(StatelessHook):
     """Saves the resumable state, policy.pt (the EMA weights of this moment) and the curves.
 
-    The state is written last: whatever moment a run is killed at, state.pt is whole and nothing is newer than
-    the run that will be resumed from it would make it again.
+    Whatever moment a run is killed at, state.pt is whole, and a run resumed from it makes all that is newer again.
 
     Args:
         out: the run's folder.
@@ -227,17 +249,24 @@ class CheckpointHook(StatelessHook):
             self.save(loop)
 
     def save(self, loop: TrainingLoop) -> None:
-        """Saves now."""
+        """Saves now; the curves, which can be drawn again, come last and may fail."""
+        loop.check_weights()
         policy = loop.ema.model
         assert isinstance(policy, DiffusionPolicy)
         training = {**self._info.training, "grad_steps": loop.grad_step}
         policy.save(self._out / "policy.pt", replace(self._info, training=training))
-        if loop.grad_step == loop.num_grad_steps or time.monotonic() - self._drawn > _CURVES_EVERY_S:
-            draw_curves(self._out / "metrics.jsonl", self._out / "curves.png")
-            self._drawn = time.monotonic()
         state = state_path(self._out)
-        save_atomically({"loop": loop.state_dict(), "hooks": [h.state_dict() for h in self._hooks]}, state)
+        hooks = [hook.state_dict() for hook in self._hooks]
+        save_atomically({"digest": self._info.dataset["digest"], "loop": loop.state_dict(), "hooks": hooks}, state)
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"
+        for hook in self._hooks:
+            hook.after_save()
+        if loop.grad_step == loop.num_grad_steps or time.monotonic() - self._drawn > _CURVES_EVERY_S:
+            self._drawn = time.monotonic()
+            try:
+                draw_curves(self._out / "metrics.jsonl", self._out / "curves.png")
+            except OSError as error:
+                logger.warning("no curves drawn: %s", error)
 
 
 def state_path(out: Path) -> Path:

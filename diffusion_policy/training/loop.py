@@ -1,11 +1,9 @@
 """The training loop: steps, and hooks between them. It knows no method, no files and no environment."""
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -14,8 +12,12 @@ from torch import Tensor
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.diffusion.ema import EMA
 from diffusion_policy.errors import ConfigError, NonFiniteLossError
+from diffusion_policy.policies.device import has_fast_bf16
+from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.objective import Objective
 from diffusion_policy.training.optim import EpochOrder, OptimConfig, lr_factor, make_optimizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class LoopConfig:
         batch_size: windows a gradient step.
         ema_power: power of the EMA's warm-up law (see `EMA`).
         ema_max: largest EMA decay.
-        bf16: compute the loss under bfloat16 autocast (weights stay float32).
+        bf16: compute the loss under bfloat16 autocast (weights stay float32); "auto" where the device has
+            instructions for it.
     """
 
     num_grad_steps: int | None
@@ -36,7 +39,7 @@ class LoopConfig:
     batch_size: int = 256
     ema_power: float = 0.75
     ema_max: float = 0.9999
-    bf16: bool = False
+    bf16: bool | Literal["auto"] = False
 
     def __post_init__(self) -> None:
         if self.num_grad_steps is None and self.num_epochs is None:
@@ -71,6 +74,10 @@ class Hook(Protocol):
         """Takes back what `state_dict` returned."""
         ...
 
+    def after_save(self) -> None:
+        """Called when a state that holds this hook's `state_dict` is on the disk."""
+        ...
+
 
 class TrainingLoop:
     """Optimises an objective on windows of demonstrations.
@@ -92,23 +99,28 @@ class TrainingLoop:
         self.optimizer = make_optimizer(objective.model.parameters(), optim)
         self.ema = EMA(objective.model, power=config.ema_power, max_decay=config.ema_max)
         self.device = next(objective.model.parameters()).device
+        self.bf16 = has_fast_bf16(self.device) if config.bf16 == "auto" else config.bf16
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.grad_step = 0
         self.last = StepResult(loss=float("nan"), lr=0.0, grad_norm=0.0)
         self.last_checkpoint: str = "none yet"
-        self._interrupted = False
+        if optim.warmup_steps >= self.num_grad_steps:
+            logger.warning(
+                "optim.warmup_steps %d reach beyond the run's %d steps: the learning rate never gets to optim.lr",
+                optim.warmup_steps,
+                self.num_grad_steps,
+            )
 
-    def run(self, hooks: Sequence[Hook]) -> bool:
+    def run(self, hooks: Sequence[Hook], interrupt: Interrupt) -> bool:
         """Trains to the end, or until Ctrl-C; a step is never torn. Returns whether the end was reached.
 
         Raises:
             NonFiniteLossError: names the step, the windows and the last good checkpoint.
         """
-        with self._finish_step_on_interrupt():
-            while self.grad_step < self.num_grad_steps and not self._interrupted:
-                self.step()
-                for hook in hooks:
-                    hook.after_step(self)
+        while self.grad_step < self.num_grad_steps and not interrupt.requested:
+            self.step()
+            for hook in hooks:
+                hook.after_step(self)
         return self.grad_step >= self.num_grad_steps
 
     def step(self) -> None:
@@ -119,49 +131,41 @@ class TrainingLoop:
         ids = self.order.batch(self.grad_step)
         batch = self.dataset.batch(ids)
         self.objective.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             losses = self.objective.loss(batch, self.generator)  # (B,)
         loss = losses.float().mean()
         value = loss.item()
         if not np.isfinite(value):
-            self._refuse(losses, ids)
+            self._refuse("loss", losses, ids)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         limit = self.optim_config.grad_clip
         parameters = list(self.objective.model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit))
+        if not np.isfinite(norm):
+            self._refuse("gradient", losses, ids)
         self.optimizer.step()
         self.grad_step += 1
         self.ema.step(self.objective.model)
-        self.last = StepResult(loss=value, lr=lr, grad_norm=float(norm))
+        self.last = StepResult(loss=value, lr=lr, grad_norm=norm)
 
-    def _refuse(self, losses: Tensor, ids: np.ndarray) -> None:
+    def _refuse(self, what: str, losses: Tensor, ids: np.ndarray) -> None:
         bad = ids[(~torch.isfinite(losses)).cpu().numpy()]
         shown = self.dataset.describe((bad if len(bad) else ids)[:5])
-        raise NonFiniteLossError(
-            f"loss is not finite at gradient step {self.grad_step}, in {len(bad)} of {len(ids)} windows: {shown}; "
+        where = f"in {len(bad)} of {len(ids)} windows: {shown}" if len(bad) else f"on windows {shown} and others"
+        raise NonFiniteLossError(f"{what} is not finite at gradient step {self.grad_step}, {where}; {self._remedy()}")
+
+    def _remedy(self) -> str:
+        return (
             f"last good checkpoint: {self.last_checkpoint}; lower optim.lr, set optim.grad_clip, or look at the data "
             f"with dp-inspect"
         )
 
-    @contextmanager
-    def _finish_step_on_interrupt(self) -> Iterator[None]:
-        """Ctrl-C ends the loop between two steps, so that the state that is saved is a whole one."""
-
-        def note(_signum: int, _frame: FrameType | None) -> None:
-            if self._interrupted:  # the second Ctrl-C means it
-                raise KeyboardInterrupt
-            self._interrupted = True
-
-        try:
-            previous = signal.signal(signal.SIGINT, note)
-        except ValueError:  # not in the main thread (a notebook server, a worker): leave the handler alone
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    def check_weights(self) -> None:
+        """Raises NonFiniteLossError when a weight is NaN or infinite: such a state must never be saved."""
+        tensors = [*self.objective.model.parameters(), *self.ema.model.parameters()]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise NonFiniteLossError(f"weights are not finite after gradient step {self.grad_step}; {self._remedy()}")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything an exact resume needs: weights, EMA, optimiser, random state, position."""

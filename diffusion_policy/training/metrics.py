@@ -1,6 +1,7 @@
 """What a run measured: metrics.jsonl (one record a line), TensorBoard or wandb beside it, curves.png for people."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ class TensorBoard:
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # slow to import: only when used
 
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
 
     def add(self, name: str, value: float, grad_step: int) -> None:
         """Shows one scalar."""
@@ -70,8 +71,12 @@ class MetricsLog:
         self.path, self.boards = path, boards
         kept = [r for r in read_metrics(path) if r["grad_step"] <= resume_step] if path.exists() else []
         temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        temporary.replace(path)
+        try:
+            temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StorageError(f"cannot write {path}: {error.strerror}; free some space and resume") from error
 
     def record(self, kind: str, grad_step: int, values: Mapping[str, float]) -> None:
         """Writes one line {"kind", "grad_step", **values}.
@@ -79,7 +84,8 @@ class MetricsLog:
         Raises:
             StorageError: the disk is full.
         """
-        line = json.dumps({"kind": kind, "grad_step": grad_step, **values})
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
+        line = json.dumps({"kind": kind, "grad_step": grad_step, **finite})
         try:
             with self.path.open("a") as file:
                 file.write(line + "\n")
@@ -119,7 +125,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     panels = figure.subplots(1, 3)
 
     def series(kind: str, name: str) -> tuple[list[int], list[float]]:
-        rows = [r for r in records if r["kind"] == kind and name in r]
+        rows = [r for r in records if r["kind"] == kind and r.get(name) is not None]
         return [r["grad_step"] for r in rows], [r[name] for r in rows]
 
     def draw(panel: Any, kind: str, name: str, label: str) -> None:
@@ -145,4 +151,6 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     if panels[0].lines:
         panels[0].set_yscale("log")
     panels[2].set_ylim(0, 1.02)
-    figure.savefig(picture, dpi=110)
+    temporary = picture.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    temporary.replace(picture)

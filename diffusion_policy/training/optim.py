@@ -39,14 +39,22 @@ class OptimConfig:
             raise ConfigError(f"optim.lr_schedule must be cosine or constant, but got '{self.lr_schedule}'")
         if not (isinstance(self.lr, (int, float)) and self.lr > 0):
             raise ConfigError(f"optim.lr must be positive, but got {self.lr!r}")
+        for name in ("weight_decay", "warmup_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"optim.{name} must be 0 or more, but got {getattr(self, name)}")
+        if self.grad_clip is not None and not self.grad_clip > 0:
+            raise ConfigError(f"optim.grad_clip must be positive, or null for none, but got {self.grad_clip}")
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ConfigError(f"optim.betas must be two numbers in [0, 1), but got {self.betas}")
 
 
 def lr_factor(grad_step: int, total_steps: int, config: OptimConfig) -> float:
-    """Returns the multiple of the peak learning rate used by gradient step `grad_step` (from 0)."""
+    """Returns the multiple of the peak learning rate used by gradient step `grad_step` (from 0).
+
+    As in the source (and diffusers), the very first step of a warm-up has rate 0.
+    """
     if grad_step < config.warmup_steps:
-        return (grad_step + 1) / config.warmup_steps
+        return grad_step / config.warmup_steps
     if config.lr_schedule == "constant":
         return 1.0
     progress = (grad_step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
@@ -65,7 +73,7 @@ class EpochOrder:
 
     Args:
         num_windows: size of the data set.
-        batch_size: windows a step; the rest of an epoch that does not fill a batch is skipped.
+        batch_size: windows a step; the last step of an epoch sees the rest.
         seed: of the permutations.
     """
 
@@ -73,7 +81,7 @@ class EpochOrder:
         if num_windows < 1:
             raise ConfigError("expected at least one training window, got none; use more episodes")
         self.batch_size = min(batch_size, num_windows)
-        self.steps_per_epoch = num_windows // self.batch_size
+        self.steps_per_epoch = math.ceil(num_windows / self.batch_size)
         self._num_windows, self._seed = num_windows, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 

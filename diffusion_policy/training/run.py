@@ -4,16 +4,20 @@
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from diffusion_policy.errors import ConfigError, MissingFileError, OutputExistsError, StorageError
+from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError, StorageError
+from diffusion_policy.paths import BUNDLED_PREFIX
 from diffusion_policy.policies.checkpoint import read_tensors
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.registry import import_plugins
+from diffusion_policy.rollout.environments import check_fits, make_env
 from diffusion_policy.rollout.evaluate import EvalResult, evaluate
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.settings import plain, section
@@ -26,6 +30,7 @@ from diffusion_policy.training.hooks import (
     ValidationHook,
     state_path,
 )
+from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.loop import Hook, TrainingLoop
 from diffusion_policy.training.metrics import Board, MetricsLog, TensorBoard, WandbBoard
 
@@ -63,11 +68,22 @@ def train(config: Mapping[str, Any]) -> Run:
     """
     if config.get("resume"):
         return _resume(config)
-    settings = {key: value for key, value in plain(config).items() if key != "resume"}
+    settings = _with_absolute_paths({key: value for key, value in plain(config).items() if key != "resume"})
     out = _new_folder(settings.get("out"))
+    import_plugins(settings.get("plugins") or [])
     assembly = assemble(settings)
     _write_config(assembly.settings, out)
     return _run(assembly, out)
+
+
+def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings with paths that hold wherever the run is resumed from."""
+    absolute = dict(settings)
+    for name in ("dataset", "init"):
+        path = settings.get(name)
+        if path and not str(path).startswith(BUNDLED_PREFIX):
+            absolute[name] = str(Path(str(path)).expanduser().absolute())
+    return absolute
 
 
 def _new_folder(out: Any) -> Path:
@@ -87,16 +103,22 @@ def _resume(config: Mapping[str, Any]) -> Run:
     if not file.is_file():
         raise MissingFileError(f"resume={out}: no run is there (expected {file}); give the folder of an earlier out=")
     settings = yaml.safe_load(file.read_text())
-    steps = _longer(config, settings)
+    steps = _asked_length(config)
+    import_plugins(settings.get("plugins") or [])
+    assembly = assemble(settings, resuming=state_path(out).is_file())
     if steps is not None:
+        old = assembly.loop.num_grad_steps
+        if steps < old:
+            raise ConfigError(
+                f"training.num_grad_steps can only grow on resume: expected more than {old}, but got {steps}"
+            )
+        assembly.loop.num_grad_steps = steps
         settings["training"]["num_grad_steps"] = steps
-    assembly = assemble(settings)
-    if steps is not None:
         _write_config(settings, out)
     return _run(assembly, out)
 
 
-def _longer(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+def _asked_length(config: Mapping[str, Any]) -> int | None:
     """Returns the new length asked for with resume=, the only setting that may come with it."""
     training = section(config, "training")
     extra = [k for k in config if k not in ("resume", "training")] + [k for k in training if k != "num_grad_steps"]
@@ -107,19 +129,21 @@ def _longer(config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | Non
         )
     if "num_grad_steps" not in training:
         return None
-    new, old = training["num_grad_steps"], settings["training"].get("num_grad_steps")
-    if not isinstance(new, int) or (old is not None and new < old):
-        raise ConfigError(f"training.num_grad_steps can only grow on resume: expected more than {old}, but got {new}")
-    return new
+    steps = training["num_grad_steps"]
+    if isinstance(steps, bool) or not isinstance(steps, int):
+        raise ConfigError(f"training.num_grad_steps: expected a whole number, but got {steps!r}")
+    return steps
 
 
 def _write_config(settings: Mapping[str, Any], out: Path) -> None:
+    temporary = out / ".config.yaml.tmp"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        temporary = out / ".config.yaml.tmp"
         temporary.write_text(yaml.safe_dump(plain(settings), sort_keys=False))
         temporary.replace(out / "config.yaml")
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StorageError(f"cannot write {out / 'config.yaml'}: {error.strerror}; choose another out=") from error
 
 
@@ -128,7 +152,15 @@ def _run(assembly: Assembly, out: Path) -> Run:
     loop, when = assembly.loop, assembly.hooks
     state = state_path(out)
     saved = read_tensors(state, "training state") if state.is_file() else None
+    _remove_torn_files(out)
+    if assembly.hooks.rollout_every > 0:
+        _check_environment(assembly)
     if saved is not None:
+        if saved["digest"] != assembly.data.digest:
+            raise DataError(
+                f"{assembly.settings['dataset']} has changed since {out} was trained on it (digest "
+                f"{assembly.data.digest[:12]}, then {saved['digest'][:12]}); restore it, or start anew with init="
+            )
         loop.load_state_dict(saved["loop"])
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"
     log = MetricsLog(out / "metrics.jsonl", resume_step=loop.grad_step, boards=_boards(assembly, out))
@@ -138,13 +170,32 @@ def _run(assembly: Assembly, out: Path) -> Run:
             hook.load_state_dict(memory)
     checkpoint = CheckpointHook(out, when.checkpoint_every, assembly.info, hooks)
     try:
-        with ProgressBar("train", loop.num_grad_steps) as bar:
-            bar.start_at(loop.grad_step)
-            finished = loop.run([*hooks, _ProgressHook(bar), checkpoint])
-        checkpoint.save(loop)
+        with Interrupt() as interrupt:
+            with ProgressBar("train", loop.num_grad_steps) as bar:
+                bar.start_at(loop.grad_step)
+                finished = loop.run([*hooks, _ProgressHook(bar), checkpoint], interrupt)
+            interrupt.now_saving()
+            checkpoint.save(loop)
     finally:
         log.close()
     return Run(out, DiffusionPolicy.load(out / "policy.pt", loop.device), finished, loop.grad_step)
+
+
+def _remove_torn_files(out: Path) -> None:
+    """A process killed while it wrote leaves its temporary file behind."""
+    for stale in [*out.glob(".policy.pt.*"), *(out / "checkpoints").glob(".*.pt.*")]:
+        stale.unlink(missing_ok=True)
+
+
+def _check_environment(assembly: Assembly) -> None:
+    """Finds out now, not at the first rollout, that the environment does not exist or does not fit."""
+    env, policy = section(assembly.settings, "env"), assembly.loop.ema.model
+    assert isinstance(policy, DiffusionPolicy)
+    made = make_env(str(env.get("id")), section(env, "kwargs"))
+    try:
+        check_fits(made, str(env["id"]), policy.obs_spec, policy.action_spec)
+    finally:
+        made.close()
 
 
 def _boards(assembly: Assembly, out: Path) -> tuple[Board, ...]:

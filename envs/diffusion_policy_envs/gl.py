@@ -29,8 +29,11 @@ def choose_gl() -> str:
     """Returns MUJOCO_GL, after setting it where it is unset and there is no display.
 
     MuJoCo's own default needs a display; and with MUJOCO_GL=egl, but no libEGL, `import mujoco` itself fails. So a
-    library is named only if it can be found.
+    library is named only if it can be found. Once MuJoCo is imported its GL is fixed: naming another would make the
+    probe of `can_draw` try one that this process does not use.
     """
+    if "mujoco" in sys.modules:
+        return os.environ.get("MUJOCO_GL", "")
     headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if headless and not os.environ.get("MUJOCO_GL"):
         found = [name for name, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(library)]

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from diffusion_policy.config import action_spec_from, obs_spec_from
 from diffusion_policy.paths import config_dir
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
+from diffusion_policy.training.assembly import POLICY_SECTIONS
 
 PRESETS = sorted(file.stem for file in (config_dir() / "preset").glob("*.yaml"))
 TASKS = sorted(file.stem for file in (config_dir() / "task").glob("*.yaml"))
@@ -27,7 +28,15 @@ def composed(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_and_preset_makes_a_policy(task: str, preset: str) -> None:
     config = composed(f"task={task}", f"preset={preset}", "denoiser.down_dims=[16,16,16]")
-    DiffusionPolicy(PolicyConfig.from_plain(config), obs_spec_from(config["obs"]), action_spec_from(config["action"]))
+    sections = {name: config[name] for name in POLICY_SECTIONS}
+    DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec_from(config["obs"]), action_spec_from(config["action"]))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_groups_on_the_command_line_win_over_every_preset(preset: str) -> None:
+    assert composed(f"preset={preset}", "sampler=dpmpp_2m")["sampler"]["name"] == "dpmpp_2m"
+    assert composed(f"preset={preset}", "sampler.num_inference_steps=7")["sampler"]["num_inference_steps"] == 7
+    assert composed(f"preset={preset}", "denoiser=unet1d")["denoiser"]["down_dims"] == [256, 512, 1024]
 
 
 def test_paper_preset_is_the_published_push_t_state_setting() -> None:

@@ -123,7 +123,7 @@ def test_run_interrupted_by_ctrl_c_saves_and_resumes(tmp_path: Path, make_config
 
     original = module.TrainingLoop.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.TrainingLoop, "run", lambda self, hooks: original(self, [*hooks, Interrupt()]))
+        patch.setattr(module.TrainingLoop, "run", lambda self, hooks, i: original(self, [*hooks, Interrupt()], i))
         run = train(make_config(tmp_path / "stopped"))
     assert (run.finished, run.grad_steps) == (False, 13)
     assert train({"resume": str(run.out)}).finished
@@ -220,12 +220,75 @@ def test_run_fine_tunes_from_a_policy_and_keeps_its_normaliser(
     assert 0 < float(difference) < 0.05
 
 
+def test_run_fine_tunes_with_fields_in_the_order_of_its_policy(tmp_path: Path, make_config: Make) -> None:
+    """Features are concatenated in the order of the schema: another order would permute them silently."""
+    fields = {"pos": {"type": "low_dim", "shape": [2]}, "action": {"type": "low_dim", "shape": [2]}}
+    first = train({**make_config(tmp_path / "first", num_grad_steps=2), "obs": fields})
+    config = make_config(tmp_path / "second", num_grad_steps=1)
+    init = str(first.out / "policy.pt")
+    second = train({**config, "obs": dict(reversed(fields.items())), "init": init, "optim": {"lr": 1e-30}})
+    obs = {"pos": np.ones((1, 2, 2), np.float32), "action": np.zeros((1, 2, 2), np.float32)}
+    noise = np.ones((1, 4, 2), np.float32)
+    np.testing.assert_allclose(second.policy.predict(obs, noise).actions, first.policy.predict(obs, noise).actions)
+
+
 def test_run_fine_tuning_on_another_schema_is_refused(tmp_path: Path, make_config: Make) -> None:
     first = train(make_config(tmp_path / "first", num_grad_steps=2))
     config = make_config(tmp_path / "second")
     obs = {"pos": {"type": "low_dim", "shape": [2]}, "action": {"type": "low_dim", "shape": [2]}}
     with pytest.raises(ConfigError, match="was trained on observations"):
         train({**config, "obs": obs, "init": str(first.out / "policy.pt")})
+
+
+def test_run_never_saves_weights_that_are_not_finite(tmp_path: Path, make_config: Make) -> None:
+    config = make_config(tmp_path / "run", num_grad_steps=1)
+    with pytest.raises(NonFiniteLossError, match="not finite"):
+        train({**config, "optim": {"lr": 1e38, "warmup_steps": 0}})
+    assert not (tmp_path / "run" / "policy.pt").exists()
+
+
+def test_run_given_in_epochs_cannot_shrink_on_resume(tmp_path: Path, make_config: Make) -> None:
+    run = train(make_config(tmp_path / "run", num_grad_steps=None, num_epochs=2))
+    with pytest.raises(ConfigError, match=f"expected more than {run.grad_steps}, but got 1"):
+        train({"resume": str(run.out), "training": {"num_grad_steps": 1}})
+
+
+def test_run_resumed_on_changed_data_is_refused(tmp_path: Path, make_config: Make, dataset: Path) -> None:
+    run = train(make_config(tmp_path / "run", num_grad_steps=2))
+    with ReplayBuffer.open(dataset, mode="a") as buffer:
+        buffer.add_episode(buffer.get_episode(0))
+    with pytest.raises(DataError, match="has changed since"):
+        train({"resume": str(run.out)})
+
+
+def test_run_resumes_from_another_folder_and_without_its_init_file(
+    tmp_path: Path, make_config: Make, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(make_config(tmp_path / "first", num_grad_steps=2))
+    monkeypatch.chdir(tmp_path)
+    config = make_config(tmp_path / "second", num_grad_steps=2)
+    train({**config, "dataset": dataset.name, "init": "first/policy.pt"})
+    monkeypatch.chdir("/")
+    (first.out / "policy.pt").unlink()
+    assert train({"resume": str(tmp_path / "second"), "training": {"num_grad_steps": 3}}).grad_steps == 3
+
+
+def test_run_without_tensorboard_or_disk_space_for_curves_still_ends(
+    tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("diffusion_policy.training.hooks.draw_curves", full)
+    run = train(make_config(tmp_path / "run", num_grad_steps=2))
+    assert (run.out / "checkpoints" / "state.pt").is_file()
+
+
+def test_run_in_bf16_learns_too(tmp_path: Path, make_config: Make) -> None:
+    run = train(make_config(tmp_path / "run", num_grad_steps=60, bf16=True))
+    losses = [r["loss"] for r in read_metrics(run.out / "metrics.jsonl") if r["kind"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert all(value.dtype == torch.float32 for value in run.policy.state_dict().values())
 
 
 def test_run_uses_only_so_many_training_episodes(tmp_path: Path, make_config: Make) -> None:

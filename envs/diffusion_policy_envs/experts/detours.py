@@ -1,7 +1,7 @@
 """Shortest ways round the block: a visibility graph on its outline, widened by the agent's radius and a clearance.
 
-Everything is in the block's frame with the centre of mass as origin, where the graph never changes; what changes with the
-block's pose is which of its nodes lie on the board. Letters: S sources, C targets, K nodes.
+Everything is in the block's frame with the centre of mass as origin, where the graph never changes; what changes with
+the block's pose is which of its nodes lie on the board. Letters: S sources, C targets, K nodes.
 """
 
 import numpy as np
@@ -36,14 +36,14 @@ class Detours:
         lines = np.stack(np.broadcast_arrays(starts[:, None], ends[None]), axis=-2)  # (S, C, 2, 2)
         length = np.linalg.norm(lines[..., 1, :] - lines[..., 0, :], axis=-1)
         blocked = shapely.intersects(self._obstacle, shapely.linestrings(lines))
-        return np.where(blocked, np.inf, length)
+        return np.asarray(np.where(blocked, np.inf, length))
 
     def leave(self, points: Floats) -> Floats:
         """Returns the points (S, 2), those within the widened outline moved to the nearest point on it."""
         geometry = shapely.points(points)
         inside = shapely.intersects(self._obstacle, geometry)
         nearest = shapely.line_interpolate_point(self.ring, shapely.line_locate_point(self.ring, geometry))
-        return np.where(inside[:, None], shapely.get_coordinates(nearest), points)
+        return np.asarray(np.where(inside[:, None], shapely.get_coordinates(nearest), points))
 
     def lengths(self, sources: Floats, usable: np.ndarray, targets: Floats) -> Floats:
         """Returns the lengths (S, C) of the shortest ways, inf where there is none.
@@ -58,7 +58,8 @@ class Detours:
         to_node = np.min(to_node[:, :, None] + self._closure(usable), axis=1)  # (S, K)
         from_node = self._lengths(self.nodes, targets)  # (K, C)
         around = np.min(to_node[:, :, None] + from_node, axis=1)  # (S, C)
-        return np.minimum(self._lengths(exits, targets), around) + np.linalg.norm(exits - sources, axis=-1)[:, None]
+        to_exit = np.linalg.norm(exits - sources, axis=-1)  # (S,)
+        return np.asarray(np.minimum(self._lengths(exits, targets), around) + to_exit[:, None])
 
     def way(self, source: Floats, usable: np.ndarray, target: Floats) -> Floats:
         """Returns the corner points (N, 2) of the shortest way, without the source, the target last."""

@@ -1,25 +1,37 @@
-"""An expert for Push-T: goes round the block, pushes it along a straight line, looks again."""
+"""An expert for Push-T: it looks, goes round the block, pushes it along a straight line, and looks again."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_policy_envs.experts.push_cost import distance
 from diffusion_policy_envs.experts.push_model import center_pose
-from diffusion_policy_envs.experts.push_search import Push, PushSearch, SearchConfig, distance, moved_along
+from diffusion_policy_envs.experts.push_search import Push, PushSearch, SearchConfig
 from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, Floats
 from diffusion_policy_envs.pusht.physics import PushTPhysics
 
 __all__ = ["PushTPlanner"]
 
+# How the target moves; the agent follows it 0.2 s behind.
+_ACCELERATION = 400.0  # px/s^2
+_BRAKING = 3.0  # 1/s: speed allowed per px that is left
+_START_SPEED, _END_SPEED = 30.0, 10.0  # px/s, where a push starts and ends
+_AT_START, _AT_END = 7.0, 5.0  # px: how near the agent must be to begin a push, and to look for the next
+_OFF_PLAN = 3.0  # px: how far from the plan the block may be
+
 
 class PushTPlanner:
-    """Plans one push at a time from the simulated state, and leads the agent along it; call it once per control step.
+    """Plans pushes from the simulated state and leads the agent along them: `action = planner(obs, info)`, every step.
+
+    Its hand is a little unsure: it misses the lines that it plans by chance, sees where that leads and corrects it, so
+    that demonstrations show how to recover.
 
     Args:
         physics: the simulated board, which it only reads.
         seed: the same seed plans the same.
         control_hz: calls per simulated second.
+        hand_noise: px, standard deviation of how far a push's start and end lie beside its line, together.
         config: of the search.
     """
 
@@ -37,49 +49,44 @@ class PushTPlanner:
         self._search = PushSearch(self._rng, config)
         self._hand_noise = hand_noise
         self._dt = 1.0 / control_hz
-        self._target: Floats | None = None
-        self._legs: list[tuple[Floats, float, float]] = []  # (corner, speed towards it, speed at it), px/s
-        self._queue: list[Push] = []
-        self._speed = 0.0
+        self._target: Floats = physics.state[:2]
+        self._speed = 0.0  # px/s
+        self._pushes: list[Push] = []
+        self._legs: list[tuple[Floats, float, float]] = []  # (corner, speed on the way to it, speed there), px/s
 
     def __call__(self, obs: dict[str, NDArray[Any]], info: dict[str, Any]) -> NDArray[np.float32]:
-        """Returns the next target of the agent (2,), px."""
+        """Returns the agent's next target (2,), px."""
         state = self._physics.state
-        if self._target is None:
-            self._target = state[:2]
-        if not self._legs and np.linalg.norm(self._target - state[:2]) < 5.0:
-            self._next_push(state)
+        if not self._legs and np.linalg.norm(self._target - state[:2]) < _AT_END:
+            self._legs = self._next_legs(state)
         self._advance(state[:2])
         return self._target.astype(np.float32)
 
-    def _next_push(self, state: Floats) -> None:
+    def _next_legs(self, state: Floats) -> list[tuple[Floats, float, float]]:
+        """Returns the way to the next push and along it; plans anew when the block is not where the plan has it."""
         config, pose = self._search.config, center_pose(state[2:])
-        if not self._queue or distance(pose, self._queue[0].before) > 3.0:
-            self.last_plan = self._search.plan(pose, state[:2])
-            self._queue = list(self.last_plan.pushes)
-        push = moved_along(self._queue.pop(0), pose)
+        if not self._pushes or distance(pose, self._pushes[0].before) > _OFF_PLAN:
+            self._pushes = self._search.pushes(pose, state[:2])
+        push = self._pushes.pop(0).moved_to(pose)
         along = (push.end - push.start) / np.linalg.norm(push.end - push.start)
-        aside = np.array([-along[1], along[0]])
-        start, end = self._hand_noise * self._rng.standard_normal((2, 1)) * aside + [push.start, push.end]
-        way = self._search.way(pose, state[:2], start)
-        travel = [(corner, config.travel_speed, config.travel_speed) for corner in way[:-1]]
-        self._legs = [*travel, (start, config.travel_speed, 30.0), (end, config.push_speed, 10.0)]
+        miss = self._hand_noise * self._rng.standard_normal() * np.array([-along[1], along[0]])
+        way = self._search.way(pose, state[:2], push.start + miss)
+        legs = [(corner, config.travel_speed, config.travel_speed) for corner in way[:-1]]
+        return [*legs, (way[-1], config.travel_speed, _START_SPEED), (push.end + miss, config.push_speed, _END_SPEED)]
 
     def _advance(self, agent: Floats) -> None:
-        """Moves the target along the legs for one control step, slowing down towards their ends."""
-        assert self._target is not None
-        left = self._dt
-        while left > 1e-9 and self._legs:
+        """Moves the target along the legs for one control step, braking towards their ends."""
+        seconds = self._dt
+        while seconds > 1e-9 and self._legs:
             corner, speed, end_speed = self._legs[0]
             gap = float(np.linalg.norm(corner - self._target))
-            wanted = min(speed, end_speed + 3.0 * gap)
-            self._speed = min(wanted, self._speed + 400.0 * left)
-            move = min(gap, self._speed * left)
-            self._target = self._target + (corner - self._target) * (move / gap if gap > 0 else 0.0)
-            if move < gap:
+            self._speed = min(speed, end_speed + _BRAKING * gap, self._speed + _ACCELERATION * seconds)
+            move = min(gap, self._speed * seconds)
+            if gap > 0.0:
+                self._target = self._target + (corner - self._target) * (move / gap)
+            starting = len(self._legs) == 2 and np.linalg.norm(agent - corner) > _AT_START
+            if move < gap or starting:
                 break
-            if len(self._legs) == 2 and np.linalg.norm(agent - corner) > 7.0:
-                break  # line up before the push
             self._legs.pop(0)
-            left -= move / max(self._speed, 1e-6)
+            seconds -= move / self._speed
         self._target = np.clip(self._target, 0.0, BOARD_SIZE)

@@ -80,8 +80,8 @@ def wrap_angle(angle: ArrayLike) -> Floats:
 def angle_round_block(states: ArrayLike) -> float:
     """Returns the signed angle that the agent travels round the block in an episode, rad.
 
-    It is the change of the direction from the block's centre of mass to the agent, followed through full turns. Positive
-    is the sense of the block's own angle, from x to y: clockwise on the screen, where y points down.
+    It is the change of the direction from the block's centre of mass to the agent, followed through full turns.
+    Positive is the sense of the block's own angle, from x to y: clockwise on the screen, where y points down.
 
     Args:
         states: (N, 5): agent x, y, block x, y in px, angle in rad, of successive steps.
