@@ -72,6 +72,7 @@ def train(config: Mapping[str, Any]) -> Run:
     out = _new_folder(settings.get("out"))
     import_plugins(settings.get("plugins") or [])
     assembly = assemble(settings)
+    _check_environment(assembly)
     _write_config(assembly.settings, out)
     return _run(assembly, out)
 
@@ -106,6 +107,7 @@ def _resume(config: Mapping[str, Any]) -> Run:
     steps = _asked_length(config)
     import_plugins(settings.get("plugins") or [])
     assembly = assemble(settings, resuming=state_path(out).is_file())
+    _check_environment(assembly)
     if steps is not None:
         old = assembly.loop.num_grad_steps
         if steps < old:
@@ -153,8 +155,6 @@ def _run(assembly: Assembly, out: Path) -> Run:
     state = state_path(out)
     saved = read_tensors(state, "training state") if state.is_file() else None
     _remove_torn_files(out)
-    if assembly.hooks.rollout_every > 0:
-        _check_environment(assembly)
     if saved is not None:
         if saved["digest"] != assembly.data.digest:
             raise DataError(
@@ -189,6 +189,8 @@ def _remove_torn_files(out: Path) -> None:
 
 def _check_environment(assembly: Assembly) -> None:
     """Finds out now, not at the first rollout, that the environment does not exist or does not fit."""
+    if assembly.hooks.rollout_every == 0:
+        return
     env, policy = section(assembly.settings, "env"), assembly.loop.ema.model
     assert isinstance(policy, DiffusionPolicy)
     made = make_env(str(env.get("id")), section(env, "kwargs"))

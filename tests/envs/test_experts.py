@@ -108,6 +108,15 @@ def test_expert_with_the_same_seed_plans_the_same() -> None:
     np.testing.assert_array_equal(first[1], second[1])
 
 
+def test_expert_bears_starts_within_the_block_and_in_a_corner() -> None:
+    env = gym.make(ID, obs_keys=["state"])
+    for state in ([256.0, 256.0, 256.0, 240.0, 0.0], [60.0, 60.0, 60.0, 40.0, 0.3], [500.0, 500.0, 400.0, 400.0, 5.5]):
+        obs, info = env.reset(options={"state": state})
+        expert = env.unwrapped.make_expert(0)
+        for _ in range(10):  # warnings are errors: an agent within the block has no direction to push in
+            obs, _, _, _, info = env.step(expert(obs, info))
+
+
 @pytest.mark.slow
 def test_expert_solves_nine_of_ten_starts_both_ways_round() -> None:
     episodes = [episode(seed) for seed in range(40)]

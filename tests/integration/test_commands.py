@@ -106,9 +106,13 @@ def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Pat
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        ("train", ["dataset=none.zarr", "out=x"], "dataset none.zarr does not exist"),
+        ("train", ["dataset=none.zarr", "out=x"], "none.zarr does not exist; give a zarr"),
         ("train", ["dataset=package://none", "out=x"], "known: package://pusht"),
-        ("train", ["trainig.num_grad_steps=3"], "unknown setting 'trainig', did you mean training"),
+        (
+            "train",
+            ["trainig.num_grad_steps=3"],
+            "unknown setting 'trainig.num_grad_steps', did you mean training.num_grad",
+        ),
         ("train", ["task=pushtt"], "unknown task 'pushtt', known: pusht"),
         ("train", ["denoiser.name=unet3d", "out=x"], "unknown backbone 'unet3d', known: unet1d"),
         ("train", ["horizons.action_horizon=16", "out=x"], "action_horizon must be in [1, 15]"),

@@ -104,6 +104,8 @@ class PushSearch:
     def pushes(self, pose: Floats, agent: Floats) -> list[Push]:
         """Returns the quickest sequence of pushes found: one that solves the task, or as many as are looked ahead.
 
+        None where nothing can be pushed, as when the agent starts within the block and has yet to drift out of it.
+
         Args:
             pose: (3,), of the block's centre of mass.
             agent: (2,), px.
@@ -173,13 +175,16 @@ class PushSearch:
         best = np.argmin(seconds + config.to_go.seconds(trace, solved), axis=0), np.arange(len(source))
         pushes = np.concatenate([start, ends[best], before], axis=1)[:, None]  # (B, 1, 7)
         pushes = np.concatenate([beam.pushes[source], pushes], axis=1)
-        return _Beam(trace[best], ends[best], seconds[best], solved[best], pushes)
+        beam = _Beam(trace[best], ends[best], seconds[best], solved[best], pushes)
+        return beam.take(np.isfinite(beam.seconds))
 
     def _most_promising(self, beam: _Beam) -> tuple[_Beam, Floats]:
         """Returns the best states of a beam and their seconds in all: the mean of hitting and missing the line."""
         config = self.config
         hit = beam.seconds + config.to_go.seconds(beam.poses, beam.solved)
         order = np.argsort(hit, kind="stable")[: 6 * config.beam_width]
+        # An agent whose centre is within the block has no direction to push in: such pushes have no length.
+        order = order[np.any(beam.pushes[order, -1, 2:4] != beam.pushes[order, -1, 0:2], axis=-1)]
         beam, total = beam.take(order), hit[order] / 3.0
         push = beam.pushes[:, -1]
         along = push[:, 2:4] - push[:, 0:2]

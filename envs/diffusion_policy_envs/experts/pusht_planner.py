@@ -67,6 +67,8 @@ class PushTPlanner:
         config, pose = self._search.config, center_pose(state[2:])
         if not self._pushes or distance(pose, self._pushes[0].before) > _OFF_PLAN:
             self._pushes = self._search.pushes(pose, state[:2])
+            if not self._pushes:
+                return []  # stay, and look again at the next step
         push = self._pushes.pop(0).moved_to(pose)
         along = (push.end - push.start) / np.linalg.norm(push.end - push.start)
         miss = self._hand_noise * self._rng.standard_normal() * np.array([-along[1], along[0]])
