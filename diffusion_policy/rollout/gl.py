@@ -15,7 +15,8 @@ def choose_gl() -> str | None:
     only where its library is found, else osmesa, else "disable" (physics without pictures).
     """
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if not os.environ.get("MUJOCO_GL") and sys.platform == "linux" and not has_display:
+    undecided = not os.environ.get("MUJOCO_GL") and "mujoco" not in sys.modules  # once imported, it has chosen
+    if undecided and sys.platform == "linux" and not has_display:
         found = (name for name, library in (("egl", "EGL"), ("osmesa", "OSMesa")) if find_library(library))
         os.environ["MUJOCO_GL"] = next(found, "disable")
     return os.environ.get("MUJOCO_GL")

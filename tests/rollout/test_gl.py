@@ -16,6 +16,7 @@ def machine(monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(gl, "find_library", lambda name: name if name in libraries else None)
         monkeypatch.setattr(gl.sys, "platform", platform)
+        monkeypatch.delitem(gl.sys.modules, "mujoco", raising=False)
 
     return pretend
 
@@ -41,3 +42,10 @@ def test_choose_gl_takes_the_first_library_that_is_there(machine, libraries, exp
 def test_choose_gl_leaves_people_and_displays_alone(machine, settings, expected):
     machine(("EGL",), **settings)
     assert gl.choose_gl() == expected
+
+
+def test_choose_gl_comes_too_late_once_mujoco_is_imported(machine, monkeypatch):
+    machine(("EGL",))
+    monkeypatch.setitem(gl.sys.modules, "mujoco", gl)
+    assert gl.choose_gl() is None
+    assert "MUJOCO_GL" not in os.environ
