@@ -90,8 +90,9 @@ class PolicyFile:
         try:
             policy.load_state_dict(self.state_dict)
         except RuntimeError as error:
+            first = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
             raise CheckpointError(
-                f"{self.path}: weights do not fit the configuration in the same file: {error}"
+                f"{self.path}: weights do not fit the configuration in the same file: {first}"
             ) from error
         policy.info = self.info
         return policy
