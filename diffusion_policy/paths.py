@@ -1,10 +1,10 @@
-"""Where the package keeps its own files: configuration and bundled demonstrations."""
+"""Where the package keeps its own files, and where a command may put its results."""
 
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusion_policy.errors import MissingFileError
+from diffusion_policy.errors import MissingFileError, OutputExistsError
 
 BUNDLED_PREFIX = "package://"
 _ENVS_PACKAGE = "diffusion_policy_envs"
@@ -48,3 +48,19 @@ def resolve_dataset(dataset: str | Path) -> Path:
             f"demonstrations"
         )
     return path
+
+
+def new_folder(path: str | Path, otherwise: str = "") -> Path:
+    """Returns a folder for results that holds nothing yet; does not make it.
+
+    Args:
+        path: the `out=` setting.
+        otherwise: what else a person could do, for the message.
+
+    Raises:
+        OutputExistsError: it holds something already.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputExistsError(f"out={folder} already holds something; choose another folder{otherwise}")
+    return folder

@@ -19,7 +19,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.errors import ConfigError, DiffusionPolicyError, OutputExistsError, StorageError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError, StorageError
 from diffusion_policy.paths import config_dir
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.gl import choose_gl
@@ -53,12 +53,10 @@ def run_command(config_name: str, action: Action) -> int:
         begun.append(True)
         try:
             codes.append(run(composed))
-        except (
-            DiffusionPolicyError,
-            OmegaConfBaseException,
-        ) as error:  # here, because Hydra announces errors that leave the job
+        except (DiffusionPolicyError, OmegaConfBaseException) as error:
             if debug:
                 raise
+            # reported here, because Hydra announces errors that leave the job
             print(f"error: {one_line(error, config_name)}", file=sys.stderr)
             codes.append(2)
         if codes[-1] == 130:
@@ -99,18 +97,6 @@ def count(config: dict[str, Any], name: str, smallest: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
         raise ConfigError(f"{name} must be a whole number, {smallest} or more, but got {value!r}")
     return value
-
-
-def new_folder(path: str | Path) -> Path:
-    """Returns a folder for results that holds nothing yet.
-
-    Raises:
-        OutputExistsError: it does.
-    """
-    folder = Path(path).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputExistsError(f"out={folder} already holds something; choose another folder with out=")
-    return folder
 
 
 @contextmanager

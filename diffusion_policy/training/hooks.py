@@ -66,6 +66,14 @@ def is_due(loop: TrainingLoop, every: int) -> bool:
     return every > 0 and (loop.grad_step % every == 0 or loop.grad_step == loop.num_grad_steps)
 
 
+def averaged_policy(loop: TrainingLoop) -> DiffusionPolicy:
+    """Returns the EMA policy; these hooks serve objectives that train one."""
+    model = loop.ema.model
+    if not isinstance(model, DiffusionPolicy):
+        raise TypeError(f"expected an objective whose model is a DiffusionPolicy, but got {type(model).__name__}")
+    return model
+
+
 class StatelessHook:
     """A hook that remembers nothing across a resume."""
 
@@ -140,8 +148,7 @@ class ValidationHook(StatelessHook):
         """Validates when due."""
         if not is_due(loop, self._every):
             return
-        policy = loop.ema.model
-        assert isinstance(policy, DiffusionPolicy)  # a programming error, not a user's: objectives of policies only
+        policy = averaged_policy(loop)
         values: dict[str, float] = {}
         for prefix, dataset in self._sets.items():
             values |= {prefix + name: value for name, value in self._measure(policy, dataset).items()}
@@ -186,8 +193,7 @@ class RolloutHook:
         """Rolls out when due."""
         if not is_due(loop, self._every):
             return
-        policy = loop.ema.model
-        assert isinstance(policy, DiffusionPolicy)
+        policy = averaged_policy(loop)
         result = self._evaluate(policy)
         reward = result.max_reward.mean
         values = {"max_reward": reward}
@@ -242,6 +248,7 @@ class CheckpointHook(StatelessHook):
     def __init__(self, out: Path, every: int, info: CheckpointInfo, hooks: list[Any]) -> None:
         self._out, self._every, self._info, self._hooks = out, every, info, hooks
         self._drawn = -_CURVES_EVERY_S
+        self._saved_step = -1
 
     def after_step(self, loop: TrainingLoop) -> None:
         """Saves when due."""
@@ -249,15 +256,17 @@ class CheckpointHook(StatelessHook):
             self.save(loop)
 
     def save(self, loop: TrainingLoop) -> None:
-        """Saves now; the curves, which can be drawn again, come last and may fail."""
+        """Saves now, unless this step is saved; the curves, which can be drawn again, come last and may fail."""
+        if loop.grad_step == self._saved_step:
+            return
         loop.check_weights()
-        policy = loop.ema.model
-        assert isinstance(policy, DiffusionPolicy)
+        policy = averaged_policy(loop)
         training = {**self._info.training, "grad_steps": loop.grad_step}
         policy.save(self._out / "policy.pt", replace(self._info, training=training))
         state = state_path(self._out)
         hooks = [hook.state_dict() for hook in self._hooks]
         save_atomically({"digest": self._info.dataset["digest"], "loop": loop.state_dict(), "hooks": hooks}, state)
+        self._saved_step = loop.grad_step
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"
         for hook in self._hooks:
             hook.after_save()

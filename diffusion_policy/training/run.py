@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError, StorageError
-from diffusion_policy.paths import BUNDLED_PREFIX
+from diffusion_policy.errors import ConfigError, DataError, MissingFileError, StorageError
+from diffusion_policy.paths import BUNDLED_PREFIX, new_folder
 from diffusion_policy.policies.checkpoint import read_tensors
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
@@ -28,6 +28,7 @@ from diffusion_policy.training.hooks import (
     RolloutHook,
     StatelessHook,
     ValidationHook,
+    averaged_policy,
     state_path,
 )
 from diffusion_policy.training.interrupt import Interrupt
@@ -90,12 +91,7 @@ def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
 def _new_folder(out: Any) -> Path:
     if not out:
         raise ConfigError("out: expected a folder for the results, got nothing; give out=runs/NAME")
-    folder = Path(str(out)).expanduser()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OutputExistsError(
-            f"out={folder} already holds something; choose another folder, or go on with resume={folder}"
-        )
-    return folder
+    return new_folder(str(out), otherwise=f", or go on with resume={out}")
 
 
 def _resume(config: Mapping[str, Any]) -> Run:
@@ -191,8 +187,7 @@ def _check_environment(assembly: Assembly) -> None:
     """Finds out now, not at the first rollout, that the environment does not exist or does not fit."""
     if assembly.hooks.rollout_every == 0:
         return
-    env, policy = section(assembly.settings, "env"), assembly.loop.ema.model
-    assert isinstance(policy, DiffusionPolicy)
+    env, policy = section(assembly.settings, "env"), averaged_policy(assembly.loop)
     made = make_env(str(env.get("id")), section(env, "kwargs"))
     try:
         check_fits(made, str(env["id"]), policy.obs_spec, policy.action_spec)

@@ -66,6 +66,21 @@ def test_run_same_seed_same_weights_other_seed_others(tmp_path: Path, make_confi
     assert not torch.equal(weights(tmp_path / "a")["denoiser.final_conv.1.weight"], c["denoiser.final_conv.1.weight"])
 
 
+def test_run_saves_each_checkpoint_once(tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusion_policy.training import hooks
+
+    steps: list[int] = []
+    original = hooks.save_atomically
+
+    def counted(content: dict[str, Any], path: Path) -> None:
+        steps.append(content["loop"]["grad_step"])
+        original(content, path)
+
+    monkeypatch.setattr(hooks, "save_atomically", counted)
+    train(make_config(tmp_path / "run"))
+    assert steps == [10, 20, 30, 40]
+
+
 def test_run_saves_the_average_not_the_last_weights(tmp_path: Path, make_config: Make) -> None:
     run = train(make_config(tmp_path / "run"))
     state = torch.load(run.out / "checkpoints" / "state.pt", weights_only=True)
