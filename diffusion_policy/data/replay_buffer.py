@@ -5,13 +5,13 @@ al. 2023 and its many users); it is written as zarr format 2, which all of their
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.storage import ZipStore
 
 from diffusion_policy.data import store
 from diffusion_policy.data.digest import GENESIS, chain
@@ -19,6 +19,7 @@ from diffusion_policy.data.episodes import Ends, spans
 from diffusion_policy.data.incoming import checked_episode
 from diffusion_policy.data.layout import Layout
 from diffusion_policy.errors import DataError
+from diffusion_policy.locks import FolderLock
 
 _BLOCK_BYTES = 64 << 20
 
@@ -32,14 +33,14 @@ class ReplayBuffer:
     Args:
         layout: the opened arrays.
         writable: whether `add_episode` and `update_attrs` are allowed.
-        archive: the .zip to close with the buffer.
+        held: what ends with the buffer: an open .zip, a writer's lock.
     """
 
-    def __init__(self, layout: Layout, *, writable: bool, archive: ZipStore | None = None) -> None:
+    def __init__(self, layout: Layout, *, writable: bool, held: ExitStack | None = None) -> None:
         self.location = layout.where
         self._layout = layout
         self._writable = writable
-        self._archive = archive
+        self._held = held or ExitStack()
         self._digests: dict[tuple[str, ...], str] = {}
 
     @classmethod
@@ -60,13 +61,19 @@ class ReplayBuffer:
             zarr_format: 2 is what the field's tools read.
 
         Raises:
-            OutputExistsError: `path` exists.
+            OutputExistsError: `path` exists, or is being written.
             StorageError: it cannot be written.
         """
-        where = "replay buffer in memory" if path is None else str(path)
-        group = store.create_group(None if path is None else Path(path), overwrite=overwrite, zarr_format=zarr_format)
-        with store.storage_errors(where):
-            return cls(Layout.create(group, where, attrs or {}), writable=True)
+        if path is None:
+            group = store.create_group(None, overwrite=overwrite, zarr_format=zarr_format)
+            return cls(Layout.create(group, "replay buffer in memory", attrs or {}), writable=True)
+        folder = Path(path)
+        with ExitStack() as held:
+            group = store.create_group(folder, overwrite=overwrite, zarr_format=zarr_format)
+            held.enter_context(FolderLock(folder, "data set"))
+            with store.storage_errors(str(path)):
+                layout = Layout.create(group, str(path), attrs or {})
+            return cls(layout, writable=True, held=held.pop_all())
 
     @classmethod
     def open(cls, path: str | Path, mode: Literal["r", "a"] = "r") -> "ReplayBuffer":
@@ -77,20 +84,21 @@ class ReplayBuffer:
         Raises:
             MissingFileError: nothing is there.
             DataError: it is no zarr, has no episodes, or its parts contradict each other.
+            OutputExistsError: mode "a", and somebody else is writing to it.
         """
         path = Path(path)
-        group, archive = store.open_group(path, mode)
-        try:
-            layout = Layout(group, str(path))
-        except BaseException:
+        with ExitStack() as held:
+            group, archive = store.open_group(path, mode)
             if archive is not None:
-                archive.close()
-            raise
-        if mode == "a":
-            with store.storage_errors(str(path)):
-                store.remove_partial_writes(path)
-                layout.truncate()
-        return cls(layout, writable=mode == "a", archive=archive)
+                held.callback(archive.close)
+            if mode == "a":  # before anything is read: another writer may be between two arrays
+                held.enter_context(FolderLock(path, "data set"))
+            layout = Layout(group, str(path))
+            if mode == "a":
+                with store.storage_errors(str(path)):
+                    store.remove_partial_writes(path)
+                    layout.truncate()
+            return cls(layout, writable=mode == "a", held=held.pop_all())
 
     def add_episode(self, episode: Mapping[str, Any]) -> None:
         """Appends one episode; afterwards it is there as a whole, or, after any failure, not at all.
@@ -287,10 +295,9 @@ class ReplayBuffer:
             store.replace(path, built)
 
     def close(self) -> None:
-        """Closes an archive; afterwards nothing more can be read from it."""
-        if self._archive is not None:
-            self._archive.close()
-            self._archive = None
+        """Closes an archive, from which nothing more can be read then, and lets others write to a folder."""
+        self._writable = False
+        self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -322,4 +329,4 @@ class ReplayBuffer:
 
     def _require_writable(self) -> None:
         if not self._writable:
-            raise DataError(f"{self.location}: opened for reading, cannot be changed; open it with mode='a'")
+            raise DataError(f"{self.location}: opened for reading or closed, cannot be changed; open it with mode='a'")

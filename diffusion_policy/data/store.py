@@ -16,6 +16,7 @@ from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from diffusion_policy.errors import DataError, DiffusionPolicyError, MissingFileError, OutputExistsError, StorageError
+from diffusion_policy.locks import FolderLock
 
 ZarrFormat = Literal[2, 3]
 Array = zarr.Array[Any]
@@ -150,7 +151,7 @@ def require_replaceable(path: Path, *, overwrite: bool) -> None:
     """Refuses a place that is taken; `overwrite` allows a file or a zarr folder there, nothing else.
 
     Raises:
-        OutputExistsError: something is there and stays there.
+        OutputExistsError: something is there and stays there, or is being written.
     """
     if not path.exists():
         return
@@ -158,6 +159,8 @@ def require_replaceable(path: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{path} already exists; choose another place, or pass overwrite=True")
     if path.is_dir() and any(path.iterdir()) and not any((path / marker).is_file() for marker in _GROUP_MARKERS):
         raise OutputExistsError(f"{path} is a folder but not a zarr, so it is not overwritten; choose another place")
+    if path.is_dir():
+        FolderLock(path, "data set").release()  # refuses while somebody writes there
 
 
 def replace(path: Path, built: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, StorageError
+from diffusion_policy.locks import FolderLock
 from diffusion_policy.paths import BUNDLED_PREFIX, new_folder
 from diffusion_policy.policies.checkpoint import read_tensors
 from diffusion_policy.policies.controller import RecedingHorizonController
@@ -63,7 +64,7 @@ def train(config: Mapping[str, Any]) -> Run:
     Raises:
         ConfigError: unknown or contradicting settings.
         MissingFileError: the dataset, init policy or run to resume is not there.
-        OutputExistsError: `out` holds something already.
+        OutputExistsError: `out` holds something already, or another process trains there.
         DataError: the dataset does not fit the task.
         NonFiniteLossError: training diverged.
     """
@@ -75,7 +76,8 @@ def train(config: Mapping[str, Any]) -> Run:
     assembly = assemble(settings)
     _check_environment(assembly)
     _write_config(assembly.settings, out)
-    return _run(assembly, out)
+    with FolderLock(out, "run"):
+        return _run(assembly, out)
 
 
 def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
@@ -99,8 +101,13 @@ def _resume(config: Mapping[str, Any]) -> Run:
     file = out / "config.yaml"
     if not file.is_file():
         raise MissingFileError(f"resume={out}: no run is there (expected {file}); give the folder of an earlier out=")
-    settings = yaml.safe_load(file.read_text())
     steps = _asked_length(config)
+    with FolderLock(out, "run"):
+        return _go_on(out, yaml.safe_load(file.read_text()), steps)
+
+
+def _go_on(out: Path, settings: dict[str, Any], steps: int | None) -> Run:
+    """Resumes with the run's own settings; `steps` is the new length, None for the old one."""
     import_plugins(settings.get("plugins") or [])
     assembly = assemble(settings, resuming=state_path(out).is_file())
     _check_environment(assembly)
