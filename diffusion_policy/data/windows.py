@@ -45,7 +45,7 @@ class WindowIndex:
         drop_short: bool = False,
     ) -> None:
         self.horizons = horizons
-        ends = checked_ends(np.asarray(episode_ends), "windows")
+        self.episode_ends = ends = checked_ends(np.asarray(episode_ends), "windows")
         self.episode_ids = np.arange(len(ends)) if episode_ids is None else np.asarray(episode_ids, np.int64)
         self._first = starts(ends)
         self._last = ends - 1

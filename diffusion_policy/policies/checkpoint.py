@@ -20,8 +20,15 @@ from diffusion_policy.errors import CheckpointError, MissingFileError, StorageEr
 from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
-FORMAT = 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+FORMAT = 2
+
+
+def _add_encoder(content: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 knows an MLP behind the observations; before, there was none."""
+    return {**content, "config": {**content["config"], "encoder": {"hidden_dims": []}}}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_encoder}
 """From format n to n + 1, applied in turn; a fixture of each old format stays in the tests."""
 
 _SECTIONS = ("config", "obs_spec", "action_spec", "state_dict", "env", "dataset", "training", "versions", "eval")
@@ -195,15 +202,15 @@ def read_policy_file(path: str | Path) -> PolicyFile:
         raise CheckpointError(
             f"{path} has format {number}, this version reads up to {FORMAT}; upgrade diffusion-policy to load it"
         )
-    while number < FORMAT:
-        content = MIGRATIONS[number](content)
-        number += 1
     missing = [name for name in _SECTIONS if name not in content]
     if missing:
         raise CheckpointError(f"{path} is no whole policy checkpoint: {', '.join(missing)} missing")
     odd = [name for name in _SECTIONS if not isinstance(content[name], dict)]
     if odd:
         raise CheckpointError(f"{path} is no whole policy checkpoint: {', '.join(odd)} should be mappings")
+    while number < FORMAT:
+        content = MIGRATIONS[number](content)
+        number += 1
     names = ("env", "dataset", "training", "versions", "eval")
     return PolicyFile(
         path=Path(path),

@@ -20,7 +20,7 @@ from diffusion_policy.errors import ConfigError, ObservationError
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
 from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
-from diffusion_policy.models.observation import ObservationEncoder
+from diffusion_policy.models.observation import EncoderConfig, ObservationEncoder
 from diffusion_policy.policies.checkpoint import CheckpointInfo, read_policy_file, write_policy_file
 from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.settings import build, plain, section
@@ -51,6 +51,7 @@ class PolicyConfig:
 
     horizons: Horizons
     denoiser: Mapping[str, Any]
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
@@ -68,6 +69,7 @@ class PolicyConfig:
         return cls(
             horizons=build(Horizons, section(settings, "horizons"), "horizons"),
             denoiser=dict(section(settings, "denoiser")),
+            encoder=build(EncoderConfig, section(settings, "encoder"), "encoder"),
             diffusion=build(DiffusionConfig, section(settings, "diffusion"), "diffusion"),
             sampler=build(SamplerConfig, section(settings, "sampler"), "sampler"),
             normalization=build(NormalizationConfig, section(settings, "normalization"), "normalization"),
@@ -78,6 +80,7 @@ class PolicyConfig:
         return {
             "horizons": plain(self.horizons),
             "denoiser": plain(self.denoiser),
+            "encoder": plain(self.encoder),
             "diffusion": plain(self.diffusion),
             "sampler": plain(self.sampler),
             "normalization": plain(self.normalization),
@@ -104,7 +107,7 @@ class DiffusionPolicy(nn.Module):
         # a list, not a dict: field names like "observation.state" or "items" are no names for modules
         self.obs_normalizers = nn.ModuleList(LinearNormalizer(field.shape) for field in obs_spec.values())
         self.action_normalizer = LinearNormalizer((action_spec.size,))
-        self.encoder = ObservationEncoder(obs_spec, config.horizons.obs_horizon)
+        self.encoder = ObservationEncoder(obs_spec, config.horizons.obs_horizon, config.encoder)
         self.denoiser = make_denoiser(
             config.denoiser,
             action_dim=action_spec.size,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
-from diffusion_policy.data.dataset import WindowDataset, split_episodes
+from diffusion_policy.data.dataset import Mirror, WindowDataset, split_episodes
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import Source, obs_source
 from diffusion_policy.errors import ConfigError
@@ -17,6 +17,7 @@ from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.checkpoint import CheckpointInfo
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
+from diffusion_policy.rollout.symmetry import MirrorChoice, find_mirror
 from diffusion_policy.settings import build, build_part, plain, section
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
@@ -26,7 +27,7 @@ from diffusion_policy.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
-POLICY_SECTIONS = ("horizons", "denoiser", "diffusion", "sampler", "normalization")
+POLICY_SECTIONS = ("horizons", "denoiser", "encoder", "diffusion", "sampler", "normalization")
 SECTIONS = ("env", "obs", "action", "dataset", "data", *POLICY_SECTIONS, "optim", "training", "logger")
 SETTINGS = ("seed", "device", "out", "init", "plugins")
 
@@ -39,11 +40,13 @@ class DataConfig:
         val_ratio: share of episodes held out for validation.
         episodes: at most this many training episodes, drawn by the seed; None for all.
         drop_short: leave out episodes shorter than a window instead of refusing the data set.
+        mirror: train on the mirror image of each episode too; "auto": where the environment has a mirror.
     """
 
     val_ratio: float = 0.02
     episodes: int | None = None
     drop_short: bool = False
+    mirror: MirrorChoice = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_ratio < 1:
@@ -112,7 +115,8 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
     torch.manual_seed(seed)  # the one global seed: the networks' first weights are drawn from it
     sections = {name: section(settings, name) for name in POLICY_SECTIONS}
     policy = DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec, action_spec)
-    data = load_demonstrations(settings, policy, seed, device)
+    settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
+    data = load_demonstrations(settings, policy, seed, device, mirror)
     if initial is not None:
         policy.load_state_dict(initial.state_dict())
     else:
@@ -132,9 +136,16 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
 
 
 def load_demonstrations(
-    settings: Mapping[str, Any], policy: DiffusionPolicy, seed: int, device: torch.device
+    settings: Mapping[str, Any],
+    policy: DiffusionPolicy,
+    seed: int,
+    device: torch.device,
+    mirror: Mirror | None = None,
 ) -> Demonstrations:
-    """Returns the demonstrations of `dataset`, split by episodes, resident on `device`."""
+    """Returns the demonstrations of `dataset`, split by episodes, resident on `device`.
+
+    Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are.
+    """
     if not settings.get("dataset"):
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
     data = build(DataConfig, section(settings, "data"), "data")
@@ -149,12 +160,24 @@ def load_demonstrations(
             return WindowDataset.from_buffer(buffer, obs_spec, action_spec, policy.horizons, **options)
 
         train_set = windows(train)
+        if mirror is not None:
+            train_set = train_set.with_mirrored(mirror)
         return Demonstrations(
             train=train_set,
             held_out=windows(held_out) if len(held_out) else None,
             digest=buffer.digest(_keys_read(buffer, obs_spec, action_spec)),
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
         )
+
+
+def _settled_mirror(
+    settings: dict[str, Any], obs_spec: ObsSpec, action_spec: ActionSpec
+) -> tuple[dict[str, Any], Mirror | None]:
+    """Returns the settings with what "auto" meant here, and the mirror, so that a resumed run trains on the same."""
+    chosen = section(settings, "data")
+    choice = build(DataConfig, chosen, "data").mirror
+    mirror = find_mirror(choice, section(settings, "env"), obs_spec, action_spec)
+    return {**settings, "data": {**chosen, "mirror": mirror is not None}}, mirror
 
 
 def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec) -> list[str]:

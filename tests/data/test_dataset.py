@@ -53,6 +53,32 @@ def test_dataset_of_some_episodes_holds_nothing_else(buffer: ReplayBuffer) -> No
     assert torch.equal(data.batch(np.arange(len(data))).action, whole.batch(where).action)
 
 
+def negated(obs, action):
+    return {key: 255 - values if values.dtype == np.uint8 else -values for key, values in obs.items()}, -action
+
+
+def test_mirrored_dataset_holds_each_window_and_its_image(buffer: ReplayBuffer) -> None:
+    data = WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS, episodes=[3, 1])
+    both = data.with_mirrored(negated)
+    assert (len(both), both.num_steps) == (2 * len(data), 2 * data.num_steps)
+    seen, all_ids = data.batch(np.arange(len(data))), np.arange(len(both))
+    original, image = both.batch(all_ids[: len(data)]), both.batch(all_ids[len(data) :])
+    for key, values in seen.obs.items():
+        assert torch.equal(original.obs[key], values)
+        assert torch.equal(image.obs[key], 255 - values if key == "front" else -values)
+    assert torch.equal(image.action, -seen.action)  # no window reaches from an episode into its image
+    assert both.index.episode_of(all_ids).tolist() == 2 * data.index.episode_of(np.arange(len(data))).tolist()
+
+
+@pytest.mark.parametrize("wrong", ["action", "points", "front"])
+def test_mirror_that_changes_shapes_is_refused(wrong: str, buffer: ReplayBuffer) -> None:
+    def mirror(obs, action):
+        return {key: v for key, v in obs.items() if key != wrong}, action[:-1] if wrong == "action" else action
+
+    with pytest.raises(DataError, match=f"mirrored {wrong}: expected shape"):
+        WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS).with_mirrored(mirror)
+
+
 def test_batch_is_the_same_row_by_row(buffer: ReplayBuffer) -> None:
     data = WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS)
     together = data.batch(np.arange(10))

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.config import ObsField
-from diffusion_policy.errors import UnknownNameError
-from diffusion_policy.models.observation import FieldEncoder, ObservationEncoder, register_field_encoder
+from diffusion_policy.errors import ConfigError, UnknownNameError
+from diffusion_policy.models.observation import EncoderConfig, FieldEncoder, ObservationEncoder, register_field_encoder
 
 
 def test_encoder_concatenates_fields_within_a_step_then_steps() -> None:
@@ -16,6 +16,18 @@ def test_encoder_concatenates_fields_within_a_step_then_steps() -> None:
     b = torch.tensor([[[100.0], [101.0]]])
     assert encoder.cond_dim == 10
     assert encoder({"a": a, "b": b}).tolist() == [[0, 1, 2, 3, 100, 4, 5, 6, 7, 101]]
+
+
+def test_encoder_mlp_has_the_sizes_asked_for_and_is_not_linear() -> None:
+    torch.manual_seed(0)
+    encoder = ObservationEncoder({"a": ObsField("low_dim", (3,))}, 2, EncoderConfig(hidden_dims=(8, 5)))
+    x, y = torch.randn(2, 4, 2, 3)
+    assert encoder({"a": x}).shape == (4, 5)
+    assert encoder.cond_dim == 5
+    middle = (encoder({"a": x}) + encoder({"a": y})) / 2
+    assert not torch.allclose(encoder({"a": (x + y) / 2}), middle, atol=1e-3)
+    with pytest.raises(ConfigError, match="hidden_dims must be positive"):
+        EncoderConfig(hidden_dims=(8, 0))
 
 
 def test_encoder_takes_a_registered_type_and_lists_known_ones() -> None:

@@ -69,13 +69,13 @@ class SearchConfig:
     angles: tuple[float, ...] = (-0.7, -0.35, 0.0, 0.35, 0.7)
     reach: float = 120.0
     num_strides: int = 60
-    least_motion: float = 3.0
+    least_motion: float = 5.0
     miss: float = 4.0
     beam_width: int = 16
     depth: int = 3
     travel_speed: float = 160.0
     push_speed: float = 100.0
-    overhead: float = 0.3
+    overhead: float = 0.5
     to_go: TimeToGo = field(default_factory=TimeToGo)
 
 

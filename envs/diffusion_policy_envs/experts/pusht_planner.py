@@ -14,10 +14,14 @@ from diffusion_policy_envs.pusht.physics import PushTPhysics
 __all__ = ["PushTPlanner"]
 
 # How the target moves; the agent follows it 0.2 s behind.
-_ACCELERATION = 400.0  # px/s^2
-_BRAKING = 3.0  # 1/s: speed allowed per px that is left
-_START_SPEED, _END_SPEED = 30.0, 10.0  # px/s, where a push starts and ends
-_AT_START, _AT_END = 7.0, 5.0  # px: how near the agent must be to begin a push, and to look for the next
+_ACCELERATION = 2000.0  # px/s^2
+_BRAKING = 15.0  # 1/s: speed allowed per px that is left
+_START_SPEED, _END_SPEED = 100.0, 80.0  # px/s, where a push starts and ends
+_AT_START = 15.0  # px: how near its start the agent must be to begin a push
+# A push is over when the agent is this near its end, or rests. A looser end would leave short pushes undone and the
+# agent nodding at the block: a learned policy nods on for ever.
+_AT_END = 1.5  # px
+_AT_REST = 0.3  # px per control step
 _OFF_PLAN = 3.0  # px: how far from the plan the block may be
 
 
@@ -51,16 +55,22 @@ class PushTPlanner:
         self._dt = 1.0 / control_hz
         self._target: Floats = physics.state[:2]
         self._speed = 0.0  # px/s
+        self._last_agent: Floats | None = None
         self._pushes: list[Push] = []
         self._legs: list[tuple[Floats, float, float]] = []  # (corner, speed on the way to it, speed there), px/s
 
     def __call__(self, obs: dict[str, NDArray[Any]], info: dict[str, Any]) -> NDArray[np.float32]:
         """Returns the agent's next target (2,), px."""
         state = self._physics.state
-        if not self._legs and np.linalg.norm(self._target - state[:2]) < _AT_END:
+        if not self._legs and self._at_end(state[:2]):
             self._legs = self._next_legs(state)
         self._advance(state[:2])
+        self._last_agent = state[:2].copy()
         return self._target.astype(np.float32)
+
+    def _at_end(self, agent: Floats) -> bool:
+        resting = self._last_agent is not None and np.linalg.norm(agent - self._last_agent) < _AT_REST
+        return bool(resting or np.linalg.norm(self._target - agent) < _AT_END)
 
     def _next_legs(self, state: Floats) -> list[tuple[Floats, float, float]]:
         """Returns the way to the next push and along it; plans anew when the block is not where the plan has it."""

@@ -1,6 +1,6 @@
 """Push-T as a Gymnasium environment."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from diffusion_policy_envs import gl
 from diffusion_policy_envs.pusht.drawing import draw_board
 from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, KEYPOINTS, Floats, block_points, coverage
 from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTPhysics
+from diffusion_policy_envs.pusht.symmetry import mirror_actions, mirror_observations
 from diffusion_policy_envs.rendering import MujocoRenderer
 
 __all__ = ["PushTEnv"]
@@ -80,6 +81,9 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     ## Expert
     `make_expert(seed)` returns a planner that solves the task: `action = expert(obs, info)`, once per step.
+
+    ## Symmetry
+    `mirror(obs, action)` returns steps as they look in the mirror x + y = 512 px, in which the task is the same.
 
     ## Version history
     - v0: first version.
@@ -162,6 +166,17 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         from diffusion_policy_envs.experts.pusht_planner import PushTPlanner
 
         return PushTPlanner(self.physics, seed=seed, control_hz=PHYSICS_HZ // self._substeps)
+
+    def mirror(
+        self, obs: Mapping[str, NDArray[Any]], action: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """Returns the mirror image of steps: an equally good demonstration of the same task.
+
+        Args:
+            obs: {key: (N, *shape)}, some of this environment's observations.
+            action: (N, 2), px.
+        """
+        return mirror_observations(obs), mirror_actions(action)
 
     def _random_state(self) -> Floats:
         agent = self.np_random.uniform(50.0, 450.0, 2)

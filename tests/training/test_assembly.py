@@ -1,0 +1,84 @@
+"""What a configuration is assembled into."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.training.assembly import assemble
+
+
+class Board(gym.Env):
+    """Points on a plane that is its own image in the origin."""
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Dict({"pos": gym.spaces.Box(-9, 9, (2,))})
+        self.action_space = gym.spaces.Box(-9, 9, (2,))
+
+    def mirror(self, obs, action):
+        return {key: -values for key, values in obs.items()}, -action
+
+
+class OneSided(Board):
+    mirror = None
+
+
+@pytest.fixture(autouse=True)
+def environments():
+    for each in (Board, OneSided):
+        gym.register(f"{each.__name__}-v0", each)
+    yield
+    for each in (Board, OneSided):
+        del gym.registry[f"{each.__name__}-v0"]
+
+
+def assembled(make_config, tmp_path: Path, env_id: str | None, mirror: bool | str):
+    config = make_config(tmp_path / "run")
+    config["data"]["mirror"] = mirror
+    return assemble({**config, "env": {"id": env_id, "kwargs": {}}})
+
+
+def test_mirror_doubles_training_and_leaves_validation_alone(make_config, tmp_path: Path) -> None:
+    plain = assembled(make_config, tmp_path, "Board-v0", False)
+    both = assembled(make_config, tmp_path, "Board-v0", True)
+    assert len(both.data.train) == 2 * len(plain.data.train)
+    assert len(both.data.held_out) == len(plain.data.held_out)
+    positions = both.data.train.all_obs("pos")
+    np.testing.assert_array_equal(positions[plain.data.train.num_steps :], -positions[: plain.data.train.num_steps])
+    centred = both.loop.objective.model.obs_normalizers[0].normalize(torch.zeros(2))
+    assert torch.allclose(centred, torch.zeros(2), atol=1e-6), "the normaliser did not see the images"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "mirror", "expected"),
+    [
+        ("Board-v0", "auto", True),
+        ("Board-v0", False, False),
+        ("OneSided-v0", "auto", False),
+        ("nowhere:None-v0", "auto", False),
+        (None, "auto", False),
+    ],
+)
+def test_settings_say_whether_auto_mirrored(env_id, mirror, expected, make_config, tmp_path: Path) -> None:
+    assert assembled(make_config, tmp_path, env_id, mirror).settings["data"]["mirror"] is expected
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("OneSided-v0", r"data.mirror=true: environment OneSided-v0 has no mirror.*; set data.mirror=false"),
+        ("nowhere:None-v0", "data.mirror=true: .*no package 'nowhere'"),
+        (None, "data.mirror=true: .*env.id is not set"),
+    ],
+)
+def test_mirror_that_is_not_there_is_an_error_when_asked_for(env_id, message, make_config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        assembled(make_config, tmp_path, env_id, True)
+
+
+def test_mirror_takes_only_true_false_or_auto(make_config, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.mirror: expected .*auto"):
+        assembled(make_config, tmp_path, "Board-v0", "always")
