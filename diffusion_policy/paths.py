@@ -1,10 +1,12 @@
 """Where the package keeps its own files, and where a command may put its results."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusion_policy.errors import MissingFileError, OutputExistsError
+from diffusion_policy.errors import MissingFileError, OutputExistsError, StorageError
 
 BUNDLED_PREFIX = "package://"
 _ENVS_PACKAGE = "diffusion_policy_envs"
@@ -64,3 +66,21 @@ def new_folder(path: str | Path, otherwise: str = "") -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise OutputExistsError(f"out={folder} already holds something; choose another folder{otherwise}")
     return folder
+
+
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Makes the folder now, before hours of work, and removes it again if nothing came of them.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}; choose another out=") from error
+    try:
+        yield
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,5 +1,6 @@
-"""One writer at a time, for data sets and for runs."""
+"""One writer at a time; for runs see training/test_run.py."""
 
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ import pytest
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.errors import OutputExistsError
 from diffusion_policy.locks import FolderLock
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no folder locks there")
 
 EPISODE = {"action": np.zeros((4, 2), np.float32)}
 
@@ -50,6 +53,46 @@ def test_two_writers_never_share_a_data_set(tmp_path: Path) -> None:
     with ReplayBuffer.open(path, mode="a") as later:
         later.add_episode(EPISODE)
         assert later.num_episodes == 2
+
+
+def test_a_data_set_that_is_being_written_is_not_replaced(tmp_path: Path) -> None:
+    with ReplayBuffer.create() as other, ReplayBuffer.create(tmp_path / "demos.zarr") as writer:
+        other.add_episode(EPISODE)
+        with pytest.raises(OutputExistsError, match="being written"):
+            other.save(tmp_path / "demos.zarr", overwrite=True)
+        writer.add_episode(EPISODE)
+    assert ReplayBuffer.open(tmp_path / "demos.zarr").verify()
+
+
+def test_folder_lock_notices_that_the_folder_was_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    opened = os.open
+
+    def open_then_replace(path, *rest):
+        handle = opened(path, *rest)
+        folder.rename(tmp_path / "old")
+        folder.mkdir()
+        return handle
+
+    monkeypatch.setattr("diffusion_policy.locks.os.open", open_then_replace)
+    with pytest.raises(OutputExistsError):
+        FolderLock(folder, "run")
+
+
+def test_a_forked_child_that_ends_does_not_unlock_for_its_parent(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, pathlib\n"
+        "from diffusion_policy.locks import FolderLock\n"
+        "lock = FolderLock(pathlib.Path(sys.argv[1]), 'run')\n"
+        "child = os.fork()\n"
+        "if child == 0: sys.exit(0)\n"
+        "os.waitpid(child, 0)\n"
+        "try: FolderLock(pathlib.Path(sys.argv[1]), 'run')\n"
+        "except FileExistsError: print('still held')"
+    )
+    said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert said.stdout == "still held\n"
 
 
 def test_a_writer_that_failed_to_open_holds_no_lock(tmp_path: Path) -> None:

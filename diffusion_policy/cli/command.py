@@ -8,9 +8,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import hydra
@@ -19,7 +17,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion_policy.errors import ConfigError, DiffusionPolicyError, StorageError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.paths import config_dir
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.gl import choose_gl
@@ -97,24 +95,6 @@ def count(config: dict[str, Any], name: str, smallest: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
         raise ConfigError(f"{name} must be a whole number, {smallest} or more, but got {value!r}")
     return value
-
-
-@contextmanager
-def results_in(folder: Path) -> Iterator[None]:
-    """Makes the folder now, before hours of work, and removes it again if nothing came of them.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error.strerror}; choose another out=") from error
-    try:
-        yield
-    finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def one_line(error: Exception, config_name: str) -> str:

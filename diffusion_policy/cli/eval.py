@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffusion_policy.cli.command import count, results_in, run_command
+from diffusion_policy.cli.command import count, run_command
 from diffusion_policy.errors import ConfigError, RenderError
-from diffusion_policy.paths import new_folder
+from diffusion_policy.paths import new_folder, results_in
 
 if TYPE_CHECKING:
     from diffusion_policy.rollout.result import EvalResult

@@ -4,9 +4,8 @@ Letters: B windows, N steps of the chosen episodes; To, Tp horizons; Da action s
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +14,13 @@ from torch import Tensor
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
 from diffusion_policy.data.episodes import lengths
+from diffusion_policy.data.mirror import Mirror, mirrored
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import read_action, read_obs
 from diffusion_policy.data.windows import WindowIndex
 from diffusion_policy.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
-
-Steps = dict[str, NDArray[Any]]
-Mirror = Callable[[Steps, NDArray[Any]], tuple[Steps, NDArray[Any]]]
-"""Steps of a task, observations and actions, to their image in a mirror in which the task is the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,30 +102,26 @@ class WindowDataset:
         action = torch.from_numpy(read_action(action_spec, buffer, chosen))
         return cls(obs, action, index, device=device)
 
-    def with_mirrored(self, mirror: Mirror) -> "WindowDataset":
+    def with_mirrored(self, mirror: Mirror, action_shape: tuple[int, ...] | None = None) -> "WindowDataset":
         """Returns the windows of these episodes and, after them, of their mirror images.
 
         Args:
-            mirror: the mirror image of steps, ({key: (N, *shape)}, (N, Da)) -> the same shapes.
+            mirror: the mirror image of steps.
+            action_shape: of the actions it is given; (Da,) when None.
 
         Raises:
-            DataError: the images have other keys or shapes.
+            DataError: what the mirror returns does not fit.
         """
-        images, action = mirror(
-            {key: values.cpu().numpy() for key, values in self._obs.items()}, self._action.cpu().numpy()
-        )
-        for name, expected, got in [
-            ("action", self._action, action),
-            *((key, values, images.get(key)) for key, values in self._obs.items()),
-        ]:
-            if np.shape(got) != tuple(expected.shape):
-                raise DataError(f"mirrored {name}: expected shape {tuple(expected.shape)}, but got {np.shape(got)}")
+        action = self._action.cpu().numpy()
+        shaped = action.reshape(len(action), *(action_shape or action.shape[1:]))
+        images, targets = mirrored(mirror, {key: values.cpu().numpy() for key, values in self._obs.items()}, shaped)
         index = self.index
         ends = np.concatenate([index.episode_ends, index.episode_ends + self.num_steps])
-        ids = np.concatenate([index.episode_ids, index.episode_ids])
+        names = np.concatenate([index.episode_ids, index.episode_ids])
+        twice = WindowIndex(ends, index.horizons, episode_ids=names)
         obs = {key: torch.cat([values, torch.from_numpy(images[key]).to(values)]) for key, values in self._obs.items()}
-        both = torch.cat([self._action, torch.from_numpy(action).to(self._action)])
-        return WindowDataset(obs, both, WindowIndex(ends, index.horizons, episode_ids=ids), device=self.device)
+        both = torch.cat([self._action, torch.from_numpy(targets.reshape(action.shape)).to(self._action)])
+        return WindowDataset(obs, both, twice, device=self.device)
 
     def __len__(self) -> int:
         """Number of windows."""

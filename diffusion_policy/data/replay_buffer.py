@@ -65,12 +65,11 @@ class ReplayBuffer:
             StorageError: it cannot be written.
         """
         if path is None:
-            group = store.create_group(None, overwrite=overwrite, zarr_format=zarr_format)
-            return cls(Layout.create(group, "replay buffer in memory", attrs or {}), writable=True)
-        folder = Path(path)
+            layout = Layout.create(store.memory_group(zarr_format), "replay buffer in memory", attrs or {})
+            return cls(layout, writable=True)
         with ExitStack() as held:
-            group = store.create_group(folder, overwrite=overwrite, zarr_format=zarr_format)
-            held.enter_context(FolderLock(folder, "data set"))
+            group, lock = store.create_group(Path(path), overwrite=overwrite, zarr_format=zarr_format)
+            held.enter_context(lock)
             with store.storage_errors(str(path)):
                 layout = Layout.create(group, str(path), attrs or {})
             return cls(layout, writable=True, held=held.pop_all())
@@ -279,16 +278,20 @@ class ReplayBuffer:
 
         Raises:
             DataError: no such key.
-            OutputExistsError: `path` exists.
+            OutputExistsError: `path` exists, or is being written.
             StorageError: writing failed; nothing is left behind.
         """
         path = Path(path)
         wanted = self.keys() if keys is None else sorted(set(keys))
         self.step_bytes(wanted)  # an unknown key is refused before anything is written
-        store.require_replaceable(path, overwrite=overwrite)
-        with store.storage_errors(str(path)), store.staging_folder(path) as staging:
+        with (
+            store.storage_errors(str(path)),
+            store.replaceable(path, overwrite=overwrite),
+            store.staging_folder(path) as staging,
+        ):
             built = staging / "zarr"
-            self._copy_to(ReplayBuffer.create(built, attrs=self.attrs)._layout, wanted)
+            with ReplayBuffer.create(built, attrs=self.attrs) as copy:
+                self._copy_to(copy._layout, wanted)
             if path.suffix == ".zip":
                 store.pack_zip(built, staging / "zip")
                 built = staging / "zip"

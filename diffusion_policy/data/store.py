@@ -5,7 +5,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,28 +28,31 @@ _IMAGE_STEP_BYTES = 4096
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a .zip can hold: equal content, equal bytes
 
 
-def create_group(path: Path | None, *, overwrite: bool, zarr_format: ZarrFormat) -> zarr.Group:
-    """Returns a new, empty group in the folder `path`, or in memory for None.
+def memory_group(zarr_format: ZarrFormat) -> zarr.Group:
+    """Returns a new, empty group in memory."""
+    return zarr.open_group(MemoryStore(), mode="w", zarr_format=zarr_format)
+
+
+def create_group(path: Path, *, overwrite: bool, zarr_format: ZarrFormat) -> tuple[zarr.Group, FolderLock]:
+    """Returns a new, empty group in the folder `path`, and the lock that keeps other writers out.
 
     Raises:
-        OutputExistsError: something is there and may not, or must not, be replaced.
+        OutputExistsError: something is there and may not, or must not, be replaced, or is being written.
         DataError: a .zip was asked for, which cannot grow safely.
         StorageError: the folder cannot be written.
     """
-    if path is None:
-        return zarr.open_group(MemoryStore(), mode="w", zarr_format=zarr_format)
     if path.suffix == ".zip":
         raise DataError(
             f"{path}: expected a folder to append episodes to, but got a .zip, which a crash would leave unreadable; "
             f"create '{path.with_suffix('')}' and save('{path}') when it is complete"
         )
-    require_replaceable(path, overwrite=overwrite)
-    with storage_errors(str(path)):
+    with storage_errors(str(path)), replaceable(path, overwrite=overwrite):
         if path.is_dir():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return zarr.open_group(LocalStore(path), mode="w", zarr_format=zarr_format)
+        path.mkdir(parents=True)
+        lock = FolderLock(path, "data set")
+        return zarr.open_group(LocalStore(path), mode="w-", zarr_format=zarr_format), lock
 
 
 def open_group(path: Path, mode: Literal["r", "a"]) -> tuple[zarr.Group, ZipStore | None]:
@@ -147,20 +150,19 @@ def remove_partial_writes(folder: Path) -> None:
     (folder / ".zmetadata").unlink(missing_ok=True)  # would be stale after the first append
 
 
-def require_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Refuses a place that is taken; `overwrite` allows a file or a zarr folder there, nothing else.
+@contextmanager
+def replaceable(path: Path, *, overwrite: bool) -> Iterator[None]:
+    """Keeps writers out of what stands at `path` while it is replaced; `overwrite` allows a file or a zarr there.
 
     Raises:
         OutputExistsError: something is there and stays there, or is being written.
     """
-    if not path.exists():
-        return
-    if not overwrite:
+    if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} already exists; choose another place, or pass overwrite=True")
     if path.is_dir() and any(path.iterdir()) and not any((path / marker).is_file() for marker in _GROUP_MARKERS):
         raise OutputExistsError(f"{path} is a folder but not a zarr, so it is not overwritten; choose another place")
-    if path.is_dir():
-        FolderLock(path, "data set").release()  # refuses while somebody writes there
+    with FolderLock(path, "data set") if path.is_dir() else nullcontext():
+        yield
 
 
 def replace(path: Path, built: Path) -> None:

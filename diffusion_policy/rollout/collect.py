@@ -194,8 +194,8 @@ def _opened(folder: Path, provenance: dict[str, Any], resume: bool) -> ReplayBuf
     if not (resume and folder.exists()):
         folder.parent.mkdir(parents=True, exist_ok=True)
         return ReplayBuffer.create(folder, attrs={"provenance": provenance})
-    buffer = ReplayBuffer.open(folder, mode="a")
-    before = buffer.attrs.get("provenance")
+    with ReplayBuffer.open(folder) as begun:
+        before = begun.attrs.get("provenance")
     if not isinstance(before, Mapping) or "seeds" not in before:
         raise ConfigError(f"{folder} was not made by collecting, so it cannot be resumed; choose another out=")
     for name in ("env_id", "kwargs", "actor", "keep", "seed", "renderer"):
@@ -204,4 +204,4 @@ def _opened(folder: Path, provenance: dict[str, Any], resume: bool) -> ReplayBuf
                 f"{folder} was begun with {name} {before.get(name)!r}, but got {provenance[name]!r}; resume with the "
                 f"same settings, or choose another out="
             )
-    return buffer
+    return ReplayBuffer.open(folder, mode="a")

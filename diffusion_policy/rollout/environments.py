@@ -37,13 +37,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
     """
     choose_gl()
     kwargs = dict(env_kwargs or {})
-    module, _, name = env_id.rpartition(":")
-    if module:
-        _import(module, env_id)
-    try:
-        spec = gym.spec(name)
-    except gym.error.Error as error:
-        raise EnvironmentIdError(f"unknown environment '{env_id}'; {_close_names(module, name)}") from error
+    spec = _spec(env_id)
     if film_width is not None:
         kwargs = {"render_mode": "rgb_array", **_film_size(spec, film_width), **kwargs}
     try:
@@ -54,6 +48,16 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
             f"environment '{env_id}' refused its arguments ({given}): {error}; "
             f"it takes: {', '.join(_arguments(spec)) or 'none'}"
         ) from error
+
+
+def env_maker(env_id: str) -> Any:
+    """Returns what makes the environment, its class as a rule, without making one.
+
+    Raises:
+        EnvironmentIdError: the id is unknown.
+    """
+    entry = _spec(env_id).entry_point
+    return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
@@ -102,6 +106,16 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
     """Returns what `is_success` or `success` says, None where the environment says neither."""
     said = info.get("is_success", info.get("success"))
     return None if said is None else bool(said)
+
+
+def _spec(env_id: str) -> Any:
+    module, _, name = env_id.rpartition(":")
+    if module:
+        _import(module, env_id)
+    try:
+        return gym.spec(name)
+    except gym.error.Error as error:
+        raise EnvironmentIdError(f"unknown environment '{env_id}'; {_close_names(module, name)}") from error
 
 
 def _import(module: str, env_id: str) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
-from diffusion_policy.data.dataset import Mirror, WindowDataset, split_episodes
+from diffusion_policy.data.dataset import WindowDataset, split_episodes
+from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import Source, obs_source
 from diffusion_policy.errors import ConfigError
@@ -40,7 +41,8 @@ class DataConfig:
         val_ratio: share of episodes held out for validation.
         episodes: at most this many training episodes, drawn by the seed; None for all.
         drop_short: leave out episodes shorter than a window instead of refusing the data set.
-        mirror: train on the mirror image of each episode too; "auto": where the environment has a mirror.
+        mirror: train on the mirror image of each episode too; "auto": where the environment has a mirror. An epoch
+            is then twice as long.
     """
 
     val_ratio: float = 0.02
@@ -119,12 +121,13 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
     data = load_demonstrations(settings, policy, seed, device, mirror)
     if initial is not None:
         policy.load_state_dict(initial.state_dict())
+        _warn_of_unreachable(policy, data.train.all_actions())
     else:
         policy.fit_normalizers({key: data.train.all_obs(key) for key in obs_spec}, data.train.all_actions())
     policy.to(device)
     info = CheckpointInfo(
         env={**plain(section(settings, "env")), "renderer": data.provenance.get("renderer")},
-        dataset={"digest": data.digest, "provenance": data.provenance},
+        dataset={"digest": data.digest, "provenance": data.provenance, "mirrored": mirror is not None},
         training={"grad_steps": 0, "seeds": [seed]},
         versions=installed_versions(),
     )
@@ -161,7 +164,7 @@ def load_demonstrations(
 
         train_set = windows(train)
         if mirror is not None:
-            train_set = train_set.with_mirrored(mirror)
+            train_set = train_set.with_mirrored(mirror, action_spec.shape)
         return Demonstrations(
             train=train_set,
             held_out=windows(held_out) if len(held_out) else None,
@@ -198,6 +201,20 @@ def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> Diffusion
         raise ConfigError(f"init={path} has actions {acts}, but the task has {should}")
     logger.info("init=%s: its networks, horizons, process and normaliser are kept", path)
     return policy
+
+
+def _warn_of_unreachable(policy: DiffusionPolicy, action: torch.Tensor) -> None:
+    """A kept normaliser may put new actions where clipped samples never get to."""
+    diffusion = policy.config.diffusion
+    if not diffusion.clip_sample:
+        return
+    beyond = policy.action_normalizer.normalize(action.cpu()).abs() > diffusion.clip_sample_range + 1e-4
+    if beyond.any():
+        logger.warning(
+            "init: %.1f %% of the new actions lie beyond those that the policy's normaliser knows, where clip_sample "
+            "keeps it from going; train anew, or record actions within the old limits",
+            100 * beyond.any(dim=1).float().mean().item(),
+        )
 
 
 def _seed(settings: Mapping[str, Any]) -> int:

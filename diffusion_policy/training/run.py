@@ -3,8 +3,8 @@
 `train(config)` is the notebook's way in; the command dp-train is a thin shell over it.
 """
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import yaml
 
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, StorageError
 from diffusion_policy.locks import FolderLock
-from diffusion_policy.paths import BUNDLED_PREFIX, new_folder
+from diffusion_policy.paths import BUNDLED_PREFIX, new_folder, results_in
 from diffusion_policy.policies.checkpoint import read_tensors
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
@@ -71,12 +71,11 @@ def train(config: Mapping[str, Any]) -> Run:
     if config.get("resume"):
         return _resume(config)
     settings = _with_absolute_paths({key: value for key, value in plain(config).items() if key != "resume"})
-    out = _new_folder(settings.get("out"))
-    import_plugins(settings.get("plugins") or [])
-    assembly = assemble(settings)
-    _check_environment(assembly)
-    _write_config(assembly.settings, out)
-    with FolderLock(out, "run"):
+    with _new_folder(settings.get("out")) as out:
+        import_plugins(settings.get("plugins") or [])
+        assembly = assemble(settings)
+        _check_environment(assembly)
+        _write_config(assembly.settings, out)
         return _run(assembly, out)
 
 
@@ -90,10 +89,15 @@ def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     return absolute
 
 
-def _new_folder(out: Any) -> Path:
+@contextmanager
+def _new_folder(out: Any) -> Iterator[Path]:
+    """Makes the run's folder and keeps others out of it; removes it again if nothing came of the run."""
     if not out:
         raise ConfigError("out: expected a folder for the results, got nothing; give out=runs/NAME")
-    return new_folder(str(out), otherwise=f", or go on with resume={out}")
+    otherwise = f", or go on with resume={out}"
+    folder = new_folder(str(out), otherwise)
+    with results_in(folder), FolderLock(folder, "run"):
+        yield new_folder(folder, otherwise)  # another run may have ended there just now
 
 
 def _resume(config: Mapping[str, Any]) -> Run:

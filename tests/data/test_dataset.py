@@ -70,13 +70,45 @@ def test_mirrored_dataset_holds_each_window_and_its_image(buffer: ReplayBuffer) 
     assert both.index.episode_of(all_ids).tolist() == 2 * data.index.episode_of(np.arange(len(data))).tolist()
 
 
-@pytest.mark.parametrize("wrong", ["action", "points", "front"])
-def test_mirror_that_changes_shapes_is_refused(wrong: str, buffer: ReplayBuffer) -> None:
+def test_mirror_may_work_in_place_and_return_views(buffer: ReplayBuffer) -> None:
     def mirror(obs, action):
-        return {key: v for key, v in obs.items() if key != wrong}, action[:-1] if wrong == "action" else action
+        action[:, 0] *= -1
+        return {"points": obs["points"][..., ::-1], "front": obs["front"][:, :, ::-1]}, action
 
-    with pytest.raises(DataError, match=f"mirrored {wrong}: expected shape"):
-        WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS).with_mirrored(mirror)
+    data = WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS)
+    both = data.with_mirrored(mirror)
+    assert torch.equal(both.all_actions()[: data.num_steps], torch.from_numpy(buffer["action"]))
+    assert torch.equal(both.all_actions()[data.num_steps :], torch.from_numpy(buffer["action"] * np.float32([-1, 1])))
+    assert torch.equal(both.all_obs("front")[data.num_steps :], torch.from_numpy(buffer["img"][:, :, ::-1].copy()))
+
+
+def test_mirror_sees_actions_in_the_shape_of_the_task(buffer: ReplayBuffer) -> None:
+    def mirror(obs, action):
+        assert action.shape[1:] == (1, 2)
+        return obs, -action
+
+    data = WindowDataset.from_buffer(buffer, OBS, ActionSpec((1, 2)), HORIZONS)
+    both = data.with_mirrored(mirror, (1, 2))
+    assert torch.equal(both.all_actions()[data.num_steps :], -data.all_actions())
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            lambda obs, action: (obs, action[:-1]),
+            r"action must stay float32 \(48, 2\), but came back as float32 \(47, 2\)",
+        ),
+        (lambda obs, action: (obs, None), "action must stay .* but came back as nothing"),
+        (lambda obs, action: ({"points": obs["points"]}, action), r"obs.front must stay .* came back as nothing"),
+        (lambda obs, action: ({**obs, "front": obs["front"] / 2}, action), "obs.front must stay uint8 .* as float64"),
+        (lambda obs, action: (obs, action * np.nan), "action must be finite"),
+    ],
+    ids=["steps", "none", "key", "dtype", "nan"],
+)
+def test_mirror_that_returns_something_else_is_refused(broken, message, buffer: ReplayBuffer) -> None:
+    with pytest.raises(DataError, match=message):
+        WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS).with_mirrored(broken)
 
 
 def test_batch_is_the_same_row_by_row(buffer: ReplayBuffer) -> None:

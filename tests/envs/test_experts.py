@@ -102,6 +102,13 @@ def test_expert_solves_the_task_smoothly() -> None:
     assert np.linalg.norm(np.diff(actions, axis=0), axis=1).max() < 16.1
 
 
+def test_expert_does_not_nod_at_the_block() -> None:
+    """Pushes that are given up too early repeat without end, and so does a policy that learned from them."""
+    states, actions, _ = episode(300_000)  # nodded for 2 s while the agent stopped 5 px short of its target
+    near = [np.linalg.norm(actions[i : i + 8] - states[i, :2], axis=1).max() < 10.0 for i in range(len(actions) - 8)]
+    assert np.mean(near) < 0.02
+
+
 def test_expert_with_the_same_seed_plans_the_same() -> None:
     first, second = episode(7, num_steps=40), episode(7, num_steps=40)
     np.testing.assert_array_equal(first[0], second[0])

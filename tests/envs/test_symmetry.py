@@ -67,5 +67,4 @@ def test_mirrored_pictures_show_mirrored_states(renderer: str) -> None:
         env.close()
     mirrored = mirror_observations({"image": pictures[1][None]})["image"][0]
     error = np.abs(mirrored - pictures[0]).mean()
-    print(renderer, error, np.abs(pictures[1] - pictures[0]).mean())
     assert error < 0.2 * np.abs(pictures[1] - pictures[0]).mean()  # edges fall between pixels

@@ -60,6 +60,7 @@ def test_paper_preset_is_the_published_push_t_state_setting() -> None:
     assert (training["ema_power"], training["ema_max"]) == (0.75, 0.9999)
     assert config["normalization"] == {"obs": "limits", "action": "limits"}
     assert (config["data"]["episodes"], config["data"]["val_ratio"], config["seed"]) == (90, 0.02, 42)
+    assert (config["data"]["mirror"], config["encoder"]["hidden_dims"]) == (False, [])
 
 
 def test_configuration_holds_no_class_paths() -> None:

@@ -26,13 +26,31 @@ class OneSided(Board):
     mirror = None
 
 
+class Robot(OneSided):
+    def __init__(self) -> None:
+        raise AssertionError("training moved the robot")
+
+
+class Absent(Board):
+    def __init__(self) -> None:
+        raise OSError("libGL.so.1: cannot open shared object file")
+
+
+ENVIRONMENTS = {
+    "Board-v0": Board,
+    "OneSided-v0": OneSided,
+    "Robot-v0": Robot,
+    "Absent-v0": Absent,
+}
+
+
 @pytest.fixture(autouse=True)
 def environments():
-    for each in (Board, OneSided):
-        gym.register(f"{each.__name__}-v0", each)
+    for name, entry in ENVIRONMENTS.items():
+        gym.register(name, entry)
     yield
-    for each in (Board, OneSided):
-        del gym.registry[f"{each.__name__}-v0"]
+    for name in ENVIRONMENTS:
+        del gym.registry[name]
 
 
 def assembled(make_config, tmp_path: Path, env_id: str | None, mirror: bool | str):
@@ -58,6 +76,8 @@ def test_mirror_doubles_training_and_leaves_validation_alone(make_config, tmp_pa
         ("Board-v0", "auto", True),
         ("Board-v0", False, False),
         ("OneSided-v0", "auto", False),
+        ("Robot-v0", "auto", False),
+        ("Absent-v0", "auto", False),
         ("nowhere:None-v0", "auto", False),
         (None, "auto", False),
     ],
@@ -69,9 +89,10 @@ def test_settings_say_whether_auto_mirrored(env_id, mirror, expected, make_confi
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [
-        ("OneSided-v0", r"data.mirror=true: environment OneSided-v0 has no mirror.*; set data.mirror=false"),
-        ("nowhere:None-v0", "data.mirror=true: .*no package 'nowhere'"),
-        (None, "data.mirror=true: .*env.id is not set"),
+        ("OneSided-v0", "OneSided-v0 has no mirror.*; install or correct the environment, or .* data.mirror=false"),
+        ("nowhere:None-v0", "no package 'nowhere'"),
+        ("Absent-v0", "libGL"),
+        (None, "names no environment"),
     ],
 )
 def test_mirror_that_is_not_there_is_an_error_when_asked_for(env_id, message, make_config, tmp_path: Path) -> None:
@@ -82,3 +103,28 @@ def test_mirror_that_is_not_there_is_an_error_when_asked_for(env_id, message, ma
 def test_mirror_takes_only_true_false_or_auto(make_config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.mirror: expected .*auto"):
         assembled(make_config, tmp_path, "Board-v0", "always")
+
+
+def test_mirror_in_other_units_than_the_wrapped_environment_is_refused(make_config, tmp_path: Path) -> None:
+    class Scaled(gym.wrappers.RescaleAction):
+        def __init__(self) -> None:
+            super().__init__(Board(), np.float32(-1.0), np.float32(1.0))
+
+        mirror = Board.mirror  # found on the class; the one that counts is the innermost
+
+    gym.register("Scaled-v0", Scaled)
+    try:
+        with pytest.raises(ConfigError, match="wrappers of Scaled-v0 change its action_space"):
+            assembled(make_config, tmp_path, "Scaled-v0", True)
+    finally:
+        del gym.registry["Scaled-v0"]
+
+
+def test_fine_tuning_says_which_actions_the_kept_normaliser_cannot_reach(make_config, tmp_path: Path, caplog) -> None:
+    first = assembled(make_config, tmp_path, None, False)
+    policy = first.loop.objective.model
+    policy.action_normalizer.fit(policy.action_normalizer.unnormalize(torch.tensor([[-0.5] * 2, [0.5] * 2])), "limits")
+    policy.save(tmp_path / "policy.pt")
+    config = {**make_config(tmp_path / "run"), "init": str(tmp_path / "policy.pt")}
+    assemble(config)
+    assert "% of the new actions lie beyond" in caplog.text

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -17,11 +18,22 @@ import yaml
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, NonFiniteLossError, OutputExistsError
+from diffusion_policy.locks import FolderLock
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.training.metrics import read_metrics
 from diffusion_policy.training.run import train
 
 Make = Callable[..., dict[str, Any]]
+
+
+class MirroredPoints(gym.Env):
+    """Points on a plane that is its own image in the origin."""
+
+    observation_space = gym.spaces.Dict({"pos": gym.spaces.Box(-9, 9, (2,))})
+    action_space = gym.spaces.Box(-9, 9, (2,))
+
+    def mirror(self, obs, action):
+        return {key: -values for key, values in obs.items()}, -action
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -180,6 +192,50 @@ def test_run_in_a_folder_with_results_is_refused_and_changes_nothing(tmp_path: P
     with pytest.raises(OutputExistsError, match="already holds something"):
         train(make_config(tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["precious.txt"]
+
+
+def test_run_that_another_process_writes_is_refused_and_left_alone(tmp_path: Path, make_config: Make) -> None:
+    out = tmp_path / "run"
+    train(make_config(out, num_grad_steps=10))
+    before = (out / "config.yaml").read_bytes()
+    with FolderLock(out, "run"), pytest.raises(OutputExistsError, match="being written"):
+        train({"resume": str(out), "training": {"num_grad_steps": 20}})
+    assert (out / "config.yaml").read_bytes() == before
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    with FolderLock(fresh, "run"), pytest.raises(OutputExistsError, match="being written"):
+        train(make_config(fresh))
+    assert not fresh.exists() or not list(fresh.iterdir())
+
+
+def test_run_that_begins_where_another_just_ended_is_refused(
+    tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowLock(FolderLock):
+        def __init__(self, folder: Path, what: str) -> None:
+            (folder / "policy.pt").touch()  # the other run, between our look and our lock
+            super().__init__(folder, what)
+
+    monkeypatch.setattr("diffusion_policy.training.run.FolderLock", SlowLock)
+    with pytest.raises(OutputExistsError, match="already holds something"):
+        train(make_config(tmp_path / "run"))
+
+
+def test_run_on_mirrored_demonstrations_resumes_to_the_same_weights(tmp_path: Path, make_config: Make) -> None:
+    gym.register("MirroredPoints-v0", MirroredPoints)
+    try:
+        for name, steps in (("whole", 20), ("parts", 10)):
+            config = make_config(tmp_path / name, num_grad_steps=steps)
+            config["env"], config["data"]["mirror"] = {"id": "MirroredPoints-v0"}, "auto"
+            config["optim"]["lr_schedule"] = "constant"  # of 10 steps, cosine would be another
+            assert train(config).policy.info.dataset["mirrored"] is True
+        train({"resume": str(tmp_path / "parts"), "training": {"num_grad_steps": 20}})
+    finally:
+        del gym.registry["MirroredPoints-v0"]
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(ConfigError, match="install or correct the environment"):  # it is gone now
+        train({"resume": str(tmp_path / "parts"), "training": {"num_grad_steps": 30}})
 
 
 def test_run_with_bad_settings_leaves_no_folder(tmp_path: Path, make_config: Make) -> None:

@@ -21,7 +21,7 @@ _AT_START = 15.0  # px: how near its start the agent must be to begin a push
 # A push is over when the agent is this near its end, or rests. A looser end would leave short pushes undone and the
 # agent nodding at the block: a learned policy nods on for ever.
 _AT_END = 1.5  # px
-_AT_REST = 0.3  # px per control step
+_AT_REST = 3.0  # px/s
 _OFF_PLAN = 3.0  # px: how far from the plan the block may be
 
 
@@ -69,7 +69,7 @@ class PushTPlanner:
         return self._target.astype(np.float32)
 
     def _at_end(self, agent: Floats) -> bool:
-        resting = self._last_agent is not None and np.linalg.norm(agent - self._last_agent) < _AT_REST
+        resting = self._last_agent is not None and np.linalg.norm(agent - self._last_agent) < _AT_REST * self._dt
         return bool(resting or np.linalg.norm(self._target - agent) < _AT_END)
 
     def _next_legs(self, state: Floats) -> list[tuple[Floats, float, float]]:
@@ -87,7 +87,7 @@ class PushTPlanner:
         return [*legs, (way[-1], config.travel_speed, _START_SPEED), (push.end + miss, config.push_speed, _END_SPEED)]
 
     def _advance(self, agent: Floats) -> None:
-        """Moves the target along the legs for one control step, braking towards their ends."""
+        """Moves the target along the legs for one control step, slower over the last pixels of each."""
         seconds = self._dt
         while seconds > 1e-9 and self._legs:
             corner, speed, end_speed = self._legs[0]
