@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from diffusion_policy.errors import OutputExistsError
@@ -28,7 +29,7 @@ class FolderLock(contextlib.AbstractContextManager["FolderLock"]):
     """
 
     def __init__(self, folder: Path, what: str) -> None:
-        self._release = lambda: None
+        self._release: Callable[[], object] = lambda: None
         if sys.platform == "win32":
             return
         import fcntl

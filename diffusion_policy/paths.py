@@ -70,11 +70,12 @@ def new_folder(path: str | Path, otherwise: str = "") -> Path:
 
 @contextmanager
 def results_in(folder: Path) -> Iterator[None]:
-    """Makes the folder now, before hours of work, and removes it again if nothing came of them.
+    """Makes the folder now, before hours of work, and removes what it made again if nothing came of them.
 
     Raises:
         StorageError: it cannot be made.
     """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -82,5 +83,6 @@ def results_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        for each in made:  # from the inside out
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
