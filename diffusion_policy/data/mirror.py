@@ -1,6 +1,6 @@
 """Demonstrations in a mirror: a task that looks the same in one learns from each of them twice.
 
-Letters: N steps, Da numbers in an action.
+Letters: N steps.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,10 +33,9 @@ def mirrored(mirror: Mirror, obs: Mapping[str, Array], action: Array) -> tuple[d
 
 
 def _checked(name: str, image: Any, original: Array) -> Array:
-    """Returns the image contiguous; Python floats and float64 become the original's float32."""
+    """Returns the image contiguous and in the original's dtype: float64 becomes float32."""
     got = np.asarray(image)
-    kinds = "f" if original.dtype.kind == "f" else original.dtype.kind
-    if image is None or got.shape != original.shape or got.dtype.kind not in kinds:
+    if image is None or got.shape != original.shape or got.dtype.kind != original.dtype.kind:
         found = "nothing" if image is None else f"{got.dtype} {got.shape}"
         raise DataError(
             f"mirror(obs, action): {name} must stay {original.dtype} {original.shape}, but came back as {found}; "

@@ -123,7 +123,7 @@ class ConditionalUnet1D(nn.Module):
         n_groups: groups of each GroupNorm.
         embed_dim: size of the timestep embedding.
         cond_predict_scale: FiLM with scale and bias; else bias only.
-        activation: of the convolutions, "mish" (the published one) or "silu", a seventh of the work for a CPU.
+        activation: of the convolutions, "mish" (the published one) or "silu", which is much cheaper on CPUs.
 
     Raises:
         ConfigError: a size does not fit.

@@ -9,20 +9,10 @@ import torch
 
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.training.assembly import assemble
+from tests.training.mirrored_points import MirroredPoints
 
 
-class Board(gym.Env):
-    """Points on a plane that is its own image in the origin."""
-
-    def __init__(self) -> None:
-        self.observation_space = gym.spaces.Dict({"pos": gym.spaces.Box(-9, 9, (2,))})
-        self.action_space = gym.spaces.Box(-9, 9, (2,))
-
-    def mirror(self, obs, action):
-        return {key: -values for key, values in obs.items()}, -action
-
-
-class OneSided(Board):
+class OneSided(MirroredPoints):
     mirror = None
 
 
@@ -31,13 +21,13 @@ class Robot(OneSided):
         raise AssertionError("training moved the robot")
 
 
-class Absent(Board):
+class Absent(MirroredPoints):
     def __init__(self) -> None:
         raise OSError("libGL.so.1: cannot open shared object file")
 
 
 ENVIRONMENTS = {
-    "Board-v0": Board,
+    "Board-v0": MirroredPoints,
     "OneSided-v0": OneSided,
     "Robot-v0": Robot,
     "Absent-v0": Absent,
@@ -108,9 +98,9 @@ def test_mirror_takes_only_true_false_or_auto(make_config, tmp_path: Path) -> No
 def test_mirror_in_other_units_than_the_wrapped_environment_is_refused(make_config, tmp_path: Path) -> None:
     class Scaled(gym.wrappers.RescaleAction):
         def __init__(self) -> None:
-            super().__init__(Board(), np.float32(-1.0), np.float32(1.0))
+            super().__init__(MirroredPoints(), np.float32(-1.0), np.float32(1.0))
 
-        mirror = Board.mirror  # found on the class; the one that counts is the innermost
+        mirror = MirroredPoints.mirror  # found on the class; the one that counts is the innermost
 
     gym.register("Scaled-v0", Scaled)
     try:

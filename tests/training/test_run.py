@@ -22,18 +22,9 @@ from diffusion_policy.locks import FolderLock
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.training.metrics import read_metrics
 from diffusion_policy.training.run import train
+from tests.training.mirrored_points import MirroredPoints
 
 Make = Callable[..., dict[str, Any]]
-
-
-class MirroredPoints(gym.Env):
-    """Points on a plane that is its own image in the origin."""
-
-    observation_space = gym.spaces.Dict({"pos": gym.spaces.Box(-9, 9, (2,))})
-    action_space = gym.spaces.Box(-9, 9, (2,))
-
-    def mirror(self, obs, action):
-        return {key: -values for key, values in obs.items()}, -action
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -104,7 +104,7 @@ class PushSearch:
     def pushes(self, pose: Floats, agent: Floats) -> list[Push]:
         """Returns the quickest sequence of pushes found: one that solves the task, or as many as are looked ahead.
 
-        None where nothing can be pushed, as when the agent starts within the block and has yet to drift out of it.
+        An empty list where nothing can be pushed, as when the agent starts within the block and has yet to drift out.
 
         Args:
             pose: (3,), of the block's centre of mass.
