@@ -22,9 +22,9 @@ ID = "diffusion_policy_envs:PushT-v0"
 BLOCK = shapely.Polygon(BLOCK_OUTLINE - CENTER_OF_MASS)
 
 
-def episode(seed: int, num_steps: int = 300) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+def episode(seed: int, num_steps: int = 300, control_hz: int = 10) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
     """Returns the states (N, 5), the actions (N, 2) and the last info of the expert's episode."""
-    env = gym.make(ID, obs_keys=["state"])
+    env = gym.make(ID, obs_keys=["state"], control_hz=control_hz, max_episode_steps=num_steps)
     obs, info = env.reset(seed=seed)
     expert = env.unwrapped.make_expert(seed)
     states, actions = [], []
@@ -100,6 +100,14 @@ def test_expert_solves_the_task_smoothly() -> None:
     assert np.all((actions >= 0.0) & (actions <= 512.0))
     # Human targets move at most 27 px per step in 95 % of the steps; 16 px is the expert's own limit.
     assert np.linalg.norm(np.diff(actions, axis=0), axis=1).max() < 16.1
+
+
+@pytest.mark.parametrize("control_hz", [50, 100])
+def test_expert_solves_the_task_at_other_rates_in_the_same_time(control_hz: int) -> None:
+    """Its speeds are per second: at 10 Hz this episode takes 7.7 s."""
+    states, _, info = episode(1, 30 * control_hz, control_hz)
+    assert info["is_success"]
+    assert len(states) < 10 * control_hz
 
 
 def test_expert_does_not_nod_at_the_block() -> None:

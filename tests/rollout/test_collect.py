@@ -132,6 +132,13 @@ def test_collect_never_writes_over_what_is_there(tmp_path):
     assert ReplayBuffer.open(tmp_path / "a.zarr").digest() == before
 
 
+def test_resume_leaves_alone_what_another_process_collects(tmp_path):
+    before = gather(tmp_path / "a.zarr", episodes=2).digest
+    with ReplayBuffer.open(tmp_path / "a.zarr", mode="a"), pytest.raises(OutputExistsError, match="being written"):
+        gather(tmp_path / "a.zarr", episodes=4, resume=True)
+    assert ReplayBuffer.open(tmp_path / "a.zarr").digest() == before
+
+
 def test_collect_into_a_zip_packs_it_at_the_end(tmp_path):
     result = gather(tmp_path / "demos.zarr.zip")
     assert [file.name for file in tmp_path.iterdir()] == ["demos.zarr.zip"]
