@@ -1,10 +1,10 @@
-"""Training batches gathered from tensors that stay in memory: no DataLoader, no workers, no copies of windows.
+"""Training batches gathered from rows in memory (pictures: or a file): no DataLoader, no workers, no copied windows.
 
 Letters: B windows, N steps of the chosen episodes; To, Tp horizons; Da action size.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,18 @@ from torch import Tensor
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
 from diffusion_policy.data.episodes import lengths
+from diffusion_policy.data.loading import load_obs
 from diffusion_policy.data.mirror import Mirror, mirrored
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.source import read_action, read_obs
+from diffusion_policy.data.residence import Residence
+from diffusion_policy.data.rows import MirroredRows, ResidentRows, Rows
+from diffusion_policy.data.source import read_action
 from diffusion_policy.data.windows import WindowIndex
 from diffusion_policy.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
+
+_MIRRORED_AT_ONCE = 512  # steps: pictures are seen by the mirror, but not kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class WindowDataset:
     """The windows of some episodes, resident on one device.
 
     Args:
-        obs: {key: (N, *shape)} float32 or uint8.
+        obs: {key: (N, *shape)} float32 or uint8, or rows that lie elsewhere.
         action: (N, Da) float32.
         index: the windows over these N steps.
         device: where the tensors live and the batches are gathered.
@@ -48,7 +53,7 @@ class WindowDataset:
 
     def __init__(
         self,
-        obs: Mapping[str, Tensor],
+        obs: Mapping[str, Tensor | Rows],
         action: Tensor,
         index: WindowIndex,
         *,
@@ -57,8 +62,10 @@ class WindowDataset:
         self.index = index
         self.device = torch.device(device)
         self._action = action.to(self.device).contiguous()
-        self._obs = {key: values.to(self.device).contiguous() for key, values in obs.items()}
-        self._rows = {key: values.view(len(values), -1) for key, values in self._obs.items()}  # (N, size): one gather
+        self._obs: dict[str, Rows] = {
+            key: ResidentRows(values.to(self.device)) if isinstance(values, Tensor) else values
+            for key, values in obs.items()
+        }
         self._bounds = torch.from_numpy(index.bounds(np.arange(len(index)))).to(self.device)  # (windows, 3)
         self._offsets = torch.arange(index.horizons.pred_horizon, device=self.device)
 
@@ -73,6 +80,7 @@ class WindowDataset:
         episodes: Sequence[int] | NDArray[np.integer] | None = None,
         drop_short: bool = False,
         device: str | torch.device = "cpu",
+        residence: Residence | None = None,
     ) -> "WindowDataset":
         """Returns the windows of a replay buffer; only the keys that the specs need are read.
 
@@ -84,9 +92,11 @@ class WindowDataset:
             episodes: which episodes; None for all.
             drop_short: leave out episodes shorter than Tp, instead of refusing them.
             device: where to keep the tensors.
+            residence: how much may be kept; half of the free memory when None.
 
         Raises:
             DataError: no such episode or key, another shape, not finite, or an episode shorter than a window.
+            StorageError: pictures that do not fit into memory cannot be written to a file.
         """
         chosen = _chosen(buffer, episodes)
         ends = np.cumsum(lengths(buffer.episode_ends)[chosen])
@@ -98,30 +108,52 @@ class WindowDataset:
             _log.warning("%s: left out episodes %s, shorter than a window", buffer.location, index.dropped)
             chosen = np.setdiff1d(chosen, index.dropped)
             index = WindowIndex(np.cumsum(lengths(buffer.episode_ends)[chosen]), horizons, episode_ids=chosen)
-        obs = {name: torch.from_numpy(read_obs(name, field, buffer, chosen)) for name, field in obs_spec.items()}
+        obs = load_obs(obs_spec, buffer, chosen, residence or Residence(), torch.device(device))
         action = torch.from_numpy(read_action(action_spec, buffer, chosen))
         return cls(obs, action, index, device=device)
 
     def with_mirrored(self, mirror: Mirror, action_shape: tuple[int, ...] | None = None) -> "WindowDataset":
         """Returns the windows of these episodes and, after them, of their mirror images.
 
+        Numbers are mirrored now, all of them; pictures when a batch needs them.
+
         Args:
-            mirror: the mirror image of steps.
+            mirror: the mirror image of steps; it always sees all fields.
             action_shape: of the actions it is given; (Da,) when None.
 
         Raises:
             DataError: what the mirror returns does not fit.
         """
-        action = self._action.cpu().numpy()
-        shaped = action.reshape(len(action), *(action_shape or action.shape[1:]))
-        images, targets = mirrored(mirror, {key: values.cpu().numpy() for key, values in self._obs.items()}, shaped)
+        shape = action_shape or tuple(self._action.shape[1:])
+
+        def image(steps: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+            seen = {key: rows.take(steps).cpu().numpy() for key, rows in self._obs.items()}
+            done = self._action.index_select(0, steps).cpu().numpy().reshape(len(steps), *shape)
+            images, targets = mirrored(mirror, seen, done)
+            obs = {key: torch.from_numpy(values).to(self.device) for key, values in images.items()}
+            return obs, torch.from_numpy(targets.reshape(len(steps), -1)).to(self.device)
+
+        def picture(key: str) -> Callable[[Tensor], Tensor]:
+            return lambda steps: image(steps)[0][key]
+
+        blocks = torch.split(torch.arange(self.num_steps, device=self.device), _MIRRORED_AT_ONCE)
+        images = [({k: v for k, v in obs.items() if k in self._numbers}, action) for obs, action in map(image, blocks)]
+        obs: dict[str, Tensor | Rows] = {}
+        for key, rows in self._obs.items():
+            if key in self._numbers:
+                obs[key] = torch.cat([self.all_obs(key), *(each[key] for each, _ in images)])
+            else:
+                obs[key] = MirroredRows(rows, picture(key))
         index = self.index
         ends = np.concatenate([index.episode_ends, index.episode_ends + self.num_steps])
         names = np.concatenate([index.episode_ids, index.episode_ids])
-        twice = WindowIndex(ends, index.horizons, episode_ids=names)
-        obs = {key: torch.cat([values, torch.from_numpy(images[key]).to(values)]) for key, values in self._obs.items()}
-        both = torch.cat([self._action, torch.from_numpy(targets.reshape(action.shape)).to(self._action)])
-        return WindowDataset(obs, both, twice, device=self.device)
+        both = torch.cat([self._action, *(action for _, action in images)])
+        return WindowDataset(obs, both, WindowIndex(ends, index.horizons, episode_ids=names), device=self.device)
+
+    @property
+    def _numbers(self) -> list[str]:
+        """The fields that are in memory as float32."""
+        return [key for key, rows in self._obs.items() if isinstance(rows, ResidentRows) and rows.dtype != torch.uint8]
 
     def __len__(self) -> int:
         """Number of windows."""
@@ -143,10 +175,7 @@ class WindowDataset:
         steps = torch.clamp(first + self._offsets, low, high)  # (B, Tp)
         obs_steps = steps[:, : self.index.horizons.obs_horizon]  # (B, To)
         seen = obs_steps.reshape(-1)
-        obs = {
-            key: rows.index_select(0, seen).view(*obs_steps.shape, *self._obs[key].shape[1:])
-            for key, rows in self._rows.items()
-        }
+        obs = {key: rows.take(seen).view(*obs_steps.shape, *rows.shape[1:]) for key, rows in self._obs.items()}
         return Batch(obs, self._action.index_select(0, steps.view(-1)).view(*steps.shape, -1))
 
     def all_actions(self) -> Tensor:
@@ -154,8 +183,11 @@ class WindowDataset:
         return self._action
 
     def all_obs(self, key: str) -> Tensor:
-        """Returns one field of all steps, (N, *shape), for fitting a normaliser."""
-        return self._obs[key]
+        """Returns one field of all steps, (N, *shape), for fitting a normaliser; none that may lie on the disk."""
+        rows = self._obs[key]
+        if not isinstance(rows, ResidentRows):
+            raise DataError(f"obs.{key} is not in memory as a whole; pictures need no normaliser")
+        return rows.values
 
     def describe(self, ids: Tensor | NDArray[np.integer] | Sequence[int], *, limit: int = 5) -> str:
         """Returns where windows lie, in one line for an error message; the first `limit` of them."""

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from diffusion_policy.data.images import as_uint8
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.source import as_uint8
 from diffusion_policy.data.store import storage_errors
 from diffusion_policy.errors import DataError, OutputExistsError
 

@@ -1,11 +1,11 @@
 """How a field of a policy finds its numbers in a data set.
 
 A data set's key with the field's own name wins; otherwise `source` of the field says where to look: a key, or a
-part of its last axis: "keypoint", "state[0:2]", "state[3]".
+part of its last axis: "keypoint", "state[0:2]", "state[3]"; pictures may be scaled: "img*255".
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,40 +17,43 @@ from diffusion_policy.data.episodes import Ends, episode_at, lengths, runs
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError
 
-_PATTERN = re.compile(r"(?P<key>[^\[\]/\s]+)(\[(?P<start>\d+)(?P<colon>:)?(?P<stop>\d+)?\])?")
-_BLOCK_BYTES = 64 << 20  # read at once: an image key converted from float is never whole in memory twice
+_PATTERN = re.compile(
+    r"(?P<key>[^\[\]/\s*]+)(\[(?P<start>\d+)(?P<colon>:)?(?P<stop>\d+)?\])?(\s*\*\s*(?P<scale>\d+(\.\d+)?))?"
+)
+_BLOCK_BYTES = 64 << 20  # read at once: float pictures are four times the size of the bytes they become
 
 
 @dataclass(frozen=True)
 class Source:
-    """A key of a data set and the part [start, stop) of its last axis; None for all of it."""
+    """A key of a data set and the part [start, stop) of its last axis, None for all of it; times `scale`."""
 
     key: str
     start: int | None = None
     stop: int | None = None
+    scale: float = 1.0
 
     @classmethod
     def parse(cls, text: str) -> "Source":
-        """Returns what "state", "state[0:2]" or "state[3]" (one number, the axis stays) means.
+        """Returns what "state", "state[0:2]", "state[3]" (one number, the axis stays) or "img*255" means.
 
         Raises:
             ConfigError: none of these forms, or an empty range.
         """
         match = _PATTERN.fullmatch(text.strip())
         if match is None or (match["start"] and not match["colon"] and match["stop"]):
-            raise ConfigError(f"source must look like state, state[0:2] or state[3], but got '{text}'")
+            raise ConfigError(f"source must look like state, state[0:2], state[3] or img*255, but got '{text}'")
+        scale = float(match["scale"] or 1.0)
         if match["start"] is None:
-            return cls(match["key"])
+            return cls(match["key"], scale=scale)
         start = int(match["start"])
         stop = int(match["stop"]) if match["stop"] else None if match["colon"] else start + 1
         if stop is not None and stop <= start:
             raise ConfigError(f"source '{text}' selects nothing: expected start < stop; write e.g. [0:2]")
-        return cls(match["key"], start, stop)
+        return cls(match["key"], start, stop, scale)
 
     def __str__(self) -> str:
-        if self.start is None:
-            return self.key
-        return f"{self.key}[{self.start}:{'' if self.stop is None else self.stop}]"
+        part = "" if self.start is None else f"[{self.start}:{'' if self.stop is None else self.stop}]"
+        return f"{self.key}{part}" + ("" if self.scale == 1.0 else f"*{self.scale:g}")
 
 
 def obs_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
@@ -61,7 +64,7 @@ def obs_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
         DataError: the key is missing, or its shape is another.
     """
     source = Source(name) if name in buffer or field.source is None else Source.parse(field.source)
-    shape = _selected_shape(source, buffer, f"obs.{name}")
+    shape = stored_shape(source, buffer, f"obs.{name}")
     if int(np.prod(shape)) != field.size:
         raise DataError(
             f"{buffer.location}: obs.{name} must have shape {field.shape} ({field.size} numbers), but '{source}' has "
@@ -70,8 +73,8 @@ def obs_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
     return source
 
 
-def read_obs(name: str, field: ObsField, buffer: ReplayBuffer, episodes: Sequence[int] | Ends) -> NDArray[Any]:
-    """Returns a field's observations in some episodes, contiguous: (n, *shape), float32, or uint8 for "rgb".
+def read_obs(name: str, field: ObsField, buffer: ReplayBuffer, episodes: Sequence[int] | Ends) -> NDArray[np.float32]:
+    """Returns a field's numbers in some episodes, contiguous: (n, *shape); for pictures see `images`.
 
     Args:
         name: the field's name, for the data set and for messages.
@@ -80,23 +83,12 @@ def read_obs(name: str, field: ObsField, buffer: ReplayBuffer, episodes: Sequenc
         episodes: sorted, distinct.
 
     Raises:
-        DataError: missing, of another shape, not finite, or not an image.
+        DataError: missing, of another shape, or not finite.
     """
     source = obs_source(name, field, buffer)
-    if field.type != "rgb":
-        rows = _read_rows(source, buffer, episodes, np.dtype(np.float32), lambda values: values)
-        _check_finite(rows, source, buffer, episodes)
-        return rows.reshape(len(rows), *field.shape)
-
-    def as_image(values: NDArray[Any]) -> NDArray[Any]:
-        return as_uint8(values, f"{buffer.location}: obs.{name} ('{source}')")
-
-    if _selected_shape(source, buffer, f"obs.{name}") != field.shape:
-        raise DataError(
-            f"{buffer.location}: obs.{name} must be images of shape {field.shape} (height, width, channels), but "
-            f"'{source}' has {buffer.shape(source.key)}; correct the shape, or convert channels-first images"
-        )
-    return _read_rows(source, buffer, episodes, np.dtype(np.uint8), as_image)
+    rows = _read_rows(source, buffer, episodes)
+    _check_finite(rows, source, buffer, episodes)
+    return rows.reshape(len(rows), *field.shape)
 
 
 def read_action(spec: ActionSpec, buffer: ReplayBuffer, episodes: Sequence[int] | Ends) -> NDArray[np.float32]:
@@ -106,7 +98,7 @@ def read_action(spec: ActionSpec, buffer: ReplayBuffer, episodes: Sequence[int] 
         DataError: a key is missing, the sizes do not add up to Da, or a number is not finite.
     """
     sources = [Source.parse(text) for text in spec.source]
-    shapes = [_selected_shape(source, buffer, "action") for source in sources]
+    shapes = [stored_shape(source, buffer, "action") for source in sources]
     sizes = [int(np.prod(shape)) for shape in shapes]
     if sum(sizes) != spec.size:
         listed = " + ".join(f"'{source}' {shape}" for source, shape in zip(sources, shapes, strict=True))
@@ -116,13 +108,18 @@ def read_action(spec: ActionSpec, buffer: ReplayBuffer, episodes: Sequence[int] 
         )
     columns = []
     for source in sources:
-        rows = _read_rows(source, buffer, episodes, np.dtype(np.float32), lambda values: values)
+        rows = _read_rows(source, buffer, episodes)
         _check_finite(rows, source, buffer, episodes)
         columns.append(rows.reshape(len(rows), -1))
     return np.ascontiguousarray(np.concatenate(columns, axis=1), np.float32)  # (n, Da)
 
 
-def _selected_shape(source: Source, buffer: ReplayBuffer, what: str) -> tuple[int, ...]:
+def stored_shape(source: Source, buffer: ReplayBuffer, what: str) -> tuple[int, ...]:
+    """Returns the shape of one step of what a source selects.
+
+    Raises:
+        DataError: `what`'s key is not there, or the range is not in it.
+    """
     if source.key not in buffer:
         raise DataError(
             f"{buffer.location}: {what} needs data '{source.key}', but the data set has: "
@@ -141,27 +138,30 @@ def _selected_shape(source: Source, buffer: ReplayBuffer, what: str) -> tuple[in
     return (*shape[:-1], stop - source.start)
 
 
-def _read_rows(
-    source: Source,
-    buffer: ReplayBuffer,
-    episodes: Sequence[int] | Ends,
-    dtype: np.dtype[Any],
-    convert: Callable[[NDArray[Any]], NDArray[Any]],
-) -> NDArray[Any]:
-    """Returns the selected part of one key, (n, *selected shape); runs of neighbouring episodes are read together."""
+def blocks(source: Source, buffer: ReplayBuffer, episodes: Sequence[int] | Ends) -> Iterator[NDArray[Any]]:
+    """Yields the selected part of one key, (n, *selected shape), in order and never much at once.
+
+    Runs of neighbouring episodes are read together.
+    """
     selected = slice(source.start, source.stop)
-    count = int(lengths(buffer.episode_ends)[np.asarray(episodes, np.int64)].sum())
-    rows = np.empty((count, *_selected_shape(source, buffer, "")), dtype)
     block = max(1, _BLOCK_BYTES // max(1, buffer.step_bytes([source.key])))
-    at = 0
     for first, stop in runs(episodes):
         begin, end = buffer.episode_slice(first).start, buffer.episode_slice(stop - 1).stop
         for start in range(begin, end, block):
             values = buffer.read(source.key, start, min(start + block, end))
             if source.start is not None:
                 values = values.reshape(len(values), *(buffer.shape(source.key) or (1,)))[..., selected]
-            rows[at : at + len(values)] = convert(values)
-            at += len(values)
+            yield values if source.scale == 1.0 else values * np.float32(source.scale)
+
+
+def _read_rows(source: Source, buffer: ReplayBuffer, episodes: Sequence[int] | Ends) -> NDArray[np.float32]:
+    """Returns the selected part of one key, (n, *selected shape)."""
+    count = int(lengths(buffer.episode_ends)[np.asarray(episodes, np.int64)].sum())
+    rows = np.empty((count, *stored_shape(source, buffer, "")), np.float32)
+    at = 0
+    for values in blocks(source, buffer, episodes):
+        rows[at : at + len(values)] = values
+        at += len(values)
     return rows
 
 
@@ -178,14 +178,3 @@ def _check_finite(rows: NDArray[Any], source: Source, buffer: ReplayBuffer, epis
         f"{chosen[position]} ({bad.size} of {len(rows)} steps); repair or leave out these episodes (dp-inspect lists "
         f"them)"
     )
-
-
-def as_uint8(values: NDArray[Any], what: str) -> NDArray[np.uint8]:
-    """Returns images as uint8; the field's files also store 0-255 as floats."""
-    if values.dtype == np.uint8:
-        return values
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255) or (values.dtype.kind == "f" and 0 < high <= 1):
-        raise DataError(f"{what} must hold images 0-255, but got {values.dtype} in [{low:g}, {high:g}]; rescale them")
-    images: NDArray[np.uint8] = np.rint(values).astype(np.uint8)
-    return images

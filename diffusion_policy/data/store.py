@@ -1,5 +1,6 @@
 """Where episodes lie: a zarr group in a folder, in a .zip, or in memory."""
 
+import hashlib
 import shutil
 import tempfile
 import warnings
@@ -141,6 +142,13 @@ def append(array: Array, start: int, values: NDArray[Any]) -> None:
     """Writes `values` from `start` on and makes them the array's end, whatever an earlier failure left there."""
     array.resize((start + len(values), *array.shape[1:]))
     array[start : start + len(values)] = values
+
+
+def fingerprint(path: Path, key: str) -> str:
+    """Returns what changes when the stored files of data/<key> do: their names, sizes and times, not their content."""
+    files = [path] if path.is_file() else sorted(each for each in (path / "data" / key).rglob("*") if each.is_file())
+    listed = [f"{file.relative_to(path.parent)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    return hashlib.sha256("\n".join([str(path.absolute()), key, *listed]).encode()).hexdigest()
 
 
 def remove_partial_writes(folder: Path) -> None:

@@ -3,60 +3,58 @@
 Letters: B batch, To obs_horizon, F features of one field at one step, Dc condition size.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.registry import Registry
+from diffusion_policy.models import vision as _registers_picture_encoders  # noqa: F401
+from diffusion_policy.models.field_encoder import FieldEncoder, make_field_encoder
 
-FieldEncoderFactory = Callable[[ObsField], "FieldEncoder"]
-FIELD_ENCODERS: Registry[FieldEncoderFactory] = Registry("observation type")
-register_field_encoder = FIELD_ENCODERS.register
+logger = logging.getLogger(__name__)
 
-
-class FieldEncoder(nn.Module):
-    """Encodes one step of one field: (B, *shape) -> (B, F). Subclasses set `feature_dim`."""
-
-    feature_dim: int
-
-
-@register_field_encoder("low_dim")
-class FlattenEncoder(FieldEncoder):
-    """A vector, or an array of any shape, as it is, flattened."""
-
-    def __init__(self, field: ObsField) -> None:
-        super().__init__()
-        self.feature_dim = field.size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns (B, F) of x (B, *shape)."""
-        return x.flatten(1)
+_FEW = 0.5  # share of a field: an encoder that looks at less is said
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How features become the condition.
+    """Which encoder a field gets, and how features become the condition.
 
     Args:
         hidden_dims: sizes of the layers of an MLP over the features of all fields and steps, with Mish between them;
             the last is Dc. None of them is the published network, in which FiLM reads the features themselves: each
             scale and shift is then all but linear in the observation, and contact is not.
+        types: {type: settings} of the encoders of all fields of a type: `name` and its own settings, and
+            `share: true` for one set of weights for all these fields. A type that is not named has the encoder that
+            is registered under its own name.
+        fields: {key: settings}, over those of the type, for single fields.
     """
 
     hidden_dims: tuple[int, ...] = ()
+    types: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(size < 1 for size in self.hidden_dims):
             raise ConfigError(f"encoder.hidden_dims must be positive, but got {list(self.hidden_dims)}")
+        for name in ("types", "fields"):
+            for key, settings in getattr(self, name).items():
+                if not isinstance(settings, Mapping):
+                    raise ConfigError(f"encoder.{name}.{key}: expected a mapping of settings, but got {settings!r}")
+
+    def settings(self, key: str, spec: ObsField) -> dict[str, Any]:
+        """Returns the settings of one field's encoder."""
+        return {**self.types.get(spec.type, {}), **self.fields.get(key, {})}
 
 
 class ObservationEncoder(nn.Module):
-    """{key: (B, To, *shape)}, normalised -> (B, Dc), Dc = To * sum of F, or the MLP's last size.
+    """{key: (B, To, *shape)} -> (B, Dc), Dc = To * sum of F, or the MLP's last size.
 
     Features of all fields are concatenated per step, in the order of the schema, then steps are concatenated:
     the layout of the published networks.
@@ -64,29 +62,71 @@ class ObservationEncoder(nn.Module):
     Args:
         obs_spec: the schema; its order is the order of the features.
         obs_horizon: To.
-        config: the MLP after that.
+        config: the encoders and the MLP after them.
+
+    Raises:
+        UnknownNameError: no such encoder.
+        ConfigError: an encoder refuses its settings or its field, or settings are given for a field that is not there.
     """
 
     def __init__(self, obs_spec: ObsSpec, obs_horizon: int, config: EncoderConfig | None = None) -> None:
         super().__init__()
-        encoders = [FIELD_ENCODERS.get(field.type)(field) for field in obs_spec.values()]
+        config = config or EncoderConfig()
+        if unknown := sorted(set(config.fields) - set(obs_spec)):
+            raise ConfigError(f"encoder.fields: no observation is called {', '.join(unknown)}: {', '.join(obs_spec)}")
         self.keys = list(obs_spec)
+        encoders = _field_encoders(obs_spec, config)
         self.encoders = nn.ModuleList(encoders)
-        sizes = (
-            obs_horizon * sum(encoder.feature_dim for encoder in encoders),
-            *(config or EncoderConfig()).hidden_dims,
-        )
+        sizes = (obs_horizon * sum(encoder.feature_dim for encoder in encoders), *config.hidden_dims)
         layers: list[nn.Module] = []
         for size, next_size in pairwise(sizes):
             layers += [nn.Linear(size, next_size), nn.Mish()]
         self.mlp = nn.Sequential(*layers[:-1])
         self.cond_dim = sizes[-1]
 
+    @property
+    def raw_keys(self) -> frozenset[str]:
+        """The fields that go to their encoders as recorded, without normalisation."""
+        return frozenset(key for key, encoder in self._items() if encoder.raw)
+
+    def load_pretrained(self) -> None:
+        """Reads the published weights that the settings name; see `FieldEncoder.load_pretrained`."""
+        for _, encoder in self._items():
+            encoder.load_pretrained()
+
     def forward(self, obs: dict[str, Tensor]) -> Tensor:
         """Returns the condition (B, Dc)."""
         features = []
-        for key, encoder in zip(self.keys, self.encoders, strict=True):
+        for key, encoder in self._items():
             x = obs[key]  # (B, To, *shape)
             features.append(encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2]))  # (B, To, F)
         cond: Tensor = self.mlp(torch.cat(features, dim=-1).flatten(1))
         return cond
+
+    def _items(self) -> list[tuple[str, FieldEncoder]]:
+        return list(zip(self.keys, self.encoders, strict=True))  # type: ignore[arg-type]
+
+
+def _field_encoders(obs_spec: ObsSpec, config: EncoderConfig) -> list[FieldEncoder]:
+    """Returns the fields' encoders; those of a type with `share` have the first one's weights."""
+    encoders: list[FieldEncoder] = []
+    sharing: dict[str, FieldEncoder] = {}
+    for key, spec in obs_spec.items():
+        settings = config.settings(key, spec)
+        share = settings.pop("share", False)
+        encoder = make_field_encoder(key, spec, settings)
+        if share and sharing.setdefault(spec.type, encoder) is not encoder:
+            _share(key, encoder, sharing[spec.type])
+        if encoder.kept < _FEW:
+            logger.warning(
+                "obs.%s: its crop keeps %.0f %% of the frame; the policy will not see the rest", key, 100 * encoder.kept
+            )
+        encoders.append(encoder)
+    return encoders
+
+
+def _share(key: str, encoder: FieldEncoder, first: FieldEncoder) -> None:
+    try:
+        encoder.share_weights(first)
+    except ConfigError as error:
+        raise ConfigError(f"obs.{key}: {error}") from error

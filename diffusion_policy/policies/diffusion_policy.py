@@ -104,10 +104,13 @@ class DiffusionPolicy(nn.Module):
         _check_clipping(config, action_spec)
         self.config, self.obs_spec, self.action_spec = config, obs_spec, action_spec
         self.horizons = config.horizons
-        # a list, not a dict: field names like "observation.state" or "items" are no names for modules
-        self.obs_normalizers = nn.ModuleList(LinearNormalizer(field.shape) for field in obs_spec.values())
-        self.action_normalizer = LinearNormalizer((action_spec.size,))
         self.encoder = ObservationEncoder(obs_spec, config.horizons.obs_horizon, config.encoder)
+        raw = self.encoder.raw_keys
+        # a list, not a dict: field names like "observation.state" or "items" are no names for modules
+        self.obs_normalizers = nn.ModuleList(
+            nn.Identity() if key in raw else LinearNormalizer(field.shape) for key, field in obs_spec.items()
+        )
+        self.action_normalizer = LinearNormalizer((action_spec.size,))
         self.denoiser = make_denoiser(
             config.denoiser,
             action_dim=action_spec.size,
@@ -130,16 +133,22 @@ class DiffusionPolicy(nn.Module):
         """Where the weights are."""
         return self.action_normalizer.scale.device
 
+    @property
+    def normalized_keys(self) -> list[str]:
+        """The observation fields that have a normaliser: all but those whose encoder takes them as recorded."""
+        return [key for key in self.obs_spec if key not in self.encoder.raw_keys]
+
     def fit_normalizers(self, obs: Mapping[str, Tensor], action: Tensor) -> None:
         """Sets all normalisers from data.
 
         Args:
-            obs: {key: (N, *shape)}, all steps of the training episodes.
+            obs: {key: (N, *shape)} of `normalized_keys`, all steps of the training episodes.
             action: (N, Da).
         """
         modes = self.config.normalization
         for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True):
-            normalizer.fit(obs[key], check_mode(modes.obs, "normalization.obs"))  # type: ignore[operator]
+            if isinstance(normalizer, LinearNormalizer):
+                normalizer.fit(obs[key], check_mode(modes.obs, "normalization.obs"))
         bounds = self.action_spec.bounds()
         limits = None if bounds is None else (torch.tensor(bounds[0]), torch.tensor(bounds[1]))
         self.action_normalizer.fit(action, check_mode(modes.action, "normalization.action"), limits)
@@ -220,6 +229,8 @@ class DiffusionPolicy(nn.Module):
                     f"observation '{key}' must be (B, {', '.join(map(str, expected))}) = (batch, obs_horizon, "
                     f"*shape), but got {tuple(value.shape)}"
                 )
+            if spec.type == "rgb" and value.dtype != torch.uint8:
+                raise ObservationError(f"observation '{key}' must be uint8 pictures 0-255, but got {value.dtype}")
             inputs[key] = value if value.dtype == torch.uint8 else value.float()
         if len({len(value) for value in inputs.values()}) > 1:
             sizes = ", ".join(f"{key} {len(value)}" for key, value in inputs.items())

@@ -1,25 +1,21 @@
 """From configuration to the parts of a run: data, policy, loop. Nothing here trains or writes."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import torch
 
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
-from diffusion_policy.data.dataset import WindowDataset, split_episodes
 from diffusion_policy.data.mirror import Mirror
-from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.source import Source, obs_source
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.checkpoint import CheckpointInfo
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
-from diffusion_policy.rollout.symmetry import MirrorChoice, find_mirror
+from diffusion_policy.rollout.symmetry import find_mirror
 from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.training.demonstrations import DataConfig, Demonstrations, load_demonstrations
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
 from diffusion_policy.training.objective import DenoisingObjective
@@ -31,45 +27,6 @@ logger = logging.getLogger(__name__)
 POLICY_SECTIONS = ("horizons", "denoiser", "encoder", "diffusion", "sampler", "normalization")
 SECTIONS = ("env", "obs", "action", "dataset", "data", *POLICY_SECTIONS, "optim", "training", "logger")
 SETTINGS = ("seed", "device", "out", "init", "plugins")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which episodes a run trains on.
-
-    Args:
-        val_ratio: share of episodes held out for validation.
-        episodes: at most this many training episodes, drawn by the seed; None for all.
-        drop_short: leave out episodes shorter than a window instead of refusing the data set.
-        mirror: train on the mirror image of each episode too; "auto": where the environment has a mirror. An epoch
-            is then twice as long.
-    """
-
-    val_ratio: float = 0.02
-    episodes: int | None = None
-    drop_short: bool = False
-    mirror: MirrorChoice = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.val_ratio < 1:
-            raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
-
-
-@dataclass(frozen=True)
-class Demonstrations:
-    """The windows a run trains and validates on, and where they come from.
-
-    Args:
-        train: windows of the training episodes.
-        held_out: windows of the validation episodes; None when there are none.
-        digest: of the keys that are read.
-        provenance: what the data set says of itself.
-    """
-
-    train: WindowDataset
-    held_out: WindowDataset | None
-    digest: str
-    provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -123,7 +80,11 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
         policy.load_state_dict(initial.state_dict())
         _warn_of_unreachable(policy, data.train.all_actions())
     else:
-        policy.fit_normalizers({key: data.train.all_obs(key) for key in obs_spec}, data.train.all_actions())
+        policy.fit_normalizers(
+            {key: data.train.all_obs(key) for key in policy.normalized_keys}, data.train.all_actions()
+        )
+        if not resuming:
+            policy.encoder.load_pretrained()
     policy.to(device)
     info = CheckpointInfo(
         env={**plain(section(settings, "env")), "renderer": data.provenance.get("renderer")},
@@ -138,41 +99,6 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
     return Assembly(settings, data, loop, hooks, info)
 
 
-def load_demonstrations(
-    settings: Mapping[str, Any],
-    policy: DiffusionPolicy,
-    seed: int,
-    device: torch.device,
-    mirror: Mirror | None = None,
-) -> Demonstrations:
-    """Returns the demonstrations of `dataset`, split by episodes, resident on `device`.
-
-    Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are.
-    """
-    if not settings.get("dataset"):
-        raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
-    data = build(DataConfig, section(settings, "data"), "data")
-    obs_spec, action_spec = policy.obs_spec, policy.action_spec
-    with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
-        train, held_out = split_episodes(
-            buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes
-        )
-
-        def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
-            options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
-            return WindowDataset.from_buffer(buffer, obs_spec, action_spec, policy.horizons, **options)
-
-        train_set = windows(train)
-        if mirror is not None:
-            train_set = train_set.with_mirrored(mirror, action_spec.shape)
-        return Demonstrations(
-            train=train_set,
-            held_out=windows(held_out) if len(held_out) else None,
-            digest=buffer.digest(_keys_read(buffer, obs_spec, action_spec)),
-            provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
-        )
-
-
 def _settled_mirror(
     settings: dict[str, Any], obs_spec: ObsSpec, action_spec: ActionSpec
 ) -> tuple[dict[str, Any], Mirror | None]:
@@ -181,12 +107,6 @@ def _settled_mirror(
     choice = build(DataConfig, chosen, "data").mirror
     mirror = find_mirror(choice, section(settings, "env"), obs_spec, action_spec)
     return {**settings, "data": {**chosen, "mirror": mirror is not None}}, mirror
-
-
-def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec) -> list[str]:
-    sources = [obs_source(name, field, buffer) for name, field in obs_spec.items()]
-    names = (action_spec.source,) if isinstance(action_spec.source, str) else action_spec.source
-    return sorted({source.key for source in [*sources, *map(Source.parse, names)]})
 
 
 def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> DiffusionPolicy:

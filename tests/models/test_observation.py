@@ -6,7 +6,8 @@ from torch import Tensor
 
 from diffusion_policy.config import ObsField
 from diffusion_policy.errors import ConfigError, UnknownNameError
-from diffusion_policy.models.observation import EncoderConfig, FieldEncoder, ObservationEncoder, register_field_encoder
+from diffusion_policy.models.field_encoder import FieldEncoder, register_field_encoder
+from diffusion_policy.models.observation import EncoderConfig, ObservationEncoder
 
 
 def test_encoder_concatenates_fields_within_a_step_then_steps() -> None:
@@ -42,5 +43,5 @@ def test_encoder_takes_a_registered_type_and_lists_known_ones() -> None:
 
     encoder = ObservationEncoder({"depth": ObsField("test_mean", (4, 4))}, obs_horizon=3)
     assert encoder({"depth": torch.ones(5, 3, 4, 4)}).tolist() == [[1.0, 1.0, 1.0]] * 5
-    with pytest.raises(UnknownNameError, match=r"unknown observation type 'lidar', known: .*low_dim"):
+    with pytest.raises(UnknownNameError, match=r"unknown observation encoder 'lidar', known: .*low_dim"):
         ObservationEncoder({"scan": ObsField("lidar", (8,))}, obs_horizon=1)

@@ -1,0 +1,93 @@
+"""What of a data set stays in memory while a policy trains on it, and what is read from a file of raw pictures."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_policy.errors import ConfigError
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SHARE = 0.5  # of the memory that is free: networks, other people and the system's cache need the rest
+
+
+def cache_folder() -> Path:
+    """Returns where raw pictures are kept: $XDG_CACHE_HOME/diffusion_policy, ~/.cache/diffusion_policy as a rule."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion_policy"
+
+
+def _ignore(steps: int) -> None:
+    """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Residence:
+    """How much may stay in memory.
+
+    Args:
+        memory_limit: bytes, a size like "4GB", or "auto" for half of what is free now.
+        cache: folder of the raw pictures that do not stay in memory.
+        on_steps: called with the number of steps each time some have been read, for a progress bar.
+
+    Raises:
+        ConfigError: the limit is no size.
+    """
+
+    memory_limit: str | int = "auto"
+    cache: Path = field(default_factory=cache_folder)
+    on_steps: Callable[[int], None] = _ignore
+
+    def __post_init__(self) -> None:
+        self.limit_bytes()
+
+    def limit_bytes(self) -> int:
+        """Returns the limit in bytes."""
+        if self.memory_limit == "auto":
+            return int(_SHARE * _free_bytes())
+        text = str(self.memory_limit).strip().upper()
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", text)
+        if match is None:
+            raise ConfigError(
+                f"data.memory_limit must be auto, a size like 4GB, or a number of bytes, but got {self.memory_limit!r}"
+            )
+        return int(float(match[1]) * _UNITS[match[2] or "B"])
+
+    def to_file(self, sizes: Mapping[str, int], movable: set[str]) -> list[str]:
+        """Returns the fields that go to a file: of the movable ones the largest, until the others fit.
+
+        Args:
+            sizes: bytes of each field in memory.
+            movable: the pictures among them.
+        """
+        moved: list[str] = []
+        limit = self.limit_bytes()
+        for key in sorted(movable, key=lambda each: -sizes[each]):
+            if sum(sizes[each] for each in sizes if each not in moved) <= limit:
+                break
+            moved.append(key)
+        return moved
+
+
+def readable(size: float) -> str:
+    """Returns bytes as a person writes them: 709 MB."""
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _free_bytes() -> int:
+    """Returns the memory that could be had without swapping."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():  # counts the system's cache, which would give way, as free
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)
+        if match:
+            return int(match[1]) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError):  # some systems tell neither
+        return int(np.int64(8 << 30))

@@ -1,0 +1,126 @@
+"""The demonstrations of a run: read, split by episodes, resident where the networks are."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.data.dataset import WindowDataset, split_episodes
+from diffusion_policy.data.loading import PICTURES
+from diffusion_policy.data.mirror import Mirror
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.residence import Residence
+from diffusion_policy.data.source import Source, obs_source
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.paths import resolve_dataset
+from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.rollout.progress import ProgressBar
+from diffusion_policy.rollout.symmetry import MirrorChoice
+from diffusion_policy.settings import build, plain, section
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which episodes a run trains on.
+
+    Args:
+        val_ratio: share of episodes held out for validation.
+        episodes: at most this many training episodes, drawn by the seed; None for all.
+        drop_short: leave out episodes shorter than a window instead of refusing the data set.
+        mirror: train on the mirror image of each episode too; "auto": where the environment has a mirror. An epoch
+            is then twice as long.
+        memory_limit: of the data: "auto" (half of the free memory), a size like "4GB", or bytes. Pictures beyond it
+            are decoded once into a raw file in the user's cache folder and read from there.
+    """
+
+    val_ratio: float = 0.02
+    episodes: int | None = None
+    drop_short: bool = False
+    mirror: MirrorChoice = False
+    memory_limit: int | str = "auto"
+
+    def __post_init__(self) -> None:
+        Residence(self.memory_limit)  # refuses what is no size
+        if not 0 <= self.val_ratio < 1:
+            raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """The windows a run trains and validates on, and where they come from.
+
+    Args:
+        train: windows of the training episodes.
+        held_out: windows of the validation episodes; None when there are none.
+        digest: of the keys that are read.
+        provenance: what the data set says of itself.
+    """
+
+    train: WindowDataset
+    held_out: WindowDataset | None
+    digest: str
+    provenance: Mapping[str, Any]
+
+
+def load_demonstrations(
+    settings: Mapping[str, Any],
+    policy: DiffusionPolicy,
+    seed: int,
+    device: torch.device,
+    mirror: Mirror | None = None,
+) -> Demonstrations:
+    """Returns the demonstrations of `dataset`, split by episodes, resident on `device`.
+
+    Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are.
+    """
+    if not settings.get("dataset"):
+        raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
+    data = build(DataConfig, section(settings, "data"), "data")
+    obs_spec, action_spec = policy.obs_spec, policy.action_spec
+    with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer, ExitStack() as shown:
+        train, held_out = split_episodes(
+            buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes
+        )
+
+        residence = Residence(data.memory_limit, on_steps=_progress(buffer, obs_spec, shown))
+
+        def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
+            options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
+            return WindowDataset.from_buffer(
+                buffer, obs_spec, action_spec, policy.horizons, residence=residence, **options
+            )
+
+        train_set = windows(train)
+        if mirror is not None:
+            train_set = train_set.with_mirrored(mirror, action_spec.shape)
+        return Demonstrations(
+            train=train_set,
+            held_out=windows(held_out) if len(held_out) else None,
+            digest=buffer.digest(_keys_read(buffer, obs_spec, action_spec)),
+            provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
+        )
+
+
+def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec) -> list[str]:
+    sources = [obs_source(name, field, buffer) for name, field in obs_spec.items()]
+    names = (action_spec.source,) if isinstance(action_spec.source, str) else action_spec.source
+    return sorted({source.key for source in [*sources, *map(Source.parse, names)]})
+
+
+def _progress(buffer: ReplayBuffer, obs_spec: ObsSpec, shown: ExitStack) -> Callable[[int], None]:
+    """Returns what counts the pictures that are read, on a bar that ends with `shown`; numbers are there at once."""
+    pictures = sum(field.type == PICTURES for field in obs_spec.values())
+    total = pictures * buffer.num_steps
+    bar = shown.enter_context(ProgressBar("load pictures", total, enabled=pictures > 0))
+    done = 0
+
+    def count(steps: int) -> None:
+        nonlocal done
+        done = min(total, done + steps)
+        bar.update(done)
+
+    return count
