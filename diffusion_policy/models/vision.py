@@ -25,7 +25,7 @@ class SpatialSoftmax(nn.Module):
 
     def __init__(self, channels: int, num_keypoints: int) -> None:
         super().__init__()
-        self.to_keypoints = nn.Conv2d(channels, num_keypoints, 1)
+        self.to_keypoints = nn.Conv2d(channels, num_keypoints, 1, bias=False)  # a softmax would not notice one
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, 2 K)."""
@@ -56,6 +56,7 @@ class PictureEncoder(FieldEncoder):
             raise ConfigError(
                 f"num_keypoints and feature_dim must be positive, but got {num_keypoints} and {feature_dim}"
             )
+        _require_places(view, trunk)
         self.view, self.kept, self.feature_dim = view, view.kept, feature_dim
         pool = SpatialSoftmax(int(trunk.out_channels), num_keypoints)  # type: ignore[arg-type]
         self.network = nn.Sequential(trunk, pool, nn.Linear(2 * num_keypoints, feature_dim))
@@ -70,6 +71,17 @@ class PictureEncoder(FieldEncoder):
         if mine != theirs:
             raise ConfigError("fields that share weights must agree in channels, num_keypoints and feature_dim")
         self.network = other.network
+
+
+@torch.no_grad()
+def _require_places(view: View, trunk: nn.Module) -> None:
+    """Raises where the trunk leaves so small a map that a spatial softmax over it says nothing."""
+    height, width = trunk(torch.zeros(1, view.channels, *view.size)).shape[2:]
+    if min(height, width) < 2:
+        raise ConfigError(
+            f"{type(trunk).__name__} leaves a map of {height}x{width} of pictures of {view.size[0]}x{view.size[1]}, in "
+            f"which nothing has a place; use larger pictures, less crop, or another encoder (cnn_small)"
+        )
 
 
 class SmallCNN(nn.Sequential):
