@@ -83,9 +83,9 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
     `mirror(obs, action)` returns steps as they look in the mirror x + y = 512 px, in which the task is the same.
 
     ## Pictures and hands
-    `picture(obs, size)` draws a recorded step, `action_pixels(actions, size)` says where actions lie on it,
-    `action_at_pixel(xy, size)` which action a place on it is, and `resting_action()` which one leaves the agent where it
-    is: so people can look at demonstrations, and give some with a mouse.
+    `picture(obs, size)` draws a recorded step, `action_pixels(actions, size)` says where actions lie on the picture,
+    `action_at_pixel(xy, size)` which action a place on it is, and `resting_action()` which one leaves the agent where
+    it is: so people can look at demonstrations, and give some with a mouse.
 
     ## Version history
     - v0: first version.
@@ -199,7 +199,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         return np.asarray(actions, dtype=np.float64) * (size / BOARD_SIZE)
 
     def action_at_pixel(self, xy: ArrayLike, size: int) -> NDArray[np.float32]:
-        """Returns the action (2,) that a place (2,), x and y in px of a picture, stands for; within the action space."""
+        """Returns the action (2,), within its space, that a place (2,) means: x and y in px of a picture."""
         place = _check_vector("xy", xy, 2, "x and y in px of the picture")
         return np.clip(place * (BOARD_SIZE / size), 0.0, BOARD_SIZE).astype(np.float32)
 

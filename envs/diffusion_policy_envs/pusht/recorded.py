@@ -27,9 +27,9 @@ def recorded_state(obs: Mapping[str, ArrayLike]) -> Floats:
         return _checked(obs, "state", (5,))
     keypoints = next((name for name in _KEYPOINT_NAMES if name in obs), None)
     if keypoints is None or "agent_pos" not in obs:
+        names = ", ".join(sorted(obs)) or "none"
         raise ValueError(
-            f"a recorded step must hold state, or keypoints and agent_pos, but it has {', '.join(sorted(obs)) or 'none'}; "
-            f"record one of these"
+            f"a recorded step must hold state, or keypoints and agent_pos, but it has {names}; record one of these"
         )
     pose = block_pose(KEYPOINTS, _checked(obs, keypoints, KEYPOINTS.shape))
     return np.concatenate([_checked(obs, "agent_pos", (2,)), pose])
