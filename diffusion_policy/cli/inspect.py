@@ -110,6 +110,8 @@ def _show(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable[[
 
     if args.fps is not None and not args.fps > 0:
         raise ConfigError(f"--fps must be above 0, but got {args.fps:g}")
+    if args.picture and args.picture.suffix.lower() != ".png":
+        raise ConfigError(f"--picture must name a .png, but got {args.picture}; --video makes films")
     for i in args.only or ():
         buffer.episode_slice(i)
     with ExitStack() as held:
