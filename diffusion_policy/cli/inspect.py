@@ -3,29 +3,35 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.store import storage_errors
 from diffusion_policy.data.survey import Survey, survey
-from diffusion_policy.errors import DataError, DiffusionPolicyError, OutputExistsError
+from diffusion_policy.errors import ConfigError, DataError, DiffusionPolicyError, OutputExistsError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.rollout.progress import ProgressBar
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from diffusion_policy.rollout.demonstrations import Demonstrations
 
-_FILMED = 4  # episodes, unless others are asked for
+_FILMED, _PICTURED, _MOMENTS = 9, 3, 5  # episodes in a film and in a picture unless asked for, pictures in a row
 _EXAMPLES = """\
 examples:
   dp-inspect demos.zarr
   dp-inspect package://pusht --plot pusht.png
   dp-inspect pusht_cchi_v7_replay.zarr --keys action state keypoint
-  dp-inspect demos.zarr --video demos.mp4 --episodes 0 1 2
+  dp-inspect demos.zarr --video demos.mp4 --episodes 16
+  dp-inspect demos.zarr --picture demos.png --only 0 7 12
+  dp-inspect pusht_cchi_v7_replay.zarr --video human.mp4 --env diffusion_policy_envs:PushT-v0
 
 exit codes: 0 no problem found, 1 problems found, 2 bad input
 """
@@ -56,9 +62,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", help="a zarr folder, a .zip of one, or package://NAME")
     parser.add_argument("--keys", nargs="+", metavar="KEY", help="read only these (images take longest)")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw distributions and courses of the actions")
-    parser.add_argument("--video", type=Path, metavar="MP4", help="film the recorded images")
-    parser.add_argument("--episodes", nargs="+", type=int, metavar="I", help=f"film these (default: first {_FILMED})")
-    parser.add_argument("--fps", type=float, default=10.0, help="frames per second of the video (default: 10)")
+    parser.add_argument("--video", type=Path, metavar="MP4", help="film episodes side by side, with their actions")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help=f"draw {_MOMENTS} moments of episodes, likewise")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--episodes",
+        type=int,
+        metavar="N",
+        help=f"show so many, spread over the data set (default: {_FILMED}, in the picture {_PICTURED})",
+    )
+    chosen.add_argument("--only", nargs="+", type=int, metavar="I", help="show these")
+    parser.add_argument("--env", metavar="ID", help="environment that draws steps and actions, if the data name none")
+    parser.add_argument("--fps", type=float, help="frames per second of the video (default: the environment's, or 10)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -67,40 +82,76 @@ def _inspect(args: argparse.Namespace) -> int:
     with ReplayBuffer.open(resolve_dataset(args.dataset)) as buffer:
         if not buffer.num_episodes:
             raise DataError(f"{buffer.location}: expected episodes, but there are none; collect or convert some first")
-        episodes = args.episodes or list(range(min(_FILMED, buffer.num_episodes)))
-        _check_outputs(buffer, args, episodes)
-        with ProgressBar("inspect", buffer.num_steps) as bar:
-            found = survey(buffer, args.keys, on_episode=_counter(bar))
-        _print(buffer, found)
-        if args.plot:
-            from diffusion_policy.data.pictures import plot_actions
+        with _show(buffer, args) as show:
+            with ProgressBar("inspect", buffer.num_steps) as bar:
+                found = survey(buffer, args.keys, on_episode=_counter(bar))
+            _print(buffer, found)
+            if args.plot:
+                from diffusion_policy.data.pictures import plot_actions
 
-            plot_actions(buffer, args.plot)
-            print(f"plot     {args.plot}")
-        if args.video:
-            from diffusion_policy.data.pictures import frames
-            from diffusion_policy.rollout.video import save_video
-
-            steps = sum(buffer.episode_slice(i).stop - buffer.episode_slice(i).start for i in episodes)
-            with ProgressBar("film", steps) as bar:
-                save_video(_counted(frames(buffer, episodes), _counter(bar)), args.video, args.fps)
-            print(f"video    {args.video}")
+                plot_actions(buffer, args.plot)
+                print(f"plot     {args.plot}")
+            show()
     return 1 if found.problems else 0
 
 
-def _check_outputs(buffer: ReplayBuffer, args: argparse.Namespace, episodes: Sequence[int]) -> None:
-    """Refuses what cannot be written before minutes of reading, not after them."""
-    for path in filter(None, (args.plot, args.video)):
+@contextmanager
+def _show(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """Yields what makes picture and film; refuses what cannot be made before minutes of reading, not after them."""
+    for path in filter(None, (args.plot, args.picture, args.video)):
         if path.exists():
             raise OutputExistsError(f"{path} already exists; choose another file")
     if args.plot:
         buffer.shape("action")
-    if args.video:
-        from diffusion_policy.data.pictures import image_key
+    if not (args.picture or args.video):
+        yield lambda: None
+        return
+    from diffusion_policy.rollout.demonstrations import FILM_WIDTH, PICTURE_WIDTH, Demonstrations, find_env, spread
 
-        image_key(buffer)
-        for i in episodes:
-            buffer.episode_slice(i)
+    if args.fps is not None and not args.fps > 0:
+        raise ConfigError(f"--fps must be above 0, but got {args.fps:g}")
+    if args.picture and args.picture.suffix.lower() != ".png":
+        raise ConfigError(f"--picture must name a .png, but got {args.picture}; --video makes films")
+    for i in args.only or ():
+        buffer.episode_slice(i)
+    with ExitStack() as held:
+        env = find_env(buffer, args.env)
+        if env is not None:
+            held.callback(env.close)
+        jobs: list[Callable[[], None]] = []
+        if args.picture:
+            episodes = args.only or spread(buffer, _PICTURED if args.episodes is None else args.episodes)
+            jobs.append(partial(_picture, Demonstrations(buffer, env, PICTURE_WIDTH), episodes, args.picture))
+        if args.video:
+            episodes = args.only or spread(buffer, _FILMED if args.episodes is None else args.episodes)
+            fps = args.fps or (10.0 if env is None else float(env.metadata.get("render_fps") or 10.0))
+            steps = sum(buffer.episode_slice(i).stop - buffer.episode_slice(i).start for i in episodes)
+            jobs.append(partial(_film, Demonstrations(buffer, env, FILM_WIDTH), episodes, args.video, fps, steps))
+
+        def show() -> None:
+            for job in jobs:
+                job()
+
+        yield show
+
+
+def _picture(shown: "Demonstrations", episodes: Sequence[int], path: Path) -> None:
+    from PIL import Image
+
+    with ProgressBar("picture", len(episodes) * _MOMENTS) as bar:
+        image = Image.fromarray(shown.picture(episodes, _MOMENTS, _counter(bar)))
+    with storage_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    print(f"picture  {path}")
+
+
+def _film(shown: "Demonstrations", episodes: Sequence[int], path: Path, fps: float, steps: int) -> None:
+    from diffusion_policy.rollout.video import save_video
+
+    with ProgressBar("film", steps) as bar:
+        save_video(shown.film(episodes, fps, _counter(bar)), path, fps)
+    print(f"video    {path}")
 
 
 def _print(buffer: ReplayBuffer, found: Survey) -> None:
@@ -134,12 +185,6 @@ def _counter(bar: ProgressBar) -> Callable[[int], None]:
         bar.update(done)
 
     return advance
-
-
-def _counted(items: Iterable[T], advance: Callable[[int], None]) -> Iterator[T]:
-    for item in items:
-        yield item
-        advance(1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Demonstrations for people's eyes: plots of the actions, frames of the recorded images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,46 +10,44 @@ from numpy.typing import NDArray
 from diffusion_policy.data.images import as_uint8
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.store import storage_errors
-from diffusion_policy.errors import DataError, OutputExistsError
+from diffusion_policy.errors import OutputExistsError
 
 _MAX_EPISODES = 50  # drawn as lines: more is a blur
 _MAX_DIMENSIONS = 16
-_MIN_SIDE = 256  # pixels of a frame's shorter side: small images are enlarged by a whole factor
 _MIN_IMAGE = 8  # pixels; below, an array of three axes is something else
+_BLOCK_BYTES = 8 << 20  # images read at once: films read several episodes in step
 
 
-def image_key(buffer: ReplayBuffer) -> str:
-    """Returns the key that holds images (height, width, 3): the one of most pixels.
-
-    Raises:
-        DataError: there is none.
-    """
-    shapes = {key: buffer.shape(key) for key in buffer.keys()}  # noqa: SIM118 - a buffer is not a dict
+def image_key(buffer: ReplayBuffer) -> str | None:
+    """Returns the key that holds images, (height, width, 3) or (3, height, width); that of most pixels, or None."""
     pixels = {
-        key: shape[0] * shape[1]
-        for key, shape in shapes.items()
-        if len(shape) == 3 and shape[2] == 3 and min(shape[:2]) >= _MIN_IMAGE
+        key: int(np.prod(buffer.shape(key)))
+        for key in buffer.keys()  # noqa: SIM118 - a buffer is not a dict
+        if _is_image(buffer.shape(key)) or _is_channels_first(buffer.shape(key))
     }
-    if not pixels:
-        listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
-        raise DataError(
-            f"{buffer.location}: no frames to film, expected a key of shape (height, width, 3), but it has: {listed}; "
-            f"collect demonstrations with images, or leave --video out"
-        )
-    return max(pixels, key=lambda key: pixels[key])
+    return max(pixels, key=lambda key: pixels[key], default=None)
 
 
-def frames(buffer: ReplayBuffer, episodes: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-    """Yields the recorded images (H, W, 3) of some episodes, one after another, small ones enlarged.
+def recorded_images(buffer: ReplayBuffer, key: str, steps: slice) -> Iterator[NDArray[np.uint8]]:
+    """Yields the images (H, W, 3) of some steps of the data set; few are in memory at once.
 
     Raises:
-        DataError: no images, no such episode, or values that are no pixels.
+        DataError: no such key or steps, or values that are no pixels 0-255.
     """
-    key = image_key(buffer)
-    factor = max(1, -(-_MIN_SIDE // min(buffer.shape(key)[:2])))
-    for i in episodes:
-        for image in as_uint8(buffer.get_episode(i, [key])[key], f"{buffer.location}: '{key}'"):
-            yield image.repeat(factor, axis=0).repeat(factor, axis=1)
+    block = max(1, _BLOCK_BYTES // buffer.step_bytes([key]))
+    for start in range(steps.start, steps.stop, block):
+        images = as_uint8(buffer.read(key, start, min(start + block, steps.stop)), f"{buffer.location}: '{key}'")
+        yield from (
+            images if _is_image(buffer.shape(key)) else np.moveaxis(images, 1, -1)
+        )  # (n, 3, H, W) -> (n, H, W, 3)
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[2] == 3 and min(shape[:2]) >= _MIN_IMAGE
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[0] == 3 and min(shape[1:]) >= _MIN_IMAGE
 
 
 def plot_actions(buffer: ReplayBuffer, path: Path, *, key: str = "action") -> None:

@@ -13,19 +13,13 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from diffusion_policy.errors import ConfigError, RenderError, StorageError
+from diffusion_policy.rollout.mosaic import Frame, framed, mosaic
 
-Frame = NDArray[np.uint8]
-
-_CAPTION = 18  # pixels high
-_BORDER = 4
 _HOLD_SECONDS = 1.5  # how long the outcome of all episodes stays at the end
-_BACKGROUND = (24, 24, 27)
-_TEXT = (235, 235, 235)
-_RUNNING, _SUCCESS, _FAILURE = (110, 110, 118), (46, 170, 80), (214, 58, 52)
+_SUCCESS, _FAILURE = (46, 170, 80), (214, 58, 52)
 
 
 @dataclass
@@ -57,7 +51,6 @@ class VideoGrid:
         self.episodes, self.tile, self.fps = episodes, tile, fps
         self._tiles: dict[int, _Tile] = {}
         self._shape: tuple[int, int] | None = None  # (H, W) of a tile's picture
-        self._font = ImageFont.load_default(12)
 
     def wants(self, episode: int) -> bool:
         """Returns whether this episode (0, 1, ...) is to be filmed: only such need rendering."""
@@ -101,20 +94,8 @@ class VideoGrid:
         """
         if self._shape is None:
             raise ConfigError("nothing was filmed: expected at least one frame, e.g. from evaluate(..., film=grid)")
-        order = sorted(self._tiles)
-        columns = math.ceil(math.sqrt(len(order)))
-        rows = math.ceil(len(order) / columns)
-        height, width = self._shape[0] + 2 * _BORDER + _CAPTION, self._shape[1] + 2 * _BORDER
-        canvas = np.empty((rows * height, columns * width, 3), dtype=np.uint8)
-        canvas[:] = _BACKGROUND
-        for time in range(self.num_frames):
-            for place, episode in enumerate(order):
-                if time < len(self._tiles[episode].frames):  # else its last frame stays
-                    y, x = place // columns * height, place % columns * width
-                    canvas[y : y + height, x : x + width] = self._drawn(self._tiles[episode], time, *self._shape)
-            yield canvas.copy()
-        for _ in range(round(_HOLD_SECONDS * (self.fps or 10))):
-            yield canvas.copy()
+        films = [self._film(self._tiles[episode], *self._shape) for episode in sorted(self._tiles)]
+        yield from mosaic(films, hold=round(_HOLD_SECONDS * (self.fps or 10)))
 
     def save(self, path: str | Path) -> None:
         """Writes the film.
@@ -125,18 +106,14 @@ class VideoGrid:
         """
         save_video(self.frames(), path, self.fps or 10)
 
-    def _drawn(self, tile: _Tile, time: int, height: int, width: int) -> Frame:
-        """Returns one episode's frame, its picture being height x width, with border and caption."""
-        over = tile.finished and time == len(tile.frames) - 1
-        colour = _RUNNING if not over or tile.success is None else _SUCCESS if tile.success else _FAILURE
-        image = Image.new("RGB", (width + 2 * _BORDER, height + 2 * _BORDER + _CAPTION), colour)
-        pixels = zlib.decompress(tile.frames[time])
-        image.paste(Image.frombytes("RGB", (width, height), pixels), (_BORDER, _BORDER + _CAPTION))
-        reward = f"   {tile.rewards[time]:.2f}" if math.isfinite(tile.rewards[time]) else ""  # none before a step
-        draw = ImageDraw.Draw(image)
-        draw.rectangle((_BORDER, _BORDER, width + _BORDER - 1, _CAPTION + _BORDER - 1), fill=_BACKGROUND)
-        draw.text((_BORDER + 4, _BORDER + 2), f"seed {tile.seed}{reward}", fill=_TEXT, font=self._font)
-        return np.asarray(image)
+    def _film(self, tile: _Tile, height: int, width: int) -> Iterator[Frame]:
+        """Yields one episode's frames, its pictures being height x width, with border and caption."""
+        for time, (pixels, reward) in enumerate(zip(tile.frames, tile.rewards, strict=True)):
+            over = tile.finished and time == len(tile.frames) - 1
+            colour = None if not over or tile.success is None else _SUCCESS if tile.success else _FAILURE
+            picture = np.frombuffer(zlib.decompress(pixels), np.uint8).reshape(height, width, 3)
+            said = f"   {reward:.2f}" if math.isfinite(reward) else ""  # none before a step
+            yield framed(picture, f"seed {tile.seed}{said}", colour)
 
 
 def save_video(frames: Iterable[Frame], path: str | Path, fps: float) -> None:

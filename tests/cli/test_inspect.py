@@ -47,7 +47,8 @@ def test_inspect_exits_1_when_a_check_fails(demos: Path, capsys: pytest.CaptureF
         (["nothing.zarr"], "nothing.zarr does not exist"),
         (["{demos}", "--keys", "actoin"], "no data 'actoin', it has: action, img"),
         (["{demos}", "--video", "{demos}"], "already exists"),
-        (["{demos}", "--video", "new.mp4", "--episodes", "5"], "but got 5"),
+        (["{demos}", "--video", "new.mp4", "--only", "5"], "but got 5"),
+        (["{demos}", "--picture", "new.jpg"], "must name a .png, but got new.jpg"),
         (["{demos}/data"], "expected the groups data/ and meta/"),
         (["package://nonsense"], "no bundled demonstrations"),
     ],
@@ -66,24 +67,78 @@ def test_inspect_refuses_an_empty_data_set(tmp_path: Path, capsys: pytest.Captur
     assert "expected episodes, but there are none" in capsys.readouterr().err
 
 
-def test_inspect_films_and_plots(demos: Path, tmp_path: Path) -> None:
-    video, plot = tmp_path / "demos.mp4", tmp_path / "plots" / "demos.png"
-    assert main([str(demos), "--video", str(video), "--plot", str(plot), "--episodes", "1"]) == 0
+@pytest.fixture
+def push(tmp_path: Path) -> Path:
+    """Steps of Push-T without images, which only the environment can show."""
+    provenance = {"env_id": "diffusion_policy_envs:PushT-v0", "kwargs": {"obs_keys": ["state"], "renderer": "draw2d"}}
+    buffer = ReplayBuffer.create(tmp_path / "push.zarr", attrs={"provenance": provenance})
+    for steps in (4, 6):
+        state = np.linspace([100, 100, 300, 200, 0], [200, 100, 300, 200, 1], steps, dtype=np.float32)
+        buffer.add_episode({"action": state[:, :2], "state": state})
+    return tmp_path / "push.zarr"
+
+
+def frames_of(video: Path, height: int, width: int) -> np.ndarray:
     decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(video), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     frames = np.frombuffer(subprocess.run(decode, capture_output=True, check=True).stdout, np.uint8)
-    frames = frames.reshape(9, 256, 256, 3)
+    return frames.reshape(-1, height, width, 3)
+
+
+def test_inspect_films_pictures_and_plots_recorded_images(demos: Path, tmp_path: Path) -> None:
+    video, picture, plot = tmp_path / "a.mp4", tmp_path / "new" / "a.png", tmp_path / "plots" / "a.png"
+    words = [str(demos), "--video", str(video), "--plot", str(plot), "--picture", str(picture), "--only", "1"]
+    assert main(words) == 0
+    frames = frames_of(video, 366, 266)  # 256 x 256, a strip of the actions, caption and border
+    assert len(frames) == 9 + 15
     expected = ReplayBuffer.open(demos).get_episode(1)["img"][4].mean()
-    assert frames[4].mean() == pytest.approx(expected, abs=4)
-    with Image.open(plot) as picture:
-        assert picture.format == "PNG"
+    assert frames[4, 32:280, 8:-8].mean() == pytest.approx(expected, abs=4)
+    for path in (plot, picture):
+        with Image.open(path) as image:
+            assert image.format == "PNG"
 
 
-def test_inspect_says_when_there_is_nothing_to_film(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_films_what_the_recorded_environment_draws(push: Path, tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    assert main([str(push), "--video", str(video), "--fps", "5"]) == 0
+    frames = frames_of(video, 290, 532)
+    assert len(frames) == 6 + 8
+    goal = frames[0, 24 + 5 + 148, 5 + 108].astype(int)
+    assert goal[1] > goal[0] + 40  # green, beneath caption and border
+
+
+def test_inspect_env_names_the_environment_that_draws(push: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.zarr"
+    with ReplayBuffer.open(push) as buffer, ReplayBuffer.create(bare) as copy:
+        copy.add_episode(buffer.get_episode(0))
+    words = [str(bare), "--picture", str(tmp_path / "a.png")]
+    assert main(words) == 2
+    assert main([*words, "--env", "diffusion_policy_envs:PushT-v0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no picture possible: expected a key of images"),
+        (["--env", "CartPole-v1"], "its CartPoleEnv has no picture(obs, size)"),
+        (["--env", "diffusion_policy_envs:PushT-v0"], "must hold state, or keypoints and agent_pos"),
+        (["--env", "diffusion_policy_envs:Pusht-v0"], "PushT-v0"),
+        (["--fps", "0"], "--fps must be above 0, but got 0"),
+        (["--episodes", "0"], "1 or more episodes to show, but got 0"),
+    ],
+)
+def test_inspect_says_why_there_is_nothing_to_show(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     buffer = ReplayBuffer.create(tmp_path / "demos.zarr")
-    buffer.add_episode({"action": np.zeros((5, 2)), "keypoints": np.zeros((5, 9, 2))})
-    assert main([str(tmp_path / "demos.zarr"), "--video", str(tmp_path / "a.mp4")]) == 2
-    assert "no frames to film" in capsys.readouterr().err
-    assert not (tmp_path / "a.mp4").exists()
+    episode = {"action": np.zeros((5, 2)), "keypoints": np.zeros((5, 9, 2))}
+    buffer.add_episode(episode if "--episodes" not in words else {**episode, "img": np.zeros((5, 8, 8, 3), np.uint8)})
+    for option, name in (("--video", "a.mp4"), ("--picture", "a.png")):
+        assert main([str(tmp_path / "demos.zarr"), option, str(tmp_path / name), *words]) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["demos.zarr"]
 
 
 def test_inspect_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,19 +1,17 @@
 """Push-T as a Gymnasium environment."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffusion_policy_envs import gl
-from diffusion_policy_envs.pusht.drawing import draw_board
 from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, KEYPOINTS, Floats, block_points, coverage
 from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTPhysics
+from diffusion_policy_envs.pusht.pictures import RENDERERS, BoardPictures
+from diffusion_policy_envs.pusht.recorded import recorded_state
 from diffusion_policy_envs.pusht.symmetry import mirror_actions, mirror_observations
-from diffusion_policy_envs.rendering import MujocoRenderer
 
 __all__ = ["PushTEnv"]
 
@@ -23,7 +21,6 @@ Info = dict[str, Any]
 SUCCESS_COVERAGE = 0.95
 _OBS_KEYS = ("agent_pos", "keypoints", "state", "image")
 _OPTIONS = ("state", "agent_velocity")
-_RENDERERS = ("mujoco", "draw2d")
 # Shoved into a wall by the agent, which nothing stops, the block leaves the board by tens of pixels.
 _SLACK = 256.0  # px
 
@@ -85,6 +82,11 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
     ## Symmetry
     `mirror(obs, action)` returns steps as they look in the mirror x + y = 512 px, in which the task is the same.
 
+    ## Pictures and hands
+    `picture(obs, size)` draws a recorded step, `action_pixels(actions, size)` says where actions lie on the picture,
+    `action_at_pixel(xy, size)` which action a place on it is, and `resting_action()` which one leaves the agent where
+    it is: so people can look at demonstrations, and give some with a mouse.
+
     ## Version history
     - v0: first version.
     """
@@ -103,11 +105,11 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._substeps = _substeps(control_hz)
         self.metadata = {**self.metadata, "render_fps": control_hz}
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        _check_choice("renderer", renderer, (None, *_RENDERERS))
+        _check_choice("renderer", renderer, (None, *RENDERERS))
         self.render_mode = render_mode
         self._image_size = _check_size("image_size", image_size)
         self._render_size = _check_size("render_size", render_size)
-        self._renderer = renderer
+        self._pictures = BoardPictures(renderer)
         self.physics = PushTPhysics()
         self.action_space = gym.spaces.Box(0.0, BOARD_SIZE, (2,), np.float32)
         self._obs_keys = _check_obs_keys(obs_keys)
@@ -149,17 +151,16 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def render(self) -> NDArray[np.uint8] | None:
         """Returns the board as (render_size, render_size, 3), uint8; None without a render mode."""
-        return self._draw(self._render_size) if self.render_mode == "rgb_array" else None
+        return self._pictures.draw(self.physics.state, self._render_size) if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """Frees the GL contexts; the environment stays usable."""
-        if "_scene" in self.__dict__:
-            self._scene.close()
+        self._pictures.close()
 
-    @cached_property
+    @property
     def renderer(self) -> str:
         """Which renderer draws this environment's pictures: `mujoco` or `draw2d`."""
-        return self._renderer or ("mujoco" if gl.can_draw() else "draw2d")
+        return self._pictures.renderer
 
     def make_expert(self, seed: int) -> Callable[[Observation, Info], NDArray[np.float32]]:
         """Returns a planner for this environment, which reads its simulated state; the same seed plans the same."""
@@ -177,6 +178,34 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
             action: (N, 2), px.
         """
         return mirror_observations(obs), mirror_actions(action)
+
+    def picture(self, obs: Mapping[str, ArrayLike], size: int) -> NDArray[np.uint8]:
+        """Returns a recorded step as `render()` would show it, (size, size, 3), uint8; the episode goes on untouched.
+
+        Args:
+            obs: {key: array} of one step with `state`, or with `keypoints` (or `keypoint`) and `agent_pos`.
+            size: height and width, px.
+
+        Raises:
+            ValueError: the step does not say how the board looked.
+        """
+        return self._pictures.draw(recorded_state(obs), _check_size("size", size))
+
+    def action_pixels(self, actions: ArrayLike, size: int) -> Floats:
+        """Returns where actions (K, 2) lie on a picture of the board, (K, 2), x and y in its px.
+
+        (0, 0) is the outer corner of the first pixel, (size, size) that of the last.
+        """
+        return np.asarray(actions, dtype=np.float64) * (size / BOARD_SIZE)
+
+    def action_at_pixel(self, xy: ArrayLike, size: int) -> NDArray[np.float32]:
+        """Returns the action (2,), within its space, that a place (2,) means: x and y in px of a picture."""
+        place = _check_vector("xy", xy, 2, "x and y in px of the picture")
+        return np.clip(place * (BOARD_SIZE / size), 0.0, BOARD_SIZE).astype(np.float32)
+
+    def resting_action(self) -> NDArray[np.float32]:
+        """Returns the action (2,) that asks the agent to be where it is."""
+        return self.physics.state[:2].astype(np.float32)
 
     def _random_state(self) -> Floats:
         agent = self.np_random.uniform(50.0, 450.0, 2)
@@ -206,16 +235,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
             return block_points(KEYPOINTS, state[2:]).astype(np.float32)
         if key == "state":
             return state.astype(np.float32)
-        return self._draw(self._image_size)
-
-    @cached_property
-    def _scene(self) -> MujocoRenderer:
-        return MujocoRenderer(self.physics.model, self.physics.data, camera="top")
-
-    def _draw(self, size: int) -> NDArray[np.uint8]:
-        if self.renderer == "draw2d":
-            return draw_board(self.physics.state, size)
-        return self._scene.draw(size)[::-1].copy()  # the camera sees y upwards
+        return self._pictures.draw(state, self._image_size)
 
 
 def _substeps(control_hz: int) -> int:

@@ -10,7 +10,7 @@ import shapely
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["AGENT_RADIUS", "BLOCK_AREA", "BOARD_SIZE", "BLOCK_OUTLINE", "CENTER_OF_MASS", "GOAL_POSE", "KEYPOINTS"]
-__all__ += ["angle_round_block", "block_points", "coverage", "wrap_angle"]
+__all__ += ["angle_round_block", "block_points", "block_pose", "coverage", "wrap_angle"]
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +53,22 @@ def block_points(points: Floats, pose: ArrayLike) -> Floats:
     x = pose[..., 0, None] + cos * points[:, 0] - sin * points[:, 1]
     y = pose[..., 1, None] + sin * points[:, 0] + cos * points[:, 1]
     return np.stack([x, y], axis=-1)
+
+
+def block_pose(points: Floats, seen: ArrayLike) -> Floats:
+    """Returns the pose (3,) at which points of the block lie nearest (least squares) to where they were seen.
+
+    The inverse of `block_points`; in the plane the best rotation has a closed form (Kabsch 1976).
+
+    Args:
+        points: (V, 2), px, in the block's frame, V >= 2.
+        seen: (V, 2), px, the same points on the board.
+    """
+    seen = np.asarray(seen, dtype=np.float64)
+    (own_x, own_y), (x, y) = (points - points.mean(axis=0)).T, (seen - seen.mean(axis=0)).T
+    angle = np.arctan2(np.sum(own_x * y - own_y * x), np.sum(own_x * x + own_y * y))
+    origin = seen.mean(axis=0) - block_points(points.mean(axis=0)[None], np.array([0.0, 0.0, angle]))[0]
+    return np.array([*origin, angle % (2 * np.pi)])
 
 
 _GOAL = shapely.Polygon(block_points(BLOCK_OUTLINE, GOAL_POSE))
