@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
+from diffusion_policy.data.codecs import codec_remedy, register_picture_codecs
 from diffusion_policy.errors import DataError, DiffusionPolicyError, MissingFileError, OutputExistsError, StorageError
 from diffusion_policy.locks import FolderLock
 
@@ -90,12 +91,14 @@ def sub_arrays(group: zarr.Group, where: str) -> dict[str, Array]:
     Raises:
         DataError: an array's description is damaged or needs a codec that is not installed.
     """
+    register_picture_codecs()
     try:
         with warnings.catch_warnings():  # left-overs of a killed write are no members; zarr would warn of each
             warnings.simplefilter("ignore")
             return dict(sorted(group.arrays()))
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{where}: cannot read the arrays of /{group.path}, zarr says: {error}") from error
+        remedy = codec_remedy(error)
+        raise DataError(f"{where}: cannot read the arrays of /{group.path}, zarr says: {error}{remedy}") from error
 
 
 def add_array(

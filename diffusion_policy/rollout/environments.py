@@ -60,12 +60,11 @@ def env_maker(env_id: str) -> Any:
     return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
 
 
-def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
-    """Raises unless the environment offers what the policy reads and takes what it sends.
+def check_offers(env: Env, env_id: str, obs_spec: ObsSpec) -> None:
+    """Raises unless the environment offers what is wanted of its observations.
 
     Raises:
         ObservationError: a field is missing or has another shape; lists what there is.
-        ConfigError: actions are not continuous or have another shape.
     """
     space = env.observation_space
     if isinstance(space, spaces.Dict):
@@ -87,6 +86,16 @@ def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec
     for key, field in obs_spec.items():
         if shapes[key] != field.shape:
             raise ObservationError(f"the policy reads {key} of shape {field.shape}, but {env_id} gives {shapes[key]}")
+
+
+def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
+    """Raises unless the environment offers what the policy reads and takes what it sends.
+
+    Raises:
+        ObservationError: a field is missing or has another shape; lists what there is.
+        ConfigError: actions are not continuous or have another shape.
+    """
+    check_offers(env, env_id, obs_spec)
     if not isinstance(env.action_space, spaces.Box):
         raise ConfigError(f"the policy sends continuous actions, but {env_id} takes {env.action_space}")
     if env.action_space.shape != action_spec.shape:

@@ -19,7 +19,8 @@ Observation = dict[str, NDArray[Any]]
 Info = dict[str, Any]
 
 SUCCESS_COVERAGE = 0.95
-_OBS_KEYS = ("agent_pos", "keypoints", "state", "image")
+_PICTURES = {"image": "top", "tilted": "tilted"}  # observations that cameras see
+_OBS_KEYS = ("agent_pos", "keypoints", "state", *_PICTURES)
 _OPTIONS = ("state", "agent_velocity")
 # Shoved into a wall by the agent, which nothing stops, the block leaves the board by tens of pixels.
 _SLACK = 256.0  # px
@@ -53,6 +54,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
     | `state`     | (5,)      | float32 | px, rad  | agent x, y, block x, y (middle of the bar's outer edge),   |
     |             |           |         |          | angle in [0, 2 pi)                                         |
     | `image`     | (s, s, 3) | uint8   | 0 to 255 | picture from above, s = `image_size`                       |
+    | `tilted`    | (s, s, 3) | uint8   | 0 to 255 | picture from a corner, in perspective (MuJoCo's only)      |
 
     ## Rewards
     clip(coverage / 0.95, 0, 1), where coverage is the share of the drawn T under the block. `info` holds `coverage`,
@@ -68,9 +70,9 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
     Terminated when coverage > 0.95. Truncated by the registered id after 300 steps (30 s).
 
     ## Arguments
-    - `obs_keys`: entries of the observation, of `agent_pos`, `keypoints`, `state`, `image`.
+    - `obs_keys`: entries of the observation, of `agent_pos`, `keypoints`, `state`, `image`, `tilted`.
     - `control_hz`: actions per second; divides 100.
-    - `image_size`: height and width of the observed picture, px.
+    - `image_size`: height and width of the observed pictures, px; one number, or one for each, {"image": 96, ...}.
     - `render_mode`: None or `rgb_array`.
     - `render_size`: height and width of what `render()` returns, px.
     - `renderer`: `mujoco`, `draw2d` (a flat drawing that needs no OpenGL), or None: MuJoCo where it can draw. The
@@ -83,7 +85,8 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
     `mirror(obs, action)` returns steps as they look in the mirror x + y = 512 px, in which the task is the same.
 
     ## Pictures and hands
-    `picture(obs, size)` draws a recorded step, `action_pixels(actions, size)` says where actions lie on the picture,
+    `observe(obs)` makes these observations of a recorded step, also those that were not recorded (`dp-render`).
+    `picture(obs, size)` draws one, `action_pixels(actions, size)` says where actions lie on the picture,
     `action_at_pixel(xy, size)` which action a place on it is, and `resting_action()` which one leaves the agent where
     it is: so people can look at demonstrations, and give some with a mouse.
 
@@ -97,7 +100,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         self,
         obs_keys: Sequence[str] = ("keypoints", "agent_pos"),
         control_hz: int = 10,
-        image_size: int = 96,
+        image_size: int | Mapping[str, int] = 96,
         render_mode: str | None = None,
         render_size: int = 512,
         renderer: str | None = None,
@@ -107,7 +110,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         _check_choice("renderer", renderer, (None, *RENDERERS))
         self.render_mode = render_mode
-        self._image_size = _check_size("image_size", image_size)
+        self._image_sizes = _check_image_sizes(image_size)
         self._render_size = _check_size("render_size", render_size)
         self._pictures = BoardPictures(renderer)
         self.physics = PushTPhysics()
@@ -124,8 +127,8 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
             "agent_pos": gym.spaces.Box(0.0, BOARD_SIZE, (2,), np.float32),
             "keypoints": gym.spaces.Box(low, high, KEYPOINTS.shape, np.float32),
             "state": gym.spaces.Box(state_low, state_high, dtype=np.float32),
-            "image": gym.spaces.Box(0, 255, (self._image_size, self._image_size, 3), np.uint8),
         }
+        known |= {key: gym.spaces.Box(0, 255, (size, size, 3), np.uint8) for key, size in self._image_sizes.items()}
         return cast("gym.Space[Observation]", gym.spaces.Dict({key: known[key] for key in self._obs_keys}))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
@@ -178,6 +181,17 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
             action: (N, 2), px.
         """
         return mirror_observations(obs), mirror_actions(action)
+
+    def observe(self, obs: Mapping[str, ArrayLike]) -> Observation:
+        """Returns what this environment would have shown at a recorded step; the episode goes on untouched.
+
+        Args:
+            obs: {key: array} of one step with `state`, or with `keypoints` (or `keypoint`) and `agent_pos`.
+
+        Raises:
+            ValueError: the step does not say how the board looked.
+        """
+        return self._observe(recorded_state(obs))
 
     def picture(self, obs: Mapping[str, ArrayLike], size: int) -> NDArray[np.uint8]:
         """Returns a recorded step as `render()` would show it, (size, size, 3), uint8; the episode goes on untouched.
@@ -235,7 +249,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
             return block_points(KEYPOINTS, state[2:]).astype(np.float32)
         if key == "state":
             return state.astype(np.float32)
-        return self._pictures.draw(state, self._image_size)
+        return self._pictures.draw(state, self._image_sizes[key], _PICTURES[key])
 
 
 def _substeps(control_hz: int) -> int:
@@ -249,6 +263,15 @@ def _check_obs_keys(obs_keys: Sequence[str]) -> tuple[str, ...]:
     if isinstance(obs_keys, str) or not obs_keys or not set(obs_keys) <= set(_OBS_KEYS):
         raise ValueError(f"obs_keys must be a list of some of {list(_OBS_KEYS)}, but got {obs_keys!r}")
     return tuple(obs_keys)
+
+
+def _check_image_sizes(image_size: int | Mapping[str, int]) -> dict[str, int]:
+    """Returns {key: size} of all pictures."""
+    if not isinstance(image_size, Mapping):
+        return dict.fromkeys(_PICTURES, _check_size("image_size", image_size))
+    if unknown := sorted(set(image_size) - set(_PICTURES)):
+        raise ValueError(f"image_size must name some of {list(_PICTURES)}, but got {unknown}; leave those out")
+    return {key: _check_size(f"image_size[{key!r}]", image_size.get(key, 96)) for key in _PICTURES}
 
 
 def _check_size(name: str, size: int) -> int:

@@ -49,11 +49,16 @@ def _mirror_image(image: Array) -> Array:
     return image[:, ::-1, ::-1].swapaxes(1, 2)
 
 
+def _mirror_tilted(image: Array) -> Array:
+    return image[:, :, ::-1]  # its camera stands in the goal's axis
+
+
 _MIRRORS: dict[str, Callable[[Array], Array]] = {
     "agent_pos": _mirror_points,
     "keypoints": _mirror_keypoints,
     "state": _mirror_state,
     "image": _mirror_image,
+    "tilted": _mirror_tilted,
 }
 
 
