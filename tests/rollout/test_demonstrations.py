@@ -2,7 +2,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import diffusion_policy_envs  # noqa: F401 (registers its ids before the toys, which end with each test)
 from diffusion_policy.data.pictures import image_key, recorded_images
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, EnvironmentIdError, RenderError
