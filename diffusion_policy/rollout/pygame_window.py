@@ -48,11 +48,13 @@ class PygameWindow:
         self._font = pygame.font.Font(None, _FONT + 4)
         self._mouse: tuple[int, int] | None = None  # px of the window
         self._corner, self._scale = (0, 0), 1.0  # of the picture in the window
+        self._frame_size = (0, 0)  # width, height
 
     def show(self, frame: Frame, lines: Sequence[str]) -> None:
         """Draws a picture (H, W, 3) and lines of text; the first one opens the window."""
         pygame = self._pygame
         height, width = frame.shape[:2]
+        self._frame_size = width, height
         text = len(lines) * _LINE + 2 * _PAD
         surface = pygame.display.get_surface()
         if surface is None:
@@ -82,11 +84,15 @@ class PygameWindow:
             elif event.type == pygame.MOUSEMOTION:
                 self._mouse = event.pos
             elif event.type == pygame.MOUSEBUTTONDOWN:
-                self._mouse, clicked = event.pos, True
-        if self._mouse is None:
-            return Hand(None, clicked, tuple(commands))
-        x, y = ((at - corner) / self._scale for at, corner in zip(self._mouse, self._corner, strict=True))
-        return Hand((x, y), clicked, tuple(commands))
+                self._mouse = event.pos
+                place = self._in_frame(event.pos)
+                clicked = clicked or all(0 <= at < end for at, end in zip(place, self._frame_size, strict=True))
+        mouse = None if self._mouse is None else self._in_frame(self._mouse)
+        return Hand(mouse, clicked, tuple(commands))
+
+    def _in_frame(self, place: tuple[int, int]) -> tuple[float, float]:
+        """Returns a place of the window in px of the frame."""
+        return (place[0] - self._corner[0]) / self._scale, (place[1] - self._corner[1]) / self._scale
 
     def close(self) -> None:
         """Closes the window."""

@@ -129,7 +129,7 @@ class Teleoperation:
         return recording.episode(), recording.success
 
     def _keys(self) -> str:
-        return f"R restart   N {'keep and next' if self._keep == 'all' else 'drop and next'}   Q quit"
+        return f"R restart   N or Enter {'keep' if self._keep == 'all' else 'drop'} and next   Q or Esc quit"
 
 
 @dataclass

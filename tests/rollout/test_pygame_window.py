@@ -54,6 +54,9 @@ def test_window_tells_mouse_clicks_and_keys_once(window):
     hand = window.poll()
     assert (hand.mouse, hand.clicked) == ((50, 60), True)
     assert window.poll().clicked is False
+    pygame.event.post(pygame.event.Event(pygame.MOUSEBUTTONDOWN, pos=(50, 110), button=1))  # on the text
+    hand = window.poll()
+    assert (hand.mouse, hand.clicked) == ((50, 110), False)
     keys = [pygame.K_r, pygame.K_x, pygame.K_n, pygame.K_RETURN, pygame.K_q, pygame.K_ESCAPE]
     for each in keys:
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=each))

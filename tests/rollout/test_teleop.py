@@ -168,7 +168,7 @@ def test_next_keeps_the_episode_as_truncated_where_all_are_kept(tmp_path):
     assert episode["truncated"].tolist() == [False, True]
     assert not episode["terminated"].any()
     assert "over: kept" in script.status
-    assert "N keep and next" in script.shown[0][1][2]
+    assert "Enter keep and next" in script.shown[0][1][2]
 
 
 def test_next_drops_an_episode_without_success_where_only_successes_are_kept(tmp_path):
@@ -176,7 +176,7 @@ def test_next_drops_an_episode_without_success_where_only_successes_are_kept(tmp
     assert teleop(tmp_path / "a.zarr", script).episodes == 1
     assert ReplayBuffer.open(tmp_path / "a.zarr").attrs["provenance"]["seeds"] == [1]
     assert "over: not kept" in script.status
-    assert "N drop and next" in script.shown[0][1][2]
+    assert "Enter drop and next" in script.shown[0][1][2]
 
 
 def test_next_before_the_first_step_means_nothing(tmp_path):
