@@ -1,4 +1,4 @@
-"""Demonstrations: an expert or a policy acts, whole episodes go into a replay buffer.
+"""Demonstrations: an expert, a policy or a person acts, whole episodes go into a replay buffer.
 
 Letters: T steps of an episode.
 """
@@ -8,23 +8,45 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from diffusion_policy.policies.chunk import Array
 from diffusion_policy.rollout.actors import Actor
-from diffusion_policy.rollout.environments import BOX_FIELD, Env, make_env, success_of
+from diffusion_policy.rollout.environments import Env, make_env
 from diffusion_policy.rollout.progress import ProgressBar
+from diffusion_policy.rollout.recording import Recording, check_names
 from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
 Keep = Literal["success", "all"]
+Attempt = tuple[dict[str, Array], bool | None]
+"""An episode {key: (T, *shape)} and whether it succeeded (None where the environment does not say)."""
 
-_OWN_KEYS = ("action", "reward", "terminated", "truncated")
 _PATIENCE = 20  # attempts per wanted episode before giving up
+
+
+@runtime_checkable
+class Demonstrator(Protocol):
+    """Makes whole episodes in its own way and time, as a person at a window does.
+
+    An `Actor` is asked for one action after another instead.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the provenance of a data set calls it."""
+
+    @property
+    def film_width(self) -> int | None:
+        """Width in px of the pictures that the environment shall draw; None for none."""
+
+    def check(self, env: Env) -> None:
+        """Raises ConfigError where it cannot act in this environment; nothing has been written yet."""
+
+    def demonstrate(self, env: Env, seed: int, kept: int, wanted: int) -> Attempt | None:
+        """Returns the episode with this seed, or None to end the collection; `kept` of `wanted` are there already."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +54,7 @@ class CollectResult:
     """What stands in `out` now.
 
     Args:
-        out: the data set.
+        out: the data set; of a .zip that is not complete, the folder that collects it.
         episodes: kept.
         attempts: tried, those of earlier runs that were resumed included.
         digest: of the data set.
@@ -46,7 +68,7 @@ class CollectResult:
 
 def collect(
     env_id: str,
-    actor: Actor,
+    actor: Actor | Demonstrator,
     *,
     episodes: int,
     seed: int,
@@ -64,7 +86,7 @@ def collect(
 
     Args:
         env_id: e.g. "diffusion_policy_envs:PushT-v0".
-        actor: `ExpertActor()` or `PolicyActor(controller)`.
+        actor: `ExpertActor()`, `PolicyActor(controller)` or `Teleoperation(window)`, which may end it early.
         episodes: how many to keep.
         seed: of the first attempt.
         out: the zarr folder to make; one that ends in .zip is collected in a folder beside it and packed at the end.
@@ -85,64 +107,58 @@ def collect(
     target = Path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
     _refuse_existing(target, folder, resume)
-    env = make_env(env_id, env_kwargs)
+    person = actor if isinstance(actor, Demonstrator) else None
+    env = make_env(env_id, env_kwargs, film_width=person.film_width if person else None)
     try:
-        _check_names(env, env_id)
+        check_names(env, env_id)
+        if person:
+            person.check(env)
         with _opened(folder, _provenance(env, env_id, env_kwargs, actor, seed, keep), resume) as buffer:
             attempts = _fill(buffer, env, actor, episodes, progress)
-            result = CollectResult(target, buffer.num_episodes, attempts, buffer.digest())
-            if target != folder:
+            complete = buffer.num_episodes >= episodes
+            result = CollectResult(target if complete else folder, buffer.num_episodes, attempts, buffer.digest())
+            if complete and target != folder:
                 buffer.save(target)
     finally:
         env.close()
-    if target != folder:
+    if complete and target != folder:
         shutil.rmtree(folder)
     return result
 
 
-def rollout(env: Env, actor: Actor, seed: int) -> tuple[dict[str, Array], bool | None]:
-    """Returns one episode {key: (T, *shape)} and whether it succeeded (None where the environment does not say).
-
-    Numbers are kept as the environment gives them, but float64 becomes float32.
+def rollout(env: Env, actor: Actor, seed: int) -> Attempt:
+    """Returns one episode and whether it succeeded.
 
     Args:
         env: it is reset with `seed`.
         actor: begins with the same seed.
         seed: of the episode.
     """
-    obs, info = env.reset(seed=seed)
+    recording = Recording(env, seed)
     act = actor.begin(env, seed)
-    steps: list[dict[str, Any]] = []
-    success: bool | None = None
-    ended = False
-    while not ended:
-        action = act(obs, info)
-        seen = dict(obs) if isinstance(obs, Mapping) else {BOX_FIELD: obs}
-        seen = {key: np.array(value) for key, value in seen.items()}  # an environment may reuse its arrays
-        obs, reward, terminated, truncated, info = env.step(action)
-        steps.append({**seen, "action": np.array(action), "reward": np.float32(reward)})
-        steps[-1] |= {"terminated": np.bool_(terminated), "truncated": np.bool_(truncated)}
-        said = success_of(info)
-        success = success if said is None else said or bool(success)
-        ended = bool(terminated or truncated)
-    episode = {key: np.stack([step[key] for step in steps]) for key in steps[0]}  # (T, *shape)
-    return {key: v.astype(np.float32) if v.dtype == np.float64 else v for key, v in episode.items()}, success
+    while not recording.ended:
+        recording.step(act(recording.obs, recording.info))
+    return recording.episode(), recording.success
 
 
-def _fill(buffer: ReplayBuffer, env: Env, actor: Actor, episodes: int, progress: bool) -> int:
+def _fill(buffer: ReplayBuffer, env: Env, actor: Actor | Demonstrator, episodes: int, progress: bool) -> int:
     """Appends until the buffer holds `episodes`; returns the number of attempts since its beginning."""
     record = dict(buffer.attrs["provenance"])
+    person = isinstance(actor, Demonstrator)  # who ends it when out of patience
     seeds = list(record["seeds"])[: buffer.num_episodes]  # a seed is noted before its episode: it may lack it
     upcoming = int(record["seed"]) if not seeds else seeds[-1] + 1
     with ProgressBar("collect", episodes, enabled=progress) as bar:
         bar.start_at(len(seeds))
         while len(seeds) < episodes:
-            if upcoming - record["seed"] >= _PATIENCE * episodes:
+            if not person and upcoming - record["seed"] >= _PATIENCE * episodes:
                 raise DataError(
                     f"only {len(seeds)} of {upcoming - record['seed']} attempts succeeded, expected {episodes}; "
                     f"they are kept in {buffer.location}; use a better actor, or keep=all"
                 )
-            episode, success = rollout(env, actor, upcoming)
+            attempt = _attempt(env, actor, upcoming, len(seeds), episodes)
+            if attempt is None:
+                break
+            episode, success = attempt
             if record["keep"] == "success" and success is None:
                 raise ConfigError(f"{record['env_id']} does not say is_success or success in its info; use keep=all")
             if record["keep"] == "all" or success:
@@ -156,8 +172,14 @@ def _fill(buffer: ReplayBuffer, env: Env, actor: Actor, episodes: int, progress:
     return upcoming - int(record["seed"])
 
 
+def _attempt(env: Env, actor: Actor | Demonstrator, seed: int, kept: int, wanted: int) -> Attempt | None:
+    if isinstance(actor, Demonstrator):
+        return actor.demonstrate(env, seed, kept, wanted)
+    return rollout(env, actor, seed)
+
+
 def _provenance(
-    env: Env, env_id: str, env_kwargs: Mapping[str, Any] | None, actor: Actor, seed: int, keep: Keep
+    env: Env, env_id: str, env_kwargs: Mapping[str, Any] | None, actor: Actor | Demonstrator, seed: int, keep: Keep
 ) -> dict[str, Any]:
     return {
         "env_id": env_id,
@@ -171,15 +193,6 @@ def _provenance(
         "versions": installed_versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-
-
-def _check_names(env: Env, env_id: str) -> None:
-    taken = set(_OWN_KEYS) & set(getattr(env.observation_space, "spaces", {}))
-    if taken:
-        raise ConfigError(
-            f"{env_id} observes {', '.join(sorted(taken))}, but a data set needs these names for what was done; "
-            f"rename them with a gymnasium wrapper"
-        )
 
 
 def _refuse_existing(target: Path, folder: Path, resume: bool) -> None:

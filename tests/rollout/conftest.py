@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import diffusion_policy_envs  # noqa: F401 (registers its ids before the toys: what is registered later ends with them)
 from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.policies.chunk import ActionChunk
 

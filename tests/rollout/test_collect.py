@@ -180,6 +180,6 @@ def test_environment_without_an_expert_says_what_to_do(tmp_path):
 def test_observation_named_like_an_action_is_refused(tmp_path, monkeypatch, toys):
     wrapped = gym.make(CHAOS)
     wrapped.observation_space = gym.spaces.Dict({"action": gym.spaces.Box(0, 1, (1,))})
-    monkeypatch.setattr(collect_module, "make_env", lambda *_: wrapped)
+    monkeypatch.setattr(collect_module, "make_env", lambda *_, **__: wrapped)
     with pytest.raises(ConfigError, match="observes action"):
         gather(tmp_path / "a.zarr", CHAOS)

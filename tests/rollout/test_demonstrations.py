@@ -2,7 +2,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import diffusion_policy_envs  # noqa: F401 (registers its ids before the toys, which end with each test)
 from diffusion_policy.data.pictures import image_key, recorded_images
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, EnvironmentIdError, RenderError
@@ -129,9 +128,16 @@ def test_picture_has_a_row_for_each_episode_from_its_first_step_to_its_last(slat
     picture = shown.picture([1, 0], 3, counted.append)
     assert picture.shape == (2 * (32 + 8 + 18), 3 * (32 + 8), 3)
     assert len(counted) == 6
-    greys = [[int(picture[60 * 0 + 58 * row + 40, 40 * column + 20, 0]) for column in range(3)] for row in range(2)]
+    greys = [[int(picture[58 * row + 40, 40 * column + 20, 0]) for column in range(3)] for row in range(2)]
     assert greys[0] == [int(255 * moved(8)[step, 0]) for step in (0, 4, 7)]
     assert greys[1] == [int(255 * moved(5)[step, 0]) for step in (0, 2, 4)]
+
+
+def test_picture_shows_the_recorded_images_of_its_moments():
+    picture = Demonstrations(buffer_of(img=images), None, 24).picture([1], 2)
+    for column, step in enumerate((0, 7)):
+        tile = picture[:, 32 * column : 32 * (column + 1)]
+        np.testing.assert_array_equal(inner(tile, (16, 24)), images(8)[step])
 
 
 def test_picture_with_a_path_of_actions_explains_its_colours(slate):

@@ -1,0 +1,76 @@
+"""One episode while it is stepped and recorded, whoever acts.
+
+Letters: T steps of an episode.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.chunk import Array
+from diffusion_policy.rollout.environments import BOX_FIELD, Env, success_of
+
+OWN_KEYS = ("action", "reward", "terminated", "truncated")
+"""What a recorded step holds beside the observation."""
+
+
+class Recording:
+    """Steps an environment through one episode and keeps what was seen, what was done, and what came of that.
+
+    Args:
+        env: it is reset.
+        seed: of the episode.
+
+    Attributes:
+        obs: what the environment shows now.
+        info: likewise.
+        reward: of the last step, 0 before the first.
+        success: whether it succeeded so far; None where the environment does not say.
+        ended: whether it terminated or was truncated.
+    """
+
+    def __init__(self, env: Env, seed: int) -> None:
+        self._env = env
+        self._steps: list[dict[str, Any]] = []
+        self.obs, self.info = env.reset(seed=seed)
+        self.reward = 0.0
+        self.success: bool | None = None
+        self.ended = False
+
+    def __len__(self) -> int:
+        """T so far."""
+        return len(self._steps)
+
+    def step(self, action: Any) -> None:
+        """Acts once; afterwards `obs`, `info`, `success` and `ended` are those of the next step."""
+        seen = dict(self.obs) if isinstance(self.obs, Mapping) else {BOX_FIELD: self.obs}
+        seen = {key: np.array(value) for key, value in seen.items()}  # an environment may reuse its arrays
+        self.obs, reward, terminated, truncated, self.info = self._env.step(action)
+        self.reward = float(reward)
+        self._steps.append({**seen, "action": np.array(action), "reward": np.float32(reward)})
+        self._steps[-1] |= {"terminated": np.bool_(terminated), "truncated": np.bool_(truncated)}
+        said = success_of(self.info)
+        self.success = self.success if said is None else said or bool(self.success)
+        self.ended = bool(terminated or truncated)
+
+    def cut(self) -> None:
+        """Ends the episode after its last step from outside: that is what `truncated` means."""
+        self._steps[-1]["truncated"] = np.bool_(True)
+        self.ended = True
+
+    def episode(self) -> dict[str, Array]:
+        """Returns {key: (T, *shape)}, T >= 1; numbers as the environment gave them, but float64 becomes float32."""
+        episode = {key: np.stack([step[key] for step in self._steps]) for key in self._steps[0]}  # (T, *shape)
+        return {key: v.astype(np.float32) if v.dtype == np.float64 else v for key, v in episode.items()}
+
+
+def check_names(env: Env, env_id: str) -> None:
+    """Raises ConfigError where an observation has the name of something else that is recorded."""
+    taken = set(OWN_KEYS) & set(getattr(env.observation_space, "spaces", {}))
+    if taken:
+        raise ConfigError(
+            f"{env_id} observes {', '.join(sorted(taken))}, but a data set needs these names for what was done; "
+            f"rename them with a gymnasium wrapper"
+        )
