@@ -70,8 +70,9 @@ class View(nn.Module):
             x = resized.permute(0, 2, 3, 1)
         if self.crop is not None:
             x = random_crop(x, self.crop) if self.training else center_crop(x, self.crop)
-        rows = x.float().flatten(2)  # (B, h, w C)
-        return torch.addcmul(self.offset, rows, self.scale).view(x.shape).permute(0, 3, 1, 2)
+        # in place: every further array of this size costs as much in fresh memory pages as in arithmetic
+        rows = x.to(torch.float32, copy=True).flatten(2)  # (B, h, w C)
+        return rows.mul_(self.scale).add_(self.offset).view(x.shape).permute(0, 3, 1, 2)
 
 
 def random_crop(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -63,6 +63,26 @@ def test_paper_preset_is_the_published_push_t_state_setting() -> None:
     assert (config["data"]["mirror"], config["encoder"]["hidden_dims"]) == (False, [])
 
 
+def test_paper_preset_on_pictures_is_the_published_push_t_image_setting() -> None:
+    """ResNet-18 on a crop of 84 of 96 pixels, a wider U-Net, smaller batches; the rest as with states."""
+    state, config = composed("preset=paper"), composed("preset=paper", "task=pusht_image")
+    assert config["encoder"] == {
+        "hidden_dims": [], "types": {"rgb": {"name": "resnet18", "crop": [84, 84]}}, "fields": {},
+    }  # fmt: skip
+    assert config["obs"]["image"] == {"type": "rgb", "shape": [96, 96, 3]}
+    assert config["denoiser"] == {**state["denoiser"], "down_dims": [512, 1024, 2048], "embed_dim": 128}
+    assert config["training"] == {**state["training"], "num_epochs": 3050, "batch_size": 64}
+    same = set(state) - {"encoder", "denoiser", "training", "task", "obs", "env", "dataset", "collect"}
+    assert all(config[name] == state[name] for name in same)
+
+
+def test_what_is_tuned_for_a_task_and_a_preset_gives_way_to_the_command_line() -> None:
+    config = composed("preset=paper", "task=pusht_image", "training.batch_size=32", "denoiser=unet1d_small")
+    assert config["training"]["batch_size"] == 32
+    assert config["denoiser"]["down_dims"] == [48, 96, 192]
+    assert composed("preset=quick", "task=pusht_image")["training"]["num_grad_steps"] == 7000  # nothing is tuned there
+
+
 def test_configuration_holds_no_class_paths() -> None:
     for file in Path(config_dir()).rglob("*.yaml"):
         assert "_target_" not in file.read_text(), file
