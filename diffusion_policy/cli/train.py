@@ -19,6 +19,7 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     resume = config.pop("resume", None)
     choice = config.pop("choice")
     config.pop("collect", None)  # of dp-collect, in the same task file
+    config.pop("published", None)  # where conf/denoiser has its numbers from
     names = {override.partition("=")[0].lstrip("+~") for override in overrides}
     if config["init"]:
         _refuse_with_init(names)
