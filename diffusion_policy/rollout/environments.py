@@ -60,6 +60,24 @@ def env_maker(env_id: str) -> Any:
     return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
 
 
+def unknown_id(env_id: str) -> str | None:
+    """Returns what is wrong with an id if its package can be imported but registers no such one; None otherwise.
+
+    A machine that trains needs no environment: that a package is missing there, or broken, is no mistake.
+    """
+    module = env_id.rpartition(":")[0]
+    try:
+        if module:
+            import_module(module)
+    except Exception:  # somebody's package
+        return None
+    try:
+        _spec(env_id)
+    except EnvironmentIdError as error:
+        return str(error)
+    return None
+
+
 def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
     """Raises unless the environment offers what the policy reads and takes what it sends.
 
@@ -121,11 +139,17 @@ def _spec(env_id: str) -> Any:
 def _import(module: str, env_id: str) -> None:
     try:
         import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-            raise  # the package is there and lacks something itself: its own message is the better one
+    except Exception as error:
+        name = error.name if isinstance(error, ModuleNotFoundError) else None
+        if name is not None and (module == name or module.startswith(name + ".")):
+            raise EnvironmentIdError(
+                f"environment '{env_id}': no package '{module}' to import; install it, or check the part before the "
+                f"colon"
+            ) from error
+        # the package is there and lacks something itself, or is broken
         raise EnvironmentIdError(
-            f"environment '{env_id}': no package '{module}' to import; install it, or check the part before the colon"
+            f"environment '{env_id}': importing {module} raised {type(error).__name__}: {error}; correct it; "
+            f"debug=true shows where"
         ) from error
 
 
