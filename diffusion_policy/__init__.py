@@ -10,6 +10,8 @@ Importing this package imports nothing heavy (PEP 562): a robot controller pays 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from diffusion_policy.installation import needs_full_install
+
 if TYPE_CHECKING:
     from diffusion_policy.config import ActionSpec, ObsField
     from diffusion_policy.data.replay_buffer import ReplayBuffer
@@ -44,7 +46,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ImportError as error:
+            said = needs_full_install(error, f"diffusion_policy.{name}")
+            if said is None:
+                raise
+            raise ImportError(said) from error
     raise AttributeError(f"module 'diffusion_policy' has no attribute '{name}', it has: {', '.join(__all__)}")
 
 

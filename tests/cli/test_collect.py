@@ -58,3 +58,20 @@ def test_collect_takes_a_task_that_says_nothing_of_collecting(collect, tmp_path:
     assert done.code == 0, done.err
     with ReplayBuffer.open(tmp_path / "demos.zarr") as buffer:
         assert buffer.num_episodes == 2
+
+
+def test_collect_says_after_ctrl_c_what_it_has_and_how_to_go_on(collect, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Reach, "stops", 2)
+    done = collect("episodes=3", "out=my demos.zarr")
+    assert done.code == 130
+    command = "dp-collect --config-dir=my_conf task=mine episodes=3 'out=my demos.zarr' resume=true"
+    assert done.err.splitlines()[-1] == f"interrupted with 2 of 3 episodes kept in my demos.zarr; go on with: {command}"
+    monkeypatch.setattr(Reach, "stops", None)
+    done = collect("episodes=3", "out=my demos.zarr", "resume=true")
+    assert done.code == 0, done.err
+    assert "kept     3 of 3" in done.out
+
+
+def test_collect_counts_what_lies_beside_a_zip(collect, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Reach, "stops", 0)
+    assert "0 of 3 episodes kept in demos.zarr;" in collect("episodes=3", "out=demos.zarr.zip").err
