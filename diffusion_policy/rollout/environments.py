@@ -33,7 +33,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
 
     Raises:
         EnvironmentIdError: the id is unknown (close ones are listed), or the environment refuses its arguments
-            (its own are listed).
+            (its own are listed), or raises while it is made.
     """
     choose_gl()
     kwargs = dict(env_kwargs or {})
@@ -47,6 +47,11 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
         raise EnvironmentIdError(
             f"environment '{env_id}' refused its arguments ({given}): {error}; "
             f"it takes: {', '.join(_arguments(spec)) or 'none'}"
+        ) from error
+    except Exception as error:  # somebody's constructor
+        raise EnvironmentIdError(
+            f"environment '{env_id}' raised {type(error).__name__} while it was made: {error}; correct it; debug=true "
+            f"shows where"
         ) from error
 
 
