@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from diffusion_policy.installation import needs_full_install
 
 if TYPE_CHECKING:
+    from diffusion_policy.cli.compose import compose_config
     from diffusion_policy.config import ActionSpec, ObsField
     from diffusion_policy.data.replay_buffer import ReplayBuffer
     from diffusion_policy.policies.controller import RecedingHorizonController
@@ -30,6 +31,7 @@ _HOMES = {
     "ActionSpec": "diffusion_policy.config",
     "evaluate": "diffusion_policy.rollout.evaluate",
     "train": "diffusion_policy.training.run",
+    "compose_config": "diffusion_policy.cli.compose",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "ActionSpec",
     "evaluate",
     "train",
+    "compose_config",
     "__version__",
 ]
 

@@ -58,8 +58,9 @@ def train(config: Mapping[str, Any]) -> Run:
     """Trains a policy as a composed configuration says, or resumes a run.
 
     Args:
-        config: plain nested values as in config.yaml of any run (see conf/train.yaml); or
-            {"resume": folder} with, at most, a larger {"training": {"num_grad_steps": n}}.
+        config: plain nested values as in config.yaml of any run, which `diffusion_policy.compose_config("train",
+            "task=pusht", "preset=fast", "out=runs/a")` returns; or {"resume": folder} with, at most, a larger
+            {"training": {"num_grad_steps": n}}.
 
     Raises:
         ConfigError: unknown or contradicting settings.

@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
 
+from diffusion_policy.cli import entry
 from diffusion_policy.installation import DEPENDENCIES, needs_full_install
 from tests.cli.running import script
 
@@ -77,3 +79,11 @@ def test_installation_knows_the_modules_of_all_dependencies() -> None:
 def test_installation_leaves_other_missing_modules_to_speak_for_themselves() -> None:
     assert needs_full_install(ModuleNotFoundError("no my_pkg", name="my_pkg"), "dp-train") is None
     assert needs_full_install(ImportError("broken", name="zarr"), "dp-train") is None
+
+
+def test_entry_has_a_function_for_each_console_script() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for name, place in project["scripts"].items():
+        module, _, function = place.partition(":")
+        assert module == "diffusion_policy.cli.entry", name
+        assert callable(getattr(entry, function)), name
