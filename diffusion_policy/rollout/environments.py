@@ -65,24 +65,6 @@ def env_maker(env_id: str) -> Any:
     return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
 
 
-def unknown_id(env_id: str) -> str | None:
-    """Returns what is wrong with an id if its package can be imported but registers no such one; None otherwise.
-
-    A machine that trains needs no environment: that a package is missing there, or broken, is no mistake.
-    """
-    module = env_id.rpartition(":")[0]
-    try:
-        if module:
-            import_module(module)
-    except Exception:  # somebody's package
-        return None
-    try:
-        _spec(env_id)
-    except EnvironmentIdError as error:
-        return str(error)
-    return None
-
-
 def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
     """Raises unless the environment offers what the policy reads and takes what it sends.
 
@@ -129,6 +111,24 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
     """Returns what `is_success` or `success` says, None where the environment says neither."""
     said = info.get("is_success", info.get("success"))
     return None if said is None else bool(said)
+
+
+def unknown_id(env_id: str) -> str | None:
+    """Returns what is wrong with an id if its package can be imported but registers no such one; None otherwise.
+
+    A machine that trains needs no environment: that a package is missing there, or broken, is no mistake.
+    """
+    module = env_id.rpartition(":")[0]
+    try:
+        if module:
+            import_module(module)
+    except Exception:  # somebody's package
+        return None
+    try:
+        _spec(env_id)
+    except EnvironmentIdError as error:
+        return str(error)
+    return None
 
 
 def _spec(env_id: str) -> Any:
