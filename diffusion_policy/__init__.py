@@ -10,7 +10,10 @@ Importing this package imports nothing heavy (PEP 562): a robot controller pays 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from diffusion_policy.installation import needs_full_install
+
 if TYPE_CHECKING:
+    from diffusion_policy.cli.compose import compose_config
     from diffusion_policy.config import ActionSpec, ObsField
     from diffusion_policy.data.replay_buffer import ReplayBuffer
     from diffusion_policy.policies.controller import RecedingHorizonController
@@ -28,6 +31,7 @@ _HOMES = {
     "ActionSpec": "diffusion_policy.config",
     "evaluate": "diffusion_policy.rollout.evaluate",
     "train": "diffusion_policy.training.run",
+    "compose_config": "diffusion_policy.cli.compose",
 }
 
 __all__ = [
@@ -38,13 +42,20 @@ __all__ = [
     "ActionSpec",
     "evaluate",
     "train",
+    "compose_config",
     "__version__",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ImportError as error:
+            said = needs_full_install(error, f"diffusion_policy.{name}")
+            if said is None:
+                raise
+            raise ImportError(said) from error
     raise AttributeError(f"module 'diffusion_policy' has no attribute '{name}', it has: {', '.join(__all__)}")
 
 

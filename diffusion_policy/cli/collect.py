@@ -14,7 +14,18 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Runs the command; returns the exit code."""
-    return run_command("collect", _collect)
+    return run_command("collect", _collect_or_say)
+
+
+def _collect_or_say(config: dict[str, Any], overrides: list[str]) -> int:
+    """Collects; after Ctrl-C says what there is."""
+    try:
+        return _collect(config, overrides)
+    except KeyboardInterrupt:
+        from diffusion_policy.cli.kept import kept_so_far
+
+        print(kept_so_far(config["out"], config["episodes"], sys.argv[1:]), file=sys.stderr)
+        return 130
 
 
 def _collect(config: dict[str, Any], overrides: list[str]) -> int:

@@ -3,20 +3,20 @@
 Exit codes: 0 done, 1 a check found problems, 2 bad input, 130 Ctrl-C with state saved.
 """
 
-import difflib
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffusion_policy.cli.entry import find_modules_here
+from diffusion_policy.cli.messages import misplaced_group, one_line, unknown_option
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.paths import config_dir
 from diffusion_policy.registry import import_plugins
@@ -44,6 +44,7 @@ def run_command(config_name: str, action: Action) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through: this wrapper reports them
     choose_gl()
+    find_modules_here()
     codes: list[int] = []
     begun: list[bool] = []
 
@@ -65,9 +66,16 @@ def run_command(config_name: str, action: Action) -> int:
         assert isinstance(config, dict)
         settings = {str(key): value for key, value in config.items()}
         settings.pop("debug", None)
+        misplaced = misplaced_group(settings, HydraConfig.get().runtime.choices)
+        if misplaced:
+            raise ConfigError(misplaced)
         import_plugins(settings.get("plugins") or [])
         return action(settings, list(HydraConfig.get().overrides.task))
 
+    unknown = unknown_option(sys.argv[1:])
+    if unknown:
+        print(f"error: {unknown}", file=sys.stderr)
+        return 2
     try:
         hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(job)()
     except _Stopped:
@@ -95,48 +103,3 @@ def count(config: dict[str, Any], name: str, smallest: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
         raise ConfigError(f"{name} must be a whole number, {smallest} or more, but got {value!r}")
     return value
-
-
-def one_line(error: Exception, config_name: str) -> str:
-    """Returns an error as a person wants to read it; Hydra's multi-line ones become one, with a suggestion."""
-    text = str(error).strip()
-    if isinstance(error, DiffusionPolicyError):
-        return text
-    absent = re.search(r"Missing mandatory value: (\S+)", text)
-    if absent:
-        return f"{absent.group(1)}: expected a value, got nothing; give {absent.group(1)}=..."
-    unknown = re.search(r"Key '([^']+)' is not in struct", text) or re.search(r"Could not override '([^']+)'", text)
-    if unknown:
-        key = re.search(r"full_key: (\S+)", text)
-        name = key.group(1) if key else unknown.group(1)
-        return f"unknown setting '{name}'{_suggestion(name, config_name)}; --help lists all settings"
-    group = re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text)
-    if group:
-        options = re.findall(r"^\t([\w-]+)$", text, flags=re.MULTILINE)
-        folder, _, name = group.group(1).rpartition("/")
-        known = f", known: {', '.join(options)}" if options else ""
-        return f"unknown {folder or 'config'} '{name}'{known}; --config-dir=FOLDER adds your own"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    first = " ".join(lines[:2]) if isinstance(error, ConfigCompositionException) else lines[0] if lines else ""
-    return first or type(error).__name__
-
-
-def _suggestion(name: str, config_name: str) -> str:
-    try:
-        from hydra import compose, initialize_config_dir
-
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            known = _keys(OmegaConf.to_container(compose(config_name)))
-    except Exception:
-        return ""
-    close = difflib.get_close_matches(name, known, n=3)
-    return f", did you mean {' or '.join(close)}?" if close else ""
-
-
-def _keys(node: Any, prefix: str = "") -> list[str]:
-    if not isinstance(node, dict):
-        return []
-    found = []
-    for key, value in node.items():
-        found += [f"{prefix}{key}", *_keys(value, f"{prefix}{key}.")]
-    return found

@@ -14,6 +14,7 @@ def main() -> int:
 
 
 def _train(config: dict[str, Any], overrides: list[str]) -> int:
+    from diffusion_policy.training.reporting import run_summary
     from diffusion_policy.training.run import train
 
     resume = config.pop("resume", None)
@@ -33,7 +34,7 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     if not run.finished:
         print(f"stopped at step {run.grad_steps}; go on with: dp-train resume={run.out}", file=sys.stderr)
         return 130
-    print(f"policy   {run.out / 'policy.pt'}")
+    print("\n".join(run_summary(run.out, run.policy.action_spec.unit)))
     print(f"curves   {run.out / 'curves.png'}")
     print(f"metrics  {run.out / 'metrics.jsonl'}")
     print(f"next     dp-eval checkpoint={run.out / 'policy.pt'} episodes=100 out={run.out / 'eval'}")

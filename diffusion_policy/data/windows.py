@@ -56,7 +56,9 @@ class WindowIndex:
         padding = horizons.obs_horizon + horizons.action_horizon - 1
         windows = np.where(short, 0, length - horizons.pred_horizon + padding)
         if not windows.any():
-            raise DataError(f"windows: none left, no episode has pred_horizon {horizons.pred_horizon} steps; lower it")
+            raise DataError(
+                f"windows: none left, no episode has {horizons.pred_horizon} steps; lower horizons.pred_horizon"
+            )
         self._window_ends = np.cumsum(windows)
         self.dropped = [int(i) for i in self.episode_ids[short]]
 
@@ -105,10 +107,9 @@ class WindowIndex:
         return checked
 
     def _too_short(self, short: NDArray[np.bool_], length: Indices) -> str:
-        worst = int(np.flatnonzero(short)[0])
-        others = f" ({int(short.sum())} such episodes)" if short.sum() > 1 else ""
+        first = int(np.flatnonzero(short)[0])
         return (
-            f"episode {self.episode_ids[worst]} must have at least pred_horizon {self.horizons.pred_horizon} steps, "
-            f"one window, but has {length[worst]}{others}; set data.drop_short=true to leave them out, or lower "
-            f"pred_horizon"
+            f"episodes must have at least horizons.pred_horizon = {self.horizons.pred_horizon} steps, one window, but "
+            f"{int(short.sum())} of {len(short)} episodes are shorter, the first is episode {self.episode_ids[first]} "
+            f"with {length[first]}; set data.drop_short=true to leave them out, or lower horizons.pred_horizon"
         )

@@ -72,7 +72,7 @@ class RecedingHorizonController:
         cls,
         path: str | Path,
         *,
-        device: str = "cpu",
+        device: object = "cpu",
         num_envs: int | None = None,
         batch_size: int | None = None,
         seeds: int | Sequence[int] | None = None,
@@ -81,7 +81,7 @@ class RecedingHorizonController:
 
         Args:
             path: e.g. "policy.pt"; the suffix says which engine runs it.
-            device: where the engine computes, e.g. "cpu" or "cuda".
+            device: where the engine computes, e.g. "cpu", "cuda" or "cuda:1", or the engine's own kind of device.
             num_envs: see the class.
             batch_size: see the class.
             seeds: see the class.
@@ -89,6 +89,7 @@ class RecedingHorizonController:
         Raises:
             MissingFileError: there is no such file.
             CheckpointError: no engine is known for this kind of file, or its content is damaged.
+            ConfigError: there is no such device.
         """
         file = Path(path).expanduser()
         if file.suffix not in ENGINES:

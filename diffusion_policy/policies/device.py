@@ -7,20 +7,26 @@ import torch
 from diffusion_policy.errors import ConfigError
 
 
-def pick_device(name: str) -> torch.device:
-    """Returns the torch device of a `device=` setting: auto, cpu, cuda or mps.
+def pick_device(device: str | torch.device) -> torch.device:
+    """Returns the torch device of a `device=` setting: auto, cpu, cuda or mps, or one of several ("cuda:1").
 
     Raises:
         ConfigError: unknown, or not on this machine.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
+    if device == "auto":
         return torch.device("cuda" if available["cuda"] else "mps" if available["mps"] else "cpu")
-    if name not in available:
-        raise ConfigError(f"device must be auto, cpu, cuda or mps, but got '{name}'")
-    if not available[name]:
-        raise ConfigError(f"device={name}: this machine, or this build of torch, has none; use device=auto")
-    return torch.device(name)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:  # no such type
+        chosen = None
+    if chosen is None or chosen.type not in available:
+        raise ConfigError(f"device must be auto, cpu, cuda or mps, but got '{device}'")
+    if not available[chosen.type]:
+        raise ConfigError(f"device={device}: this machine, or this build of torch, has none; use device=auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={device}: this machine has {torch.cuda.device_count()}, counted from cuda:0")
+    return chosen
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -23,6 +23,7 @@ from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
 from diffusion_policy.models.observation import EncoderConfig, ObservationEncoder
 from diffusion_policy.policies.checkpoint import CheckpointInfo, read_policy_file, write_policy_file
 from diffusion_policy.policies.chunk import ActionChunk
+from diffusion_policy.policies.device import pick_device
 from diffusion_policy.settings import build, plain, section
 
 Array = Tensor | np.ndarray[Any, Any]
@@ -270,13 +271,19 @@ class DiffusionPolicy(nn.Module):
 
         Nothing in the file is executed or imported.
 
+        Args:
+            path: the file.
+            device: auto, cpu, cuda, cuda:1, mps or a torch.device.
+
         Raises:
             MissingFileError: no such file.
+            ConfigError: no such device on this machine.
             CheckpointError: damaged, of a newer format, not a policy, or needs a module to be imported first.
         """
+        chosen = pick_device(device)
         saved = read_policy_file(path)
         policy = saved.build(cls, PolicyConfig)
-        return policy.to(device).eval()
+        return policy.to(chosen).eval()
 
 
 def _as_tensor(value: Array, key: str, device: torch.device) -> Tensor:
@@ -287,7 +294,7 @@ def _as_tensor(value: Array, key: str, device: torch.device) -> Tensor:
     return torch.as_tensor(value, device=device)
 
 
-def load_chunk_policy(path: str | Path, device: str = "cpu") -> DiffusionPolicy:
+def load_chunk_policy(path: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
     """Returns the policy as the controller's engine for .pt files."""
     return DiffusionPolicy.load(path, device)
 

@@ -33,7 +33,7 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
 
     Raises:
         EnvironmentIdError: the id is unknown (close ones are listed), or the environment refuses its arguments
-            (its own are listed).
+            (its own are listed), or raises while it is made.
     """
     choose_gl()
     kwargs = dict(env_kwargs or {})
@@ -47,6 +47,11 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
         raise EnvironmentIdError(
             f"environment '{env_id}' refused its arguments ({given}): {error}; "
             f"it takes: {', '.join(_arguments(spec)) or 'none'}"
+        ) from error
+    except Exception as error:  # somebody's constructor
+        raise EnvironmentIdError(
+            f"environment '{env_id}' raised {type(error).__name__} while it was made: {error}; correct it; debug=true "
+            f"shows where"
         ) from error
 
 
@@ -117,6 +122,24 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
     return None if said is None else bool(said)
 
 
+def unknown_id(env_id: str) -> str | None:
+    """Returns what is wrong with an id if its package can be imported but registers no such one; None otherwise.
+
+    A machine that trains needs no environment: that a package is missing there, or broken, is no mistake.
+    """
+    module = env_id.rpartition(":")[0]
+    try:
+        if module:
+            import_module(module)
+    except Exception:  # somebody's package
+        return None
+    try:
+        _spec(env_id)
+    except EnvironmentIdError as error:
+        return str(error)
+    return None
+
+
 def _spec(env_id: str) -> Any:
     module, _, name = env_id.rpartition(":")
     if module:
@@ -130,11 +153,17 @@ def _spec(env_id: str) -> Any:
 def _import(module: str, env_id: str) -> None:
     try:
         import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
-            raise  # the package is there and lacks something itself: its own message is the better one
+    except Exception as error:
+        name = error.name if isinstance(error, ModuleNotFoundError) else None
+        if name is not None and (module == name or module.startswith(name + ".")):
+            raise EnvironmentIdError(
+                f"environment '{env_id}': no package '{module}' to import; install it, or check the part before the "
+                f"colon"
+            ) from error
+        # the package is there and lacks something itself, or is broken
         raise EnvironmentIdError(
-            f"environment '{env_id}': no package '{module}' to import; install it, or check the part before the colon"
+            f"environment '{env_id}': importing {module} raised {type(error).__name__}: {error}; correct it; "
+            f"debug=true shows where"
         ) from error
 
 

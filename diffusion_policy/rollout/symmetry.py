@@ -4,10 +4,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from gymnasium import spaces
+
 from diffusion_policy.config import ActionSpec, ObsSpec
-from diffusion_policy.data.mirror import Mirror
-from diffusion_policy.errors import ConfigError
-from diffusion_policy.rollout.environments import Env, check_fits, env_maker, make_env
+from diffusion_policy.data.mirror import Array, Mirror
+from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.rollout.environments import Env, check_fits, env_maker, make_env, unknown_id
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +21,8 @@ def find_mirror(
 ) -> Mirror | None:
     """Returns the mirror of a task's environment; None where there is none, or none is wanted.
 
-    With "auto", an environment whose class has none is not made: training needs no robot.
+    Warns when the environment's package is there but knows no such id: a slip of the pen, most likely. With "auto",
+    an environment whose class has no mirror is not made: training needs no robot.
 
     Args:
         choice: True insists on one; "auto" takes one if there is one.
@@ -30,7 +33,10 @@ def find_mirror(
     Raises:
         ConfigError: `choice` is True and there is no mirror, or not for these observations and actions.
     """
-    if choice is False:
+    unknown = None if choice is True or not env.get("id") else unknown_id(str(env["id"]))
+    if unknown:
+        _log.warning("env.id: %s; training needs no environment and goes on without", unknown)
+    if choice is False or unknown:
         return None
     try:
         return _mirror(choice, env, obs_spec, action_spec)
@@ -54,16 +60,43 @@ def _mirror(choice: MirrorChoice, env: Mapping[str, Any], obs_spec: ObsSpec, act
     try:
         if not _has_mirror(made.unwrapped):
             raise ConfigError(f"{env_id} has no mirror(obs, action)")
+        _require_fields(made, env_id, obs_spec)
         check_fits(made, env_id, obs_spec, action_spec)
         _require_own_units(made, env_id)
-        mirror: Mirror = made.unwrapped.mirror  # type: ignore[attr-defined]
-        return mirror
+        return _OwnMirror(made.unwrapped)
     finally:
         made.close()
 
 
+class _OwnMirror:
+    """An environment's mirror; whatever that raises becomes an error that names it."""
+
+    def __init__(self, env: Any) -> None:
+        self._env = env
+
+    def __call__(self, obs: dict[str, Array], action: Array) -> tuple[Mapping[str, Array], Array]:
+        try:
+            image: tuple[Mapping[str, Array], Array] = self._env.mirror(obs, action)
+        except Exception as error:
+            raise DataError(
+                f"{type(self._env).__name__}.mirror(obs, action) raised {type(error).__name__}: {error}; correct it, "
+                f"or set data.mirror=false; debug=true shows where"
+            ) from error
+        return image
+
+
 def _has_mirror(env: Any) -> bool:
     return callable(getattr(env, "mirror", None))
+
+
+def _require_fields(env: Env, env_id: str, obs_spec: ObsSpec) -> None:
+    """As `check_fits` does, but a demonstration may well hold fields that the environment lacks."""
+    if not isinstance(env.observation_space, spaces.Dict):
+        return
+    offered = env.observation_space.spaces
+    missing = [key for key in obs_spec if key not in offered]
+    if missing:
+        raise ConfigError(f"{env_id} does not offer {', '.join(missing)}, only {', '.join(offered)}")
 
 
 def _require_own_units(env: Env, env_id: str) -> None:

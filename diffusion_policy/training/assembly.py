@@ -15,6 +15,7 @@ from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
 from diffusion_policy.rollout.symmetry import find_mirror
 from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.training.demonstration_checks import check_action_bounds, check_mirrored
 from diffusion_policy.training.demonstrations import DataConfig, Demonstrations, load_demonstrations
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
@@ -76,6 +77,9 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
     policy = DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec, action_spec)
     settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
     data = load_demonstrations(settings, policy, seed, device, mirror)
+    if mirror is not None:
+        check_mirrored(mirror, data.train, action_spec.shape)
+    check_action_bounds(data.train.all_actions(), action_spec)
     if initial is not None:
         policy.load_state_dict(initial.state_dict())
         _warn_of_unreachable(policy, data.train.all_actions())

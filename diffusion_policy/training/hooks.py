@@ -15,8 +15,9 @@ from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.checkpoint import CheckpointInfo, save_atomically
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.rollout.evaluate import EvalResult
+from diffusion_policy.training.curves import draw_curves
 from diffusion_policy.training.loop import TrainingLoop
-from diffusion_policy.training.metrics import MetricsLog, draw_curves
+from diffusion_policy.training.metrics import MetricsLog, rollout_note
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,7 @@ class RolloutHook:
         self._log, self._evaluate, self._folder, self._every, self._keep = log, evaluate, folder, every, keep
         self._best: list[tuple[float, str]] = []  # (reward, file name), best first
         self._evicted: list[str] = []  # files that a saved state may still list
+        self.note = ""  # the last rollout, in a few words
 
     def after_step(self, loop: TrainingLoop) -> None:
         """Rolls out when due."""
@@ -199,6 +201,7 @@ class RolloutHook:
         values = {"max_reward": reward}
         if result.success_rate is not None:
             values["success_rate"] = result.success_rate.mean
+        self.note = rollout_note(loop.grad_step, values)
         self._log.record("rollout", loop.grad_step, values)
         self._keep_if_best(loop, policy, reward)
 
@@ -273,7 +276,7 @@ class CheckpointHook(StatelessHook):
         if loop.grad_step == loop.num_grad_steps or time.monotonic() - self._drawn > _CURVES_EVERY_S:
             self._drawn = time.monotonic()
             try:
-                draw_curves(self._out / "metrics.jsonl", self._out / "curves.png")
+                draw_curves(self._out / "metrics.jsonl", self._out / "curves.png", policy.action_spec.unit)
             except OSError as error:
                 logger.warning("no curves drawn: %s", error)
 

@@ -106,9 +106,11 @@ class TrainingLoop:
         self.last_checkpoint: str = "none yet"
         if optim.warmup_steps >= self.num_grad_steps:
             logger.warning(
-                "optim.warmup_steps %d reach beyond the run's %d steps: the learning rate never gets to optim.lr",
+                "optim.warmup_steps %d reach beyond the run's %d steps: the learning rate never gets to optim.lr; "
+                "set optim.warmup_steps=%d, a tenth of the run, or train longer",
                 optim.warmup_steps,
                 self.num_grad_steps,
+                self.num_grad_steps // 10,
             )
 
     def run(self, hooks: Sequence[Hook], interrupt: Interrupt) -> bool:

@@ -1,4 +1,4 @@
-"""What a run measured: metrics.jsonl (one record a line), TensorBoard or wandb beside it, curves.png for people."""
+"""What a run measured: metrics.jsonl (one record a line), TensorBoard or wandb beside it; see curves for pictures."""
 
 import json
 import math
@@ -114,43 +114,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draws training loss, validation error and rollout reward over gradient steps into a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    records = read_metrics(metrics)
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 3)
-
-    def series(kind: str, name: str) -> tuple[list[int], list[float]]:
-        rows = [r for r in records if r["kind"] == kind and r.get(name) is not None]
-        return [r["grad_step"] for r in rows], [r[name] for r in rows]
-
-    def draw(panel: Any, kind: str, name: str, label: str) -> None:
-        x, y = series(kind, name)
-        if x:
-            panel.plot(x, y, marker="o" if len(x) < 40 else None, markersize=3, label=label)
-
-    draw(panels[0], "train", "loss", "training")
-    draw(panels[0], "validation", "loss", "validation (EMA)")
-    draw(panels[1], "validation", "action_rmse", "held-out episodes")
-    draw(panels[1], "validation", "train_action_rmse", "training episodes")
-    draw(panels[2], "rollout", "max_reward", "mean max reward")
-    draw(panels[2], "rollout", "success_rate", "success rate")
-    titles = ("denoising loss", "error of sampled actions (RMSE, env units)", "rollouts (validation seeds)")
-    for panel, title in zip(panels, titles, strict=True):
-        panel.set_title(title)
-        panel.set_xlabel("gradient step")
-        panel.grid(alpha=0.3)
-        if panel.lines:
-            panel.legend(frameon=False)
-        else:
-            panel.text(0.5, 0.5, "not measured in this run", ha="center", transform=panel.transAxes, color="0.5")
-    if panels[0].lines:
-        panels[0].set_yscale("log")
-    panels[2].set_ylim(0, 1.02)
-    temporary = picture.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(picture)
+def rollout_note(grad_step: int, values: Mapping[str, float]) -> str:
+    """Returns what rollouts gave, e.g. "at step 2000: mean max reward 0.871, success 0.620"."""
+    success = values.get("success_rate")
+    return f"at step {grad_step}: mean max reward {values['max_reward']:.3f}" + (
+        "" if success is None else f", success {success:.3f}"
+    )

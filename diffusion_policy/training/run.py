@@ -27,14 +27,14 @@ from diffusion_policy.training.hooks import (
     CheckpointHook,
     LogHook,
     RolloutHook,
-    StatelessHook,
     ValidationHook,
     averaged_policy,
     state_path,
 )
 from diffusion_policy.training.interrupt import Interrupt
-from diffusion_policy.training.loop import Hook, TrainingLoop
+from diffusion_policy.training.loop import Hook
 from diffusion_policy.training.metrics import Board, MetricsLog, TensorBoard, WandbBoard
+from diffusion_policy.training.reporting import ProgressHook
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ def train(config: Mapping[str, Any]) -> Run:
     """Trains a policy as a composed configuration says, or resumes a run.
 
     Args:
-        config: plain nested values as in config.yaml of any run (see conf/train.yaml); or
-            {"resume": folder} with, at most, a larger {"training": {"num_grad_steps": n}}.
+        config: plain nested values as in config.yaml of any run, which `diffusion_policy.compose_config("train",
+            "task=pusht", "preset=fast", "out=runs/a")` returns; or {"resume": folder} with, at most, a larger
+            {"training": {"num_grad_steps": n}}.
 
     Raises:
         ConfigError: unknown or contradicting settings.
@@ -171,7 +172,8 @@ def _run(assembly: Assembly, out: Path) -> Run:
         loop.load_state_dict(saved["loop"])
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"
     log = MetricsLog(out / "metrics.jsonl", resume_step=loop.grad_step, boards=_boards(assembly, out))
-    hooks = _hooks(assembly, out, log)
+    measures = _hooks(assembly, out, log)
+    hooks: list[Hook] = [*measures]
     if saved is not None:
         for hook, memory in zip(hooks, saved["hooks"], strict=True):
             hook.load_state_dict(memory)
@@ -180,7 +182,7 @@ def _run(assembly: Assembly, out: Path) -> Run:
         with Interrupt() as interrupt:
             with ProgressBar("train", loop.num_grad_steps) as bar:
                 bar.start_at(loop.grad_step)
-                finished = loop.run([*hooks, _ProgressHook(bar), checkpoint], interrupt)
+                finished = loop.run([*hooks, ProgressHook(bar, lambda: measures[-1].note), checkpoint], interrupt)
             interrupt.now_saving()
             checkpoint.save(loop)
     finally:
@@ -216,7 +218,7 @@ def _boards(assembly: Assembly, out: Path) -> tuple[Board, ...]:
     return tuple(boards)
 
 
-def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> list[Hook]:
+def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> tuple[LogHook, ValidationHook, RolloutHook]:
     when, env = assembly.hooks, section(assembly.settings, "env")
 
     def roll_out(policy: DiffusionPolicy) -> EvalResult:
@@ -230,16 +232,8 @@ def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> list[Hook]:
             progress=False,
         )
 
-    return [
+    return (
         LogHook(log, when.log_every),
         ValidationHook(log, assembly.data.held_out, assembly.data.train, when.val_every, when.val_windows),
         RolloutHook(log, roll_out, out / "checkpoints", when.rollout_every, when.keep_best),
-    ]
-
-
-class _ProgressHook(StatelessHook):
-    def __init__(self, bar: ProgressBar) -> None:
-        self._bar = bar
-
-    def after_step(self, loop: TrainingLoop) -> None:
-        self._bar.update(loop.grad_step, f"loss {loop.last.loss:.4f}")
+    )

@@ -139,7 +139,7 @@ def test_describe_uses_the_data_sets_own_episode_numbers(buffer: ReplayBuffer) -
 
 def test_from_buffer_refuses_short_episodes_unless_told_to_drop_them(buffer: ReplayBuffer) -> None:
     with pytest.raises(
-        DataError, match=r"memory: episode 0 must have at least pred_horizon 10 steps.*has 9.*drop_short"
+        DataError, match=r"memory: .*at least horizons\.pred_horizon = 10 steps.*episode 0 with 9.*drop_short"
     ):
         WindowDataset.from_buffer(buffer, OBS, ACTION, Horizons(2, 3, 10))
     data = WindowDataset.from_buffer(buffer, OBS, ACTION, Horizons(2, 3, 10), drop_short=True)

@@ -76,7 +76,9 @@ def test_describe_names_episode_steps_and_padding() -> None:
 
 def test_index_refuses_an_episode_shorter_than_a_window() -> None:
     ends = np.cumsum([20, 15, 30, 3])
-    with pytest.raises(DataError, match=r"episode 7 must have at least pred_horizon 16 .* has 15 \(2 such.*drop_short"):
+    with pytest.raises(
+        DataError, match=r"horizons\.pred_horizon = 16 .* 2 of . episodes .* episode 7 with 15; .*drop_short"
+    ):
         WindowIndex(ends, Horizons(2, 8, 16), episode_ids=[5, 7, 9, 11])
     index = WindowIndex(ends, Horizons(2, 8, 16), episode_ids=[5, 7, 9, 11], drop_short=True)
     assert set(index.episode_of(np.arange(len(index))).tolist()) == {5, 9}

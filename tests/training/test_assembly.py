@@ -1,5 +1,6 @@
 """What a configuration is assembled into."""
 
+import logging
 from pathlib import Path
 
 import gymnasium as gym
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.training.assembly import assemble
 from tests.training.mirrored_points import MirroredPoints
 
@@ -26,7 +27,24 @@ class Absent(MirroredPoints):
         raise OSError("libGL.so.1: cannot open shared object file")
 
 
+class Raising(MirroredPoints):
+    def mirror(self, obs):
+        return {key: -values for key, values in obs.items()}, None
+
+
+class Drifting(MirroredPoints):
+    def mirror(self, obs, action):
+        return {key: 1.0 - 2.0 * values for key, values in obs.items()}, -action
+
+
+class Blind(MirroredPoints):
+    observation_space = gym.spaces.Dict({"velocity": gym.spaces.Box(-9, 9, (2,))})
+
+
 ENVIRONMENTS = {
+    "Raising-v0": Raising,
+    "Drifting-v0": Drifting,
+    "Blind-v0": Blind,
     "Board-v0": MirroredPoints,
     "OneSided-v0": OneSided,
     "Robot-v0": Robot,
@@ -88,6 +106,48 @@ def test_settings_say_whether_auto_mirrored(env_id, mirror, expected, make_confi
 def test_mirror_that_is_not_there_is_an_error_when_asked_for(env_id, message, make_config, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         assembled(make_config, tmp_path, env_id, True)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("Raising-v0", r"Raising\.mirror\(obs, action\) raised TypeError: .*data.mirror=false; debug=true shows where"),
+        ("Drifting-v0", r"obs\.pos differs by up to"),
+    ],
+)
+@pytest.mark.parametrize("mirror", [True, "auto"])
+def test_mirror_that_is_wrong_is_refused_in_one_line(env_id, message, mirror, make_config, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        assembled(make_config, tmp_path, env_id, mirror)
+    assert "\n" not in str(caught.value)
+
+
+def test_mirror_that_is_used_is_announced(make_config, tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    assembled(make_config, tmp_path, "Board-v0", "auto")
+    assert "5 episodes and their mirror images (data.mirror)" in caplog.messages
+
+
+def test_mirror_of_other_observations_is_left_with_words_that_fit_training(make_config, tmp_path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    assembled(make_config, tmp_path, "Blind-v0", "auto")
+    assert caplog.messages == ["demonstrations are not mirrored: Blind-v0 does not offer pos, only velocity"]
+
+
+@pytest.mark.parametrize("mirror", [False, "auto"])
+def test_misspelt_environment_is_warned_of_once(mirror, make_config, tmp_path: Path, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    assembled(make_config, tmp_path, "diffusion_policy_envs:Pusht-v0", mirror)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "unknown environment 'diffusion_policy_envs:Pusht-v0'; close to it: diffusion_policy_envs:PushT-v0" in (
+        record.getMessage()
+    )
+
+
+def test_environment_whose_package_is_not_here_is_no_mistake(make_config, tmp_path: Path, caplog) -> None:
+    assembled(make_config, tmp_path, "nowhere:None-v0", False)
+    assert caplog.messages == []
 
 
 def test_mirror_takes_only_true_false_or_auto(make_config, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """What a run refuses: folders in use, settings that make no sense; it leaves nothing behind."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
-from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError
+from diffusion_policy.errors import ConfigError, DataError, EnvironmentIdError, MissingFileError, OutputExistsError
 from diffusion_policy.locks import FolderLock
 from diffusion_policy.training.run import train
 
@@ -60,3 +62,29 @@ def test_run_with_bad_settings_leaves_no_folder(tmp_path: Path, make_config: Mak
         with pytest.raises((ConfigError, MissingFileError, DataError), match=message):
             train({**config, **change})
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("import not_installed_here", "importing broken_envs raised ModuleNotFoundError: .*not_installed_here"),
+        (
+            "import gymnasium as gym\n"
+            "class Robot(gym.Env):\n"
+            "    def __init__(self): raise OSError('no robot at /dev/null0')\n"
+            "gym.register('Broken-v0', Robot)\n",
+            "raised OSError while it was made: no robot at /dev/null0; correct it; debug=true shows where",
+        ),
+    ],
+)
+def test_run_whose_environment_is_broken_is_refused_in_one_line(
+    body: str, message: str, tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_envs.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_envs", raising=False)
+    config = make_config(tmp_path / "run", rollout_every=10)
+    with pytest.raises(EnvironmentIdError, match=message) as caught:
+        train({**config, "env": {"id": "broken_envs:Broken-v0"}})
+    assert "\n" not in str(caught.value)
+    gym.registry.pop("Broken-v0", None)

@@ -1,0 +1,28 @@
+"""What an interrupted collection has, and how to go on with it."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import DiffusionPolicyError
+
+
+def kept_so_far(out: str | Path, wanted: int, words: Sequence[str]) -> str:
+    """Returns how many episodes stand in `out`, and the command that goes on.
+
+    Args:
+        out: the setting of that name; what becomes a .zip is collected in a folder beside it.
+        wanted: how many episodes were asked for.
+        words: the command line, without the command.
+    """
+    target = Path(out)
+    folder = target.with_suffix("") if target.suffix == ".zip" else target
+    again = [word for word in words if not word.startswith("resume=")]
+    try:
+        with ReplayBuffer.open(folder) as buffer:
+            kept = buffer.num_episodes
+    except DiffusionPolicyError:
+        return "interrupted before the first step; nothing was written"
+    command = shlex.join(["dp-collect", *again, "resume=true"])
+    return f"interrupted with {kept} of {wanted} episodes kept in {folder}; go on with: {command}"

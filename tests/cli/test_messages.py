@@ -1,0 +1,51 @@
+"""What a person reads who wrote a command line, or a task, that Hydra cannot read."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.running import dp
+
+TASK = """\
+dataset: mine.zarr
+env: {id: "my_pkg:MyEnv-v0", kwargs: {}}
+obs:
+  tip: {type: low_dim, shape: [3]}
+action: {shape: [7]}
+"""
+MINE = ["--config-dir=my_conf", "task=mine"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("eval", ["runs/a/policy.pt"], "settings are KEY=VALUE, but got 'runs/a/policy.pt'; e.g. checkpoint=runs/a/p"),
+        ("eval", ["runs/a"], "e.g. checkpoint=runs/a/policy.pt"),
+        ("train", ["demos.zarr"], "e.g. dataset=demos.zarr"),
+        ("train", ["runs/a/policy.pt"], "e.g. init=runs/a/policy.pt"),
+        ("collect", ["pusht"], "e.g. task=pusht"),
+        ("train", ["obs.tip.source=stat[7:10]"], """write 'obs.tip.source="stat[7:10]"'"""),
+        ("train", ["--dataset", "x"], "unknown option --dataset; settings are KEY=VALUE: dataset=x"),
+        ("eval", ["--num-envs=3"], "unknown option --num-envs; settings are KEY=VALUE: num_envs=3"),
+        ("train", ["--resume"], "unknown option --resume; settings are KEY=VALUE: resume=..."),
+        (
+            "train",
+            ["--config-dir=my_conf", "task=torn"],
+            "my_conf/task/torn.yaml, line 3, column 1: while parsing a fl",
+        ),
+        ("train", [*MINE, "out=x"], "task=mine: the first line of task/mine.yaml must be '# @package _global_'"),
+        ("collect", [*MINE, "out=x"], "task=mine: the first line of task/mine.yaml must be '# @package _global_'"),
+        ("train", [*MINE, "dataset=a.zarr"], "is '# @package _global_' the first line of its file?"),
+    ],
+)
+def test_command_line_that_cannot_be_read_is_answered_with_one_that_can(
+    command: str, words: list[str], message: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    (tmp_path / "my_conf" / "task").mkdir(parents=True)
+    (tmp_path / "my_conf" / "task" / "mine.yaml").write_text(TASK)
+    (tmp_path / "my_conf" / "task" / "torn.yaml").write_text("# @package _global_\naction: {shape: [7\n")
+    done = dp(command, *words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("error: ")
