@@ -95,6 +95,28 @@ def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec
         )
 
 
+def check_renderer(env_id: str, obs_spec: ObsSpec, learned: str | None, draws: str | None) -> None:
+    """Raises if a policy that reads pictures learned from those of another renderer: it would see another world.
+
+    Args:
+        env_id: of the environment.
+        obs_spec: what the policy reads.
+        learned: the renderer of its data set, None where that is not recorded.
+        draws: the environment's `renderer`, None where it does not say.
+
+    Raises:
+        ObservationError: they are known and differ.
+    """
+    reads_pictures = any(field.type == "rgb" for field in obs_spec.values())
+    if not reads_pictures or learned is None or draws is None or learned == draws:
+        return
+    raise ObservationError(
+        f"the policy learned from pictures by '{learned}', but this environment draws with '{draws}'; expected "
+        f"{env_id} to draw with '{learned}', got '{draws}': install a software GL if '{learned}' needs one (Debian: "
+        f"libegl1 libgl1-mesa-dri), or choose it by env.kwargs.renderer={learned}"
+    )
+
+
 def policy_observation(obs: Any, obs_spec: ObsSpec) -> dict[str, Any]:
     """Returns the fields of an environment's observation that the policy reads; `check_fits` said they exist."""
     if isinstance(obs, Mapping):

@@ -3,21 +3,22 @@
 Letters: E envs that run side by side in this process.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Set
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffusion_policy.config import ObsSpec
-from diffusion_policy.errors import ConfigError, RenderError
+from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import Array
 from diffusion_policy.policies.controller import RecedingHorizonController
-from diffusion_policy.rollout.environments import Env, check_fits, make_env, policy_observation, success_of
+from diffusion_policy.rollout.environments import check_renderer
+from diffusion_policy.rollout.episode import Begin, Command, EpisodeResult, Moment, SlotSetup
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import file_sha256, hardware
-from diffusion_policy.rollout.result import EpisodeResult, EvalResult
+from diffusion_policy.rollout.result import EvalResult
+from diffusion_policy.rollout.slots import LocalSlots, Slots
 from diffusion_policy.rollout.statistics import percentiles
 from diffusion_policy.rollout.video import VideoGrid
 from diffusion_policy.versions import installed_versions
@@ -95,18 +96,14 @@ def evaluate(
         raise ConfigError(f"num_envs and batch_size must be at least 1, but got {num_envs} and {batch_size}")
     finished: dict[int, EpisodeResult] = {}
     controller.latencies_ms.clear()
-    with _batches_of(controller, batch_size), ExitStack() as envs:
-        slots = []
-        for _ in range(min(num_envs, episodes)):
-            env = make_env(env_id, plan.env_kwargs, film_width=None if film is None else film.tile)
-            envs.callback(env.close)
-            slots.append(_Slot(env, controller.obs_spec, film))
-        check_fits(slots[0].env, env_id, controller.obs_spec, controller.action_spec)
+    setup = SlotSetup(env_id, plan.env_kwargs, controller.obs_spec, controller.action_spec, film.tile if film else None)
+    with _batches_of(controller, batch_size), closing(LocalSlots(setup, min(num_envs, episodes))) as slots:
+        check_renderer(env_id, controller.obs_spec, _learned_renderer(controller.policy), slots.facts.renderer)
         if film is not None and film.fps is None:
-            film.fps = float(slots[0].env.metadata.get("render_fps") or 10)
+            film.fps = slots.facts.fps or 10.0
         try:
             with ProgressBar("evaluate", episodes, enabled=progress) as bar:
-                for index, episode in _rollouts(controller, slots, plan):
+                for index, episode in _Rollouts(controller, slots, min(num_envs, episodes), plan, film).run():
                     finished[index] = episode
                     bar.update(len(finished), _running(finished))
         except KeyboardInterrupt as interrupt:
@@ -115,92 +112,78 @@ def evaluate(
         return _result(controller, plan, finished)
 
 
-class _Slot:
-    """One environment and the episode that runs in it."""
+class _Rollouts:
+    """The loop over all episodes: which one runs in which slot, what it saw last, and what is to happen next."""
 
-    def __init__(self, env: Env, obs_spec: ObsSpec, film: VideoGrid | None) -> None:
-        self.env, self.obs_spec, self.film = env, obs_spec, film
-        self.index: int | None = None
-        self.seed = 0
+    def __init__(
+        self, controller: RecedingHorizonController, slots: Slots, size: int, plan: _Plan, film: VideoGrid | None
+    ) -> None:
+        self._controller, self._slots, self._plan, self._film = controller, slots, plan, film
+        self._episodes = {place: place for place in range(size)}  # slot -> the episode that runs in it
+        self._seeds = [plan.seed + place for place in range(size)]  # of the latest episode of each slot
+        self._obs: list[dict[str, Any]] = [{}] * size
+        self._moved: set[int] = set()  # slots whose episode the controller knows
 
-    def begin(self, index: int, seed: int) -> None:
-        self.index, self.seed = index, seed
-        self.rewards: list[float] = []
-        self.success: bool | None = None
-        obs, _ = self.env.reset(seed=seed)
-        self.obs = policy_observation(obs, self.obs_spec)
-        self._film()
+    def run(self) -> Iterator[tuple[int, EpisodeResult]]:
+        """Yields (index, result) of every episode as it ends; a free slot takes the next one."""
+        upcoming = iter(range(len(self._episodes), self._plan.episodes))
+        self._controller.reset(seeds=self._seeds)
+        commands: dict[int, Command] = {place: self._begin(place, place) for place in list(self._episodes)}
+        while self._episodes:
+            self._slots.send(commands | self._actions(self._slots.busy | set(commands)))
+            commands = {}
+            for place, moment in self._slots.receive():
+                index = self._take(place, moment)
+                if moment.result is None:
+                    continue
+                following = next(upcoming, None)
+                if following is not None:
+                    commands[place] = self._begin(place, following)
+                yield index, moment.result
 
-    def step(self, action: Array) -> EpisodeResult | None:
-        """Returns the result if this step ended the episode; the slot is idle then."""
-        assert self.index is not None  # only active slots are stepped
-        obs, reward, terminated, truncated, info = self.env.step(action.astype(self.env.action_space.dtype))
-        self.obs = policy_observation(obs, self.obs_spec)
-        self.rewards.append(float(reward))
-        said = success_of(info)
-        if said is not None:
-            self.success = said or bool(self.success)
-        self._film()
-        if not (terminated or truncated):
-            return None
-        if self.film is not None and self.film.wants(self.index):
-            self.film.finish(self.index, self.success)
-        self.index = None
-        return EpisodeResult(
-            seed=self.seed,
-            episode_return=float(np.sum(self.rewards)),
-            max_reward=max(self.rewards),
-            success=self.success,
-            length=len(self.rewards),
-            terminated=bool(terminated),
-            truncated=bool(truncated),
-        )
+    def _begin(self, place: int, index: int) -> Begin:
+        self._episodes[place], self._seeds[place] = index, self._plan.seed + index
+        return Begin(self._seeds[place], self._film is not None and self._film.wants(index))
 
-    def _film(self) -> None:
-        if self.film is None or self.index is None or not self.film.wants(self.index):
-            return
-        try:
-            frame = self.env.render()
-        except Exception as error:  # whatever a renderer dies of, the person who asked for a film can do without
-            raise RenderError(f"the environment could not draw a frame: {error}; evaluate without a film") from error
-        best = max(self.rewards, default=float("nan"))
-        self.film.add(self.index, frame, seed=self.seed, max_reward=best)
+    def _take(self, place: int, moment: Moment) -> int:
+        """Returns the index of the episode that a moment belongs to; the slot is idle if it ended."""
+        index = self._episodes[place]
+        self._obs[place] = moment.obs
+        if moment.length == 0:
+            self._start(place, index)
+        if self._film is not None and moment.picture is not None:
+            self._film.add(index, moment.picture, seed=self._seeds[place], max_reward=moment.best)
+        if moment.result is not None:
+            del self._episodes[place]
+            if self._film is not None and self._film.wants(index):
+                self._film.finish(index, moment.result.success)
+        return index
 
+    def _start(self, place: int, index: int) -> None:
+        """Lets an episode start from its seed; perhaps not for the first time, if it was cut short."""
+        if place in self._moved:
+            self._controller.reset(np.arange(len(self._obs)) == place, seeds=self._seeds)
+            self._moved.discard(place)
+        if self._film is not None:
+            self._film.restart(index)
 
-def _rollouts(
-    controller: RecedingHorizonController, slots: list[_Slot], plan: _Plan
-) -> Iterator[tuple[int, EpisodeResult]]:
-    """Yields (index, result) of every episode as it ends; a free slot takes the next one."""
-    waiting = iter(range(len(slots), plan.episodes))
-    for index, slot in enumerate(slots):
-        slot.begin(index, plan.seed + index)
-    controller.reset(seeds=[slot.seed for slot in slots])
-    while any(slot.index is not None for slot in slots):
-        active = _active(slots, controller.queued)
-        obs = {key: np.stack([slot.obs[key] for slot in slots]) for key in controller.obs_spec}  # (E, *shape)
-        actions = controller.act(obs, active=active)  # (E, *Da)
-        for place in np.flatnonzero(active):
-            slot = slots[place]
-            running = slot.index
-            episode = slot.step(actions[place])
-            if episode is None or running is None:
-                continue
-            upcoming = next(waiting, None)
-            if upcoming is not None:
-                slot.begin(upcoming, plan.seed + upcoming)
-                controller.reset(np.arange(len(slots)) == place, seeds=[each.seed for each in slots])
-            yield running, episode
+    def _actions(self, busy: Set[int]) -> dict[int, Array]:
+        """Returns the actions of the slots to move now.
 
-
-def _active(slots: list[_Slot], queued: Array) -> Array:
-    """Returns (E,) bool, the slots to move now.
-
-    Those with actions in their queue go on; the others wait, so that all predictions of a round fall into one
-    call. In lock-step, episodes that end at different times would soon ask one by one, in padded batches.
-    """
-    live = np.array([slot.index is not None for slot in slots])
-    ready = live & (queued > 0)
-    return ready if ready.any() else live
+        Those with actions in their queue go on; the others wait, so that all predictions of a round fall into one
+        call. In lock-step, episodes that end at different times would soon ask one by one, in padded batches.
+        """
+        free = np.array([place in self._episodes and place not in busy for place in range(len(self._obs))])
+        active = free & (self._controller.queued > 0)
+        if not active.any():
+            if busy or not free.any():
+                return {}
+            active = free
+        obs = {key: np.stack([seen[key] for seen in self._obs]) for key in self._controller.obs_spec}  # (E, *shape)
+        actions = self._controller.act(obs, active=active)  # (E, *Da)
+        moved = [int(place) for place in np.flatnonzero(active)]
+        self._moved.update(moved)
+        return {place: actions[place] for place in moved}
 
 
 @contextmanager
@@ -211,6 +194,13 @@ def _batches_of(controller: RecedingHorizonController, size: int) -> Iterator[No
         yield
     finally:
         controller.batch_size = before
+
+
+def _learned_renderer(policy: object) -> str | None:
+    """Returns what drew the pictures that a policy learned from, None where nobody knows."""
+    env = getattr(getattr(policy, "info", None), "env", None)
+    renderer = env.get("renderer") if isinstance(env, Mapping) else None
+    return None if renderer is None else str(renderer)
 
 
 def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mapping[int, EpisodeResult]) -> EvalResult:
