@@ -113,7 +113,7 @@ def check_renderer(env_id: str, obs_spec: ObsSpec, learned: str | None, draws: s
     raise ObservationError(
         f"the policy learned from pictures by '{learned}', but this environment draws with '{draws}'; expected "
         f"{env_id} to draw with '{learned}', got '{draws}': install a software GL if '{learned}' needs one (Debian: "
-        f"libegl1 libgl1-mesa-dri), or choose it by env.kwargs.renderer={learned}"
+        f"libegl1 libgl1-mesa-dri), or ask for it with env_kwargs (dp-eval: +env.kwargs.renderer={learned})"
     )
 
 

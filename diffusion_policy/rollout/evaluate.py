@@ -1,9 +1,9 @@
 """One evaluator for every policy: episodes in a gymnasium environment, the same bit for bit for any num_envs.
 
-Letters: E envs that run side by side in this process.
+Letters: E envs that run side by side, in this process or in workers.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from diffusion_policy.rollout.result import EvalResult
 from diffusion_policy.rollout.slots import LocalSlots, Slots
 from diffusion_policy.rollout.statistics import percentiles
 from diffusion_policy.rollout.video import VideoGrid
+from diffusion_policy.rollout.workers import WorkerSlots
 from diffusion_policy.versions import installed_versions
 
 __all__ = ["BATCH_SIZE", "EpisodeResult", "EvalResult", "EvaluationInterrupted", "evaluate"]
@@ -67,12 +68,18 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     film: VideoGrid | None = None,
     progress: bool = True,
+    workers: int = 0,
+    worker_timeout_s: float = 60.0,
+    plugins: Sequence[str] = (),
 ) -> EvalResult:
     """Returns what the policy achieves in `episodes` episodes.
 
     Episode i uses seed + i for the environment and, in a stream of its own, for the policy's noise; every policy
     call has `batch_size` rows. So an episode does not depend on what runs beside it, and the result is the same
-    for any `num_envs`, which only sets how many rows are of use. The controller is reset.
+    for any `num_envs`, which only sets how many rows are of use, and for any `workers`. The controller is reset.
+
+    Workers pay where observations are drawn. They are spawned: a script that uses them keeps its own work below
+    `if __name__ == "__main__":`. One that dies or hangs is replaced; its episodes run again, with the same result.
 
     Args:
         controller: the policy and its state; its `latencies_ms` are cleared first.
@@ -84,11 +91,16 @@ def evaluate(
         batch_size: rows of every policy call; 1 is right for a slow policy on few cores.
         film: collects the first episodes; call its `save` afterwards.
         progress: shows a bar with ETA and the running mean.
+        workers: processes over which the environments are spread; 0 for none beside this one.
+        worker_timeout_s: seconds for one step or reset in a worker, after which it counts as hung; its start may take
+            minutes longer.
+        plugins: modules that every worker imports first, e.g. those that register environments.
 
     Raises:
         EnvironmentIdError: no such environment, or it refuses its arguments.
-        ObservationError: the environment does not offer what the policy reads.
+        ObservationError: the environment does not offer what the policy reads, or draws it with another renderer.
         ConfigError: the action does not fit, or a number is out of range.
+        WorkerError: an environment raised in a worker, or its workers died again and again.
         EvaluationInterrupted: Ctrl-C; holds the partial result.
     """
     plan = _Plan(env_id, episodes, seed, dict(env_kwargs or {}))
@@ -97,19 +109,29 @@ def evaluate(
     finished: dict[int, EpisodeResult] = {}
     controller.latencies_ms.clear()
     setup = SlotSetup(env_id, plan.env_kwargs, controller.obs_spec, controller.action_spec, film.tile if film else None)
-    with _batches_of(controller, batch_size), closing(LocalSlots(setup, min(num_envs, episodes))) as slots:
+    size = min(num_envs, episodes)
+    with _batches_of(controller, batch_size), closing(_open(setup, size, workers, worker_timeout_s, plugins)) as slots:
         check_renderer(env_id, controller.obs_spec, _learned_renderer(controller.policy), slots.facts.renderer)
         if film is not None and film.fps is None:
             film.fps = slots.facts.fps or 10.0
         try:
             with ProgressBar("evaluate", episodes, enabled=progress) as bar:
-                for index, episode in _Rollouts(controller, slots, min(num_envs, episodes), plan, film).run():
+                for index, episode in _Rollouts(controller, slots, size, plan, film).run():
                     finished[index] = episode
                     bar.update(len(finished), _running(finished))
         except KeyboardInterrupt as interrupt:
             prefix = {index: finished[index] for index in range(_first_gap(finished))}
             raise EvaluationInterrupted(_result(controller, plan, prefix) if prefix else None) from interrupt
         return _result(controller, plan, finished)
+
+
+def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: Sequence[str]) -> Slots:
+    """Returns the slots, here or in workers."""
+    if workers < 0 or not timeout_s > 0:
+        raise ConfigError(f"workers must be >= 0 and worker_timeout_s > 0, but got {workers} and {timeout_s}")
+    if workers == 0:
+        return LocalSlots(setup, size)
+    return WorkerSlots(setup, size, workers=workers, timeout_s=timeout_s, plugins=plugins)
 
 
 class _Rollouts:
