@@ -95,25 +95,31 @@ def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec
         )
 
 
-def check_renderer(env_id: str, obs_spec: ObsSpec, learned: str | None, draws: str | None) -> None:
-    """Raises if a policy that reads pictures learned from those of another renderer: it would see another world.
+def renderer_of(env: Env, obs_spec: ObsSpec) -> str | None:
+    """Returns what draws the pictures that the policy reads; None if it reads none or the environment does not say."""
+    if not any(field.type == "rgb" for field in obs_spec.values()):
+        return None  # without asking: an environment may have to try its renderer before it knows
+    renderer = getattr(env.unwrapped, "renderer", None)
+    return None if renderer is None else str(renderer)
+
+
+def check_renderer(env_id: str, learned: str | None, draws: str | None) -> None:
+    """Raises if a policy learned from the pictures of another renderer: it would see another world.
 
     Args:
         env_id: of the environment.
-        obs_spec: what the policy reads.
-        learned: the renderer of its data set, None where that is not recorded.
-        draws: the environment's `renderer`, None where it does not say.
+        learned: the renderer of the policy's data set, None where that is not recorded.
+        draws: that of the environment, from `renderer_of`.
 
     Raises:
-        ObservationError: they are known and differ.
+        ObservationError: both are known and differ.
     """
-    reads_pictures = any(field.type == "rgb" for field in obs_spec.values())
-    if not reads_pictures or learned is None or draws is None or learned == draws:
+    if learned is None or draws is None or learned == draws:
         return
     raise ObservationError(
         f"the policy learned from pictures by '{learned}', but this environment draws with '{draws}'; expected "
         f"{env_id} to draw with '{learned}', got '{draws}': install a software GL if '{learned}' needs one (Debian: "
-        f"libegl1 libgl1-mesa-dri), or ask for it with env_kwargs (dp-eval: +env.kwargs.renderer={learned})"
+        f"libegl1 libgl1-mesa-dri), or ask for it with env_kwargs (commands: +env.kwargs.renderer={learned})"
     )
 
 

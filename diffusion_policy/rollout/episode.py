@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import RenderError
 from diffusion_policy.policies.chunk import Array
-from diffusion_policy.rollout.environments import check_fits, make_env, policy_observation, success_of
+from diffusion_policy.rollout.environments import check_fits, make_env, policy_observation, renderer_of, success_of
 from diffusion_policy.rollout.picture import Picture
 
 
@@ -143,11 +143,8 @@ class EpisodeSlot:
     @property
     def facts(self) -> EnvFacts:
         """What there is to know about the environment."""
-        reads_pictures = any(field.type == "rgb" for field in self._setup.obs_spec.values())
-        # asked only where it matters: an environment may have to try its renderer before it knows
-        renderer = getattr(self._env.unwrapped, "renderer", None) if reads_pictures else None
         fps = self._env.metadata.get("render_fps")
-        return EnvFacts(None if renderer is None else str(renderer), float(fps) if fps else None)
+        return EnvFacts(renderer_of(self._env, self._setup.obs_spec), float(fps) if fps else None)
 
     def obey(self, command: Command) -> Moment:
         """Returns what came of a command.

@@ -70,7 +70,7 @@ def evaluate(
     progress: bool = True,
     workers: int = 0,
     worker_timeout_s: float = 60.0,
-    plugins: Sequence[str] = (),
+    plugins: str | Sequence[str] = (),
 ) -> EvalResult:
     """Returns what the policy achieves in `episodes` episodes.
 
@@ -111,7 +111,7 @@ def evaluate(
     setup = SlotSetup(env_id, plan.env_kwargs, controller.obs_spec, controller.action_spec, film.tile if film else None)
     size = min(num_envs, episodes)
     with _batches_of(controller, batch_size), closing(_open(setup, size, workers, worker_timeout_s, plugins)) as slots:
-        check_renderer(env_id, controller.obs_spec, _learned_renderer(controller.policy), slots.facts.renderer)
+        check_renderer(env_id, _learned_renderer(controller.policy), slots.facts.renderer)
         if film is not None and film.fps is None:
             film.fps = slots.facts.fps or 10.0
         try:
@@ -125,7 +125,7 @@ def evaluate(
         return _result(controller, plan, finished)
 
 
-def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: Sequence[str]) -> Slots:
+def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: str | Sequence[str]) -> Slots:
     """Returns the slots, here or in workers."""
     if workers < 0 or not timeout_s > 0:
         raise ConfigError(f"workers must be >= 0 and worker_timeout_s > 0, but got {workers} and {timeout_s}")

@@ -37,7 +37,7 @@ class Job:
 
     setup: SlotSetup
     places: Sequence[int]
-    plugins: Sequence[str] = ()
+    plugins: str | Sequence[str] = ()
 
 
 @dataclass(frozen=True)

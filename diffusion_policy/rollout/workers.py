@@ -39,7 +39,7 @@ class WorkerSlots:
     """
 
     def __init__(
-        self, setup: SlotSetup, size: int, *, workers: int, timeout_s: float, plugins: Sequence[str] = ()
+        self, setup: SlotSetup, size: int, *, workers: int, timeout_s: float, plugins: str | Sequence[str] = ()
     ) -> None:
         self._env_id, self._timeout_s = setup.env_id, timeout_s
         self._facts: EnvFacts | None = None
@@ -47,7 +47,7 @@ class WorkerSlots:
         self._deaths: Counter[int | None] = Counter()  # by the episode's seed; None: at the start
         count = min(workers, size)
         choose_gl()  # before the first process inherits the choice
-        jobs = [Job(setup, range(first, size, count), tuple(plugins)) for first in range(count)]
+        jobs = [Job(setup, range(first, size, count), plugins) for first in range(count)]
         self._workers = [WorkerProcess(job) for job in jobs]
         try:
             for worker in self._workers:
