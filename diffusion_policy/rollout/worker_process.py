@@ -118,7 +118,7 @@ def _inherited_calm() -> Iterator[None]:
     """What a process that is started meanwhile inherits: deafness to Ctrl-C, and one thread for each library.
 
     Its first instructions are Python's own: there, Ctrl-C would end in a traceback. W processes with as many threads
-    as cores each would be in each other's way; software GL (llvmpipe) draws small pictures faster without any.
+    as cores each would be in each other's way; with 0, software GL (llvmpipe) draws in the thread that calls it.
     """
     wanted = dict.fromkeys(_THREADS, "1") | {"LP_NUM_THREADS": os.environ.get("LP_NUM_THREADS", "0")}
     before = {name: os.environ.get(name) for name in wanted}

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffusion_policy.config import ObsField
+import diffusion_policy_envs  # noqa: F401  (its ids must be known before a fixture takes down what a test registers)
+from diffusion_policy.config import ActionSpec, ObsField
 from diffusion_policy.errors import ConfigError, EnvironmentIdError, ObservationError, RenderError, WorkerError
+from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.evaluate import EvaluationInterrupted, evaluate
 from diffusion_policy.rollout.video import VideoGrid
@@ -256,6 +258,34 @@ def test_workers_leave_nothing_behind():
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_workers_of_twenty_evaluations_leave_nothing_behind():
     check_nothing_is_left_behind(20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("renderer", ["draw2d", "mujoco"])
+def test_pictures_drawn_in_workers_are_those_of_this_process(renderer):
+    """Every pixel goes into the policy's actions, and these into contacts."""
+    from diffusion_policy_envs import gl
+
+    if renderer == "mujoco" and not gl.can_draw():
+        pytest.skip("needs a GL that draws")
+    seen = {"image": ObsField("rgb", (96, 96, 3)), "agent_pos": ObsField("low_dim", (2,))}
+
+    class Looking(ToyPolicy):
+        def predict(self, obs, noise):
+            chunk = super().predict({"image": obs["image"] / np.float32(255)}, noise)
+            return ActionChunk(256 * (1 + chunk.actions), 256 * (1 + chunk.prediction))
+
+    def episodes(**settings):
+        policy = Looking()
+        policy.obs_spec, policy.action_spec = seen, ActionSpec((2,), low=0, high=512)
+        kwargs = {"obs_keys": list(seen), "renderer": renderer}
+        controller = RecedingHorizonController(policy)
+        return evaluate(
+            controller, "diffusion_policy_envs:PushT-v0", episodes=3, seed=0, env_kwargs=kwargs, progress=False,
+            **settings,
+        ).per_episode  # fmt: skip
+
+    assert episodes(num_envs=3, workers=2) == episodes(num_envs=1, workers=0)
 
 
 def test_workers_that_cannot_be_started_leave_nothing_behind(monkeypatch):
