@@ -97,13 +97,15 @@ def test_worker_that_dies_again_and_again_ends_the_evaluation_by_seed_and_enviro
     assert multiprocessing.active_children() == []
 
 
-def test_exception_in_a_worker_arrives_with_its_traceback_and_workers_are_frugal():
+def test_exception_in_a_worker_arrives_with_its_traceback_and_workers_are_frugal(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     with pytest.raises(WorkerError) as caught:
         run(env_id=TROUBLE, env_kwargs={"accident": "raise"}, workers=1)
     message = str(caught.value)
     assert "toys/Trouble-v0 raised RuntimeError in the episode with seed 102: oh dear" in message
     assert 'toys.py", line' in message
     assert "1 thread, torch False" in message
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize(
