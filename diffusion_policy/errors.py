@@ -48,6 +48,10 @@ class RenderError(DiffusionPolicyError, RuntimeError):
     """A frame was asked for and this machine, or this environment, cannot draw one."""
 
 
+class WorkerError(DiffusionPolicyError, RuntimeError):
+    """An environment raised in a worker process, or such processes ended or hung again and again."""
+
+
 class NonFiniteLossError(DiffusionPolicyError, FloatingPointError):
     """The training loss became NaN or infinite."""
 

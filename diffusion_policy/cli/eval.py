@@ -9,6 +9,7 @@ from diffusion_policy.errors import ConfigError, RenderError
 from diffusion_policy.paths import new_folder, results_in
 
 if TYPE_CHECKING:
+    from diffusion_policy.config import ObsSpec
     from diffusion_policy.rollout.result import EvalResult
     from diffusion_policy.rollout.video import VideoGrid
 
@@ -36,13 +37,12 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
     controller.path = checkpoint
     env_id, env_kwargs = _environment(config, policy.info.env, checkpoint)
     film = VideoGrid(min(film_episodes, episodes)) if film_episodes else None
-    seed = count(config, "seed", smallest=0)
+    settings: dict[str, Any] = {"episodes": episodes, "seed": count(config, "seed", smallest=0), "num_envs": num_envs}
+    settings |= {"workers": _workers(config, controller.obs_spec), "plugins": config["plugins"] or ()}
     code = 0
     with results_in(out):
         try:
-            result = evaluate(
-                controller, env_id, episodes=episodes, seed=seed, num_envs=num_envs, env_kwargs=env_kwargs, film=film
-            )
+            result = evaluate(controller, env_id, env_kwargs=env_kwargs, film=film, **settings)
         except EvaluationInterrupted as interrupt:
             if interrupt.partial is None:
                 raise
@@ -62,6 +62,17 @@ def _write(result: "EvalResult", film: "VideoGrid | None", out: Path) -> None:
             print(f"video    {out / 'rollouts.mp4'}")
         except RenderError as error:
             print(f"no video: {error}", file=sys.stderr)
+
+
+def _workers(config: dict[str, Any], obs_spec: "ObsSpec") -> int:
+    """Returns how many processes run environments: by itself, as many as cores where pictures are drawn."""
+    from diffusion_policy.rollout.provenance import usable_cores
+
+    if config["workers"] != "auto":
+        return count(config, "workers", smallest=0)
+    draws = any(field.type == "rgb" for field in obs_spec.values())
+    cores = usable_cores()
+    return cores if draws and config["num_envs"] > 1 and cores > 1 else 0
 
 
 def _environment(config: dict[str, Any], saved: Any, checkpoint: Path) -> tuple[str, dict[str, Any]]:

@@ -109,6 +109,34 @@ def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec
         )
 
 
+def renderer_of(env: Env, obs_spec: ObsSpec) -> str | None:
+    """Returns what draws the pictures that the policy reads; None if it reads none or the environment does not say."""
+    if not any(field.type == "rgb" for field in obs_spec.values()):
+        return None  # without asking: an environment may have to try its renderer before it knows
+    renderer = getattr(env.unwrapped, "renderer", None)
+    return None if renderer is None else str(renderer)
+
+
+def check_renderer(env_id: str, learned: str | None, draws: str | None) -> None:
+    """Raises if a policy learned from the pictures of another renderer: it would see another world.
+
+    Args:
+        env_id: of the environment.
+        learned: the renderer of the policy's data set, None where that is not recorded.
+        draws: that of the environment, from `renderer_of`.
+
+    Raises:
+        ObservationError: both are known and differ.
+    """
+    if learned is None or draws is None or learned == draws:
+        return
+    raise ObservationError(
+        f"the policy learned from pictures by '{learned}', but this environment draws with '{draws}'; expected "
+        f"{env_id} to draw with '{learned}', got '{draws}': install a software GL if '{learned}' needs one (Debian: "
+        f"libegl1 libgl1-mesa-dri), or ask for it with env_kwargs (commands: +env.kwargs.renderer={learned})"
+    )
+
+
 def policy_observation(obs: Any, obs_spec: ObsSpec) -> dict[str, Any]:
     """Returns the fields of an environment's observation that the policy reads; `check_fits` said they exist."""
     if isinstance(obs, Mapping):

@@ -1,25 +1,27 @@
 """One evaluator for every policy: episodes in a gymnasium environment, the same bit for bit for any num_envs.
 
-Letters: E envs that run side by side in this process.
+Letters: E envs that run side by side, in this process or in workers.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffusion_policy.config import ObsSpec
-from diffusion_policy.errors import ConfigError, RenderError
+from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import Array
 from diffusion_policy.policies.controller import RecedingHorizonController
-from diffusion_policy.rollout.environments import Env, check_fits, make_env, policy_observation, success_of
+from diffusion_policy.rollout.environments import check_renderer
+from diffusion_policy.rollout.episode import Begin, Command, EpisodeResult, Moment, SlotSetup
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import file_sha256, hardware
-from diffusion_policy.rollout.result import EpisodeResult, EvalResult
+from diffusion_policy.rollout.result import EvalResult
+from diffusion_policy.rollout.slots import LocalSlots, Slots
 from diffusion_policy.rollout.statistics import percentiles
 from diffusion_policy.rollout.video import VideoGrid
+from diffusion_policy.rollout.workers import WorkerSlots
 from diffusion_policy.versions import installed_versions
 
 __all__ = ["BATCH_SIZE", "EpisodeResult", "EvalResult", "EvaluationInterrupted", "evaluate"]
@@ -66,12 +68,18 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     film: VideoGrid | None = None,
     progress: bool = True,
+    workers: int = 0,
+    worker_timeout_s: float = 60.0,
+    plugins: str | Sequence[str] = (),
 ) -> EvalResult:
     """Returns what the policy achieves in `episodes` episodes.
 
     Episode i uses seed + i for the environment and, in a stream of its own, for the policy's noise; every policy
     call has `batch_size` rows. So an episode does not depend on what runs beside it, and the result is the same
-    for any `num_envs`, which only sets how many rows are of use. The controller is reset.
+    for any `num_envs`, which only sets how many rows are of use, and for any `workers`. The controller is reset.
+
+    Workers pay where observations are drawn. They are spawned: a script that uses them keeps its own work below
+    `if __name__ == "__main__":`. One that dies or hangs is replaced; its episodes run again, with the same result.
 
     Args:
         controller: the policy and its state; its `latencies_ms` are cleared first.
@@ -83,11 +91,16 @@ def evaluate(
         batch_size: rows of every policy call; 1 is right for a slow policy on few cores.
         film: collects the first episodes; call its `save` afterwards.
         progress: shows a bar with ETA and the running mean.
+        workers: processes over which the environments are spread; 0 for none beside this one.
+        worker_timeout_s: seconds for one step or reset in a worker, after which it counts as hung; its start may take
+            minutes longer.
+        plugins: modules that every worker imports first, e.g. those that register environments.
 
     Raises:
         EnvironmentIdError: no such environment, or it refuses its arguments.
-        ObservationError: the environment does not offer what the policy reads.
+        ObservationError: the environment does not offer what the policy reads, or draws it with another renderer.
         ConfigError: the action does not fit, or a number is out of range.
+        WorkerError: an environment raised in a worker, or its workers died again and again.
         EvaluationInterrupted: Ctrl-C; holds the partial result.
     """
     plan = _Plan(env_id, episodes, seed, dict(env_kwargs or {}))
@@ -95,18 +108,15 @@ def evaluate(
         raise ConfigError(f"num_envs and batch_size must be at least 1, but got {num_envs} and {batch_size}")
     finished: dict[int, EpisodeResult] = {}
     controller.latencies_ms.clear()
-    with _batches_of(controller, batch_size), ExitStack() as envs:
-        slots = []
-        for _ in range(min(num_envs, episodes)):
-            env = make_env(env_id, plan.env_kwargs, film_width=None if film is None else film.tile)
-            envs.callback(env.close)
-            slots.append(_Slot(env, controller.obs_spec, film))
-        check_fits(slots[0].env, env_id, controller.obs_spec, controller.action_spec)
+    setup = SlotSetup(env_id, plan.env_kwargs, controller.obs_spec, controller.action_spec, film.tile if film else None)
+    size = min(num_envs, episodes)
+    with _batches_of(controller, batch_size), closing(_open(setup, size, workers, worker_timeout_s, plugins)) as slots:
+        check_renderer(env_id, _learned_renderer(controller.policy), slots.facts.renderer)
         if film is not None and film.fps is None:
-            film.fps = float(slots[0].env.metadata.get("render_fps") or 10)
+            film.fps = slots.facts.fps or 10.0
         try:
             with ProgressBar("evaluate", episodes, enabled=progress) as bar:
-                for index, episode in _rollouts(controller, slots, plan):
+                for index, episode in _Rollouts(controller, slots, size, plan, film).run():
                     finished[index] = episode
                     bar.update(len(finished), _running(finished))
         except KeyboardInterrupt as interrupt:
@@ -115,92 +125,87 @@ def evaluate(
         return _result(controller, plan, finished)
 
 
-class _Slot:
-    """One environment and the episode that runs in it."""
-
-    def __init__(self, env: Env, obs_spec: ObsSpec, film: VideoGrid | None) -> None:
-        self.env, self.obs_spec, self.film = env, obs_spec, film
-        self.index: int | None = None
-        self.seed = 0
-
-    def begin(self, index: int, seed: int) -> None:
-        self.index, self.seed = index, seed
-        self.rewards: list[float] = []
-        self.success: bool | None = None
-        obs, _ = self.env.reset(seed=seed)
-        self.obs = policy_observation(obs, self.obs_spec)
-        self._film()
-
-    def step(self, action: Array) -> EpisodeResult | None:
-        """Returns the result if this step ended the episode; the slot is idle then."""
-        assert self.index is not None  # only active slots are stepped
-        obs, reward, terminated, truncated, info = self.env.step(action.astype(self.env.action_space.dtype))
-        self.obs = policy_observation(obs, self.obs_spec)
-        self.rewards.append(float(reward))
-        said = success_of(info)
-        if said is not None:
-            self.success = said or bool(self.success)
-        self._film()
-        if not (terminated or truncated):
-            return None
-        if self.film is not None and self.film.wants(self.index):
-            self.film.finish(self.index, self.success)
-        self.index = None
-        return EpisodeResult(
-            seed=self.seed,
-            episode_return=float(np.sum(self.rewards)),
-            max_reward=max(self.rewards),
-            success=self.success,
-            length=len(self.rewards),
-            terminated=bool(terminated),
-            truncated=bool(truncated),
-        )
-
-    def _film(self) -> None:
-        if self.film is None or self.index is None or not self.film.wants(self.index):
-            return
-        try:
-            frame = self.env.render()
-        except Exception as error:  # whatever a renderer dies of, the person who asked for a film can do without
-            raise RenderError(f"the environment could not draw a frame: {error}; evaluate without a film") from error
-        best = max(self.rewards, default=float("nan"))
-        self.film.add(self.index, frame, seed=self.seed, max_reward=best)
+def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: str | Sequence[str]) -> Slots:
+    """Returns the slots, here or in workers."""
+    if workers < 0 or not timeout_s > 0:
+        raise ConfigError(f"workers must be >= 0 and worker_timeout_s > 0, but got {workers} and {timeout_s}")
+    if workers == 0:
+        return LocalSlots(setup, size)
+    return WorkerSlots(setup, size, workers=workers, timeout_s=timeout_s, plugins=plugins)
 
 
-def _rollouts(
-    controller: RecedingHorizonController, slots: list[_Slot], plan: _Plan
-) -> Iterator[tuple[int, EpisodeResult]]:
-    """Yields (index, result) of every episode as it ends; a free slot takes the next one."""
-    waiting = iter(range(len(slots), plan.episodes))
-    for index, slot in enumerate(slots):
-        slot.begin(index, plan.seed + index)
-    controller.reset(seeds=[slot.seed for slot in slots])
-    while any(slot.index is not None for slot in slots):
-        active = _active(slots, controller.queued)
-        obs = {key: np.stack([slot.obs[key] for slot in slots]) for key in controller.obs_spec}  # (E, *shape)
-        actions = controller.act(obs, active=active)  # (E, *Da)
-        for place in np.flatnonzero(active):
-            slot = slots[place]
-            running = slot.index
-            episode = slot.step(actions[place])
-            if episode is None or running is None:
-                continue
-            upcoming = next(waiting, None)
-            if upcoming is not None:
-                slot.begin(upcoming, plan.seed + upcoming)
-                controller.reset(np.arange(len(slots)) == place, seeds=[each.seed for each in slots])
-            yield running, episode
+class _Rollouts:
+    """The loop over all episodes: which one runs in which slot, what it saw last, and what is to happen next."""
 
+    def __init__(
+        self, controller: RecedingHorizonController, slots: Slots, size: int, plan: _Plan, film: VideoGrid | None
+    ) -> None:
+        self._controller, self._slots, self._plan, self._film = controller, slots, plan, film
+        self._episodes = {place: place for place in range(size)}  # slot -> the episode that runs in it
+        self._seeds = [plan.seed + place for place in range(size)]  # of the latest episode of each slot
+        self._obs: list[dict[str, Any]] = [{}] * size
+        self._moved: set[int] = set()  # slots whose episode the controller knows
 
-def _active(slots: list[_Slot], queued: Array) -> Array:
-    """Returns (E,) bool, the slots to move now.
+    def run(self) -> Iterator[tuple[int, EpisodeResult]]:
+        """Yields (index, result) of every episode as it ends; a free slot takes the next one."""
+        upcoming = iter(range(len(self._episodes), self._plan.episodes))
+        self._controller.reset(seeds=self._seeds)
+        commands: dict[int, Command] = {place: self._begin(place, place) for place in list(self._episodes)}
+        while self._episodes:
+            self._slots.send(commands | self._actions(self._slots.busy | set(commands)))
+            commands = {}
+            for place, moment in self._slots.receive():
+                index = self._take(place, moment)
+                if moment.result is None:
+                    continue
+                following = next(upcoming, None)
+                if following is not None:
+                    commands[place] = self._begin(place, following)
+                yield index, moment.result
 
-    Those with actions in their queue go on; the others wait, so that all predictions of a round fall into one
-    call. In lock-step, episodes that end at different times would soon ask one by one, in padded batches.
-    """
-    live = np.array([slot.index is not None for slot in slots])
-    ready = live & (queued > 0)
-    return ready if ready.any() else live
+    def _begin(self, place: int, index: int) -> Begin:
+        self._episodes[place], self._seeds[place] = index, self._plan.seed + index
+        return Begin(self._seeds[place], self._film is not None and self._film.wants(index))
+
+    def _take(self, place: int, moment: Moment) -> int:
+        """Returns the index of the episode that a moment belongs to; the slot is idle if it ended."""
+        index = self._episodes[place]
+        self._obs[place] = moment.obs
+        if moment.length == 0:
+            self._start(place, index)
+        if self._film is not None and moment.picture is not None:
+            self._film.add(index, moment.picture, seed=self._seeds[place], max_reward=moment.best)
+        if moment.result is not None:
+            del self._episodes[place]
+            if self._film is not None and self._film.wants(index):
+                self._film.finish(index, moment.result.success)
+        return index
+
+    def _start(self, place: int, index: int) -> None:
+        """Lets an episode start from its seed; perhaps not for the first time, if it was cut short."""
+        if place in self._moved:
+            self._controller.reset(np.arange(len(self._obs)) == place, seeds=self._seeds)
+            self._moved.discard(place)
+        if self._film is not None:
+            self._film.restart(index)
+
+    def _actions(self, busy: Set[int]) -> dict[int, Array]:
+        """Returns the actions of the slots to move now.
+
+        Those with actions in their queue go on; the others wait, so that all predictions of a round fall into one
+        call. In lock-step, episodes that end at different times would soon ask one by one, in padded batches.
+        """
+        free = np.array([place in self._episodes and place not in busy for place in range(len(self._obs))])
+        active = free & (self._controller.queued > 0)
+        if not active.any():
+            if busy or not free.any():
+                return {}
+            active = free
+        obs = {key: np.stack([seen[key] for seen in self._obs]) for key in self._controller.obs_spec}  # (E, *shape)
+        actions = self._controller.act(obs, active=active)  # (E, *Da)
+        moved = [int(place) for place in np.flatnonzero(active)]
+        self._moved.update(moved)
+        return {place: actions[place] for place in moved}
 
 
 @contextmanager
@@ -211,6 +216,13 @@ def _batches_of(controller: RecedingHorizonController, size: int) -> Iterator[No
         yield
     finally:
         controller.batch_size = before
+
+
+def _learned_renderer(policy: object) -> str | None:
+    """Returns what drew the pictures that a policy learned from, None where nobody knows."""
+    env = getattr(getattr(policy, "info", None), "env", None)
+    renderer = env.get("renderer") if isinstance(env, Mapping) else None
+    return None if renderer is None else str(renderer)
 
 
 def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mapping[int, EpisodeResult]) -> EvalResult:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Frame = NDArray[np.uint8]
+from diffusion_policy.rollout.picture import Frame
+
 Colour = tuple[int, int, int]
 
 

@@ -11,14 +11,18 @@ from typing import Any
 def hardware() -> dict[str, Any]:
     """Returns processor, usable cores and, if torch runs on one, the GPU; nothing that names the machine."""
     torch = sys.modules.get("torch")  # never imported for this: another engine may be running
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
-        "cpu_cores": usable,
+        "cpu_cores": usable_cores(),
         "torch_threads": torch.get_num_threads() if torch else None,
         "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_initialized() else None,
     }
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def file_sha256(path: Path) -> str:

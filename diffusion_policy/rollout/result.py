@@ -11,42 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.errors import StorageError
+from diffusion_policy.rollout.episode import EpisodeResult
 from diffusion_policy.rollout.statistics import Estimate, bootstrap_mean, wilson_rate
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """One finished episode.
-
-    Args:
-        seed: of the environment's reset and of the policy's noise.
-        episode_return: sum of rewards ("return" in files).
-        max_reward: the best reward of any step.
-        success: whether `info` said so at any step; None where the environment does not say.
-        length: env steps.
-        terminated: the task ended it.
-        truncated: the time limit did.
-    """
-
-    seed: int
-    episode_return: float
-    max_reward: float
-    success: bool | None
-    length: int
-    terminated: bool
-    truncated: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the entry of eval.json, also a row of episodes.csv."""
-        return {
-            "seed": self.seed,
-            "return": self.episode_return,
-            "max_reward": self.max_reward,
-            "success": self.success,
-            "length": self.length,
-            "terminated": self.terminated,
-            "truncated": self.truncated,
-        }
 
 
 @dataclass(frozen=True)

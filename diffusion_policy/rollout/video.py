@@ -5,7 +5,6 @@ Letters: H, W pixels of a frame.
 
 import math
 import os
-import zlib
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,10 +12,10 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-from PIL import Image
 
-from diffusion_policy.errors import ConfigError, RenderError, StorageError
-from diffusion_policy.rollout.mosaic import Frame, framed, mosaic
+from diffusion_policy.errors import ConfigError, StorageError
+from diffusion_policy.rollout.mosaic import framed, mosaic
+from diffusion_policy.rollout.picture import Frame, Picture
 
 _HOLD_SECONDS = 1.5  # how long the outcome of all episodes stays at the end
 _SUCCESS, _FAILURE = (46, 170, 80), (214, 58, 52)
@@ -24,7 +23,7 @@ _SUCCESS, _FAILURE = (46, 170, 80), (214, 58, 52)
 
 @dataclass
 class _Tile:
-    """One filmed episode; frames are kept compressed (lossless), so that minutes of film fit in memory."""
+    """One filmed episode; its frames are the data of pictures of one size."""
 
     seed: int
     frames: list[bytes] = field(default_factory=list)
@@ -56,25 +55,21 @@ class VideoGrid:
         """Returns whether this episode (0, 1, ...) is to be filmed: only such need rendering."""
         return 0 <= episode < self.episodes
 
+    def restart(self, episode: int) -> None:
+        """Forgets what was filmed of an episode, which begins again."""
+        self._tiles.pop(episode, None)
+
     def add(self, episode: int, frame: object, *, seed: int, max_reward: float) -> None:
-        """Appends a frame (H, W, 3) uint8 of an episode, and the best reward so far.
+        """Appends a frame, a `Picture` or (H, W, 3) uint8, of an episode, and the best reward so far.
 
         Raises:
             RenderError: what the environment rendered is no such picture.
         """
-        picture = np.asarray(frame)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise RenderError(
-                f"a frame must be (height, width, 3) uint8, but the environment rendered {type(frame).__name__} "
-                f"{picture.dtype} {picture.shape}; film an environment with render_mode='rgb_array'"
-            )
+        picture = frame if isinstance(frame, Picture) else Picture.of(frame, self.tile)
         if self._shape is None:
-            self._shape = max(1, round(self.tile * picture.shape[0] / picture.shape[1])), self.tile
-        if picture.shape[:2] != self._shape:
-            size = self._shape[1], self._shape[0]
-            picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+            self._shape = picture.height, picture.width
         tile = self._tiles.setdefault(episode, _Tile(seed))
-        tile.frames.append(zlib.compress(picture.tobytes(), 1))
+        tile.frames.append(picture.scaled(*self._shape).data)
         tile.rewards.append(max_reward)
 
     def finish(self, episode: int, success: bool | None) -> None:
@@ -111,9 +106,8 @@ class VideoGrid:
         for time, (pixels, reward) in enumerate(zip(tile.frames, tile.rewards, strict=True)):
             over = tile.finished and time == len(tile.frames) - 1
             colour = None if not over or tile.success is None else _SUCCESS if tile.success else _FAILURE
-            picture = np.frombuffer(zlib.decompress(pixels), np.uint8).reshape(height, width, 3)
             said = f"   {reward:.2f}" if math.isfinite(reward) else ""  # none before a step
-            yield framed(picture, f"seed {tile.seed}{said}", colour)
+            yield framed(Picture(height, width, pixels).frame(), f"seed {tile.seed}{said}", colour)
 
 
 def save_video(frames: Iterable[Frame], path: str | Path, fps: float) -> None:

@@ -36,6 +36,7 @@ class HookConfig:
         rollout_episodes: episodes of one.
         rollout_seed: first seed; below 50000 to tune, from 50000 to choose checkpoints, 100000 and up to report.
         rollout_num_envs: environments side by side.
+        rollout_workers: processes that run them; 0 for none beside the training.
         keep_best: how many checkpoints to keep by rollout reward.
         checkpoint_every: resumable state and policy.pt.
     """
@@ -47,6 +48,7 @@ class HookConfig:
     rollout_episodes: int = 32
     rollout_seed: int = 50000
     rollout_num_envs: int = 16
+    rollout_workers: int = 0
     keep_best: int = 3
     checkpoint_every: int = 1000
 

@@ -18,7 +18,7 @@ from diffusion_policy.policies.checkpoint import read_tensors
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.registry import import_plugins
-from diffusion_policy.rollout.environments import check_fits, make_env
+from diffusion_policy.rollout.environments import check_fits, check_renderer, make_env, renderer_of
 from diffusion_policy.rollout.evaluate import EvalResult, evaluate
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.settings import plain, section
@@ -204,6 +204,8 @@ def _check_environment(assembly: Assembly) -> None:
     made = make_env(str(env.get("id")), section(env, "kwargs"))
     try:
         check_fits(made, str(env["id"]), policy.obs_spec, policy.action_spec)
+        learned = assembly.info.env.get("renderer")
+        check_renderer(str(env["id"]), learned, renderer_of(made, policy.obs_spec))
     finally:
         made.close()
 
@@ -230,6 +232,8 @@ def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> tuple[LogHook, Val
             num_envs=when.rollout_num_envs,
             env_kwargs=section(env, "kwargs"),
             progress=False,
+            workers=when.rollout_workers,
+            plugins=assembly.settings.get("plugins") or (),
         )
 
     return (

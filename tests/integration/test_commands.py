@@ -72,6 +72,19 @@ def test_quickstart_in_miniature_leaves_policy_curves_figures_and_film(trained: 
     assert (run / "eval" / "episodes.csv").read_text().count("\n") == 4
 
 
+def test_eval_in_workers_finds_the_same_episodes(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["checkpoint=runs/a/policy.pt", "episodes=3", "num_envs=2", "film=1"]
+    done = dp("eval", *words, "workers=2", "out=in-workers", cwd=trained)
+    assert done.returncode == 0, done.stderr
+    code, _out, err = dp_here("eval", [*words, "workers=0", "out=here"], trained, monkeypatch, capsys)
+    assert code == 0, err
+    here, there = (json.loads((trained / name / "eval.json").read_text()) for name in ("here", "in-workers"))
+    assert there["per_episode"] == here["per_episode"]
+    assert (trained / "in-workers" / "rollouts.mp4").stat().st_size > 0
+
+
 def test_train_resume_by_command_with_more_steps(trained: Path) -> None:
     done = dp("train", "resume=runs/a", "training.num_grad_steps=35", cwd=trained)
     assert done.returncode == 0, done.stderr
@@ -121,6 +134,7 @@ def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Pat
         ("eval", ["checkpoint=none.pt"], "none.pt does not exist"),
         ("eval", ["checkpoint=runs/a/policy.pt", "env.id=diffusion_policy_envs:Pusht-v0", "out=x"], "PushT-v0"),
         ("eval", ["checkpoint=runs/a/policy.pt", "episodes=0", "out=x"], "episodes must be a whole number, 1 or more"),
+        ("eval", ["checkpoint=runs/a/policy.pt", "workers=some", "out=x"], "workers must be a whole number, 0 or more"),
         ("eval", [], "checkpoint: expected a value, got nothing; give checkpoint=..."),
         ("eval", ["checkpoint=runs/a"], "is a folder; name the file in it"),
         ("eval", ["checkpoint=runs/a/policy.pt", "epsiodes=3"], "did you mean episodes"),

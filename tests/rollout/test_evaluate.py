@@ -236,7 +236,12 @@ def test_policy_of_several_fields_is_refused_by_a_box_observation(toy_policy):
         run(policy, "toys/Count-v0")
 
 
-@pytest.mark.parametrize("settings", [{"episodes": 0}, {"seed": -1}, {"num_envs": 0}, {"batch_size": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"episodes": 0}, {"seed": -1}, {"num_envs": 0}, {"batch_size": 0}, {"workers": -1}, {"worker_timeout_s": 0},
+    ],
+)  # fmt: skip
 def test_numbers_out_of_range_are_refused(toy_policy, settings):
     with pytest.raises(DiffusionPolicyError, match="but got"):
         run(toy_policy(), **settings)
