@@ -14,7 +14,8 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.action_marks import ActionMarks, ActionPath, ActionStrip, Floats, NoMarks, draw_legend
 from diffusion_policy.rollout.environments import Env, make_env
-from diffusion_policy.rollout.mosaic import LIGHT, Frame, framed, mosaic
+from diffusion_policy.rollout.mosaic import LIGHT, framed, mosaic
+from diffusion_policy.rollout.picture import Frame
 from diffusion_policy.rollout.scenes import Scenes, find_scenes
 
 FILM_WIDTH, PICTURE_WIDTH = 256, 344  # px of one episode in a film, of one moment in a picture

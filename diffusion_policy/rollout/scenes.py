@@ -14,7 +14,7 @@ from diffusion_policy.data.pictures import image_key, recorded_images
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import DataError, RenderError
 from diffusion_policy.rollout.environments import Env
-from diffusion_policy.rollout.mosaic import Frame
+from diffusion_policy.rollout.picture import Frame
 
 Picture = Callable[[dict[str, Any], int], Any]
 

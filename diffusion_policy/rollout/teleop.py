@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.collect import Attempt, Keep
 from diffusion_policy.rollout.environments import Env
-from diffusion_policy.rollout.mosaic import Frame
+from diffusion_policy.rollout.picture import Frame
 from diffusion_policy.rollout.recording import Recording
 
 Command = Literal["restart", "next", "quit"]
