@@ -44,6 +44,10 @@ class EnvironmentIdError(DiffusionPolicyError, ValueError):
     """An environment id or its arguments are not known to gymnasium."""
 
 
+class EnvironmentFailedError(DiffusionPolicyError, RuntimeError):
+    """An environment raised while an episode ran in it."""
+
+
 class RenderError(DiffusionPolicyError, RuntimeError):
     """A frame was asked for and this machine, or this environment, cannot draw one."""
 

@@ -1,6 +1,7 @@
 """dp-eval: policy -> rollouts in its environment -> figures with intervals, and a film."""
 
 import sys
+from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from diffusion_policy.paths import new_folder, results_in
 
 if TYPE_CHECKING:
     from diffusion_policy.config import ObsSpec
+    from diffusion_policy.policies.chunk import ChunkPolicy
     from diffusion_policy.rollout.result import EvalResult
     from diffusion_policy.rollout.video import VideoGrid
 
@@ -24,20 +26,20 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
     from diffusion_policy.policies.device import pick_device
     from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
     from diffusion_policy.rollout.evaluate import EvaluationInterrupted, evaluate
-    from diffusion_policy.rollout.video import VideoGrid
 
     checkpoint = Path(str(config["checkpoint"])).expanduser()
     episodes, num_envs = count(config, "episodes"), count(config, "num_envs")
     film_episodes = count(config, "film", smallest=0)
-    out = new_folder(config["out"] or checkpoint.parent / "eval")
+    out = new_folder(config["out"] or _free_folder(checkpoint.parent))
     policy = DiffusionPolicy.load(checkpoint, pick_device(str(config["device"])))
     if config["sampler"]:
         policy = policy.with_sampler(**config["sampler"])
     controller = RecedingHorizonController(policy)
     controller.path = checkpoint
     env_id, env_kwargs = _environment(config, policy.info.env, checkpoint)
-    film = VideoGrid(min(film_episodes, episodes)) if film_episodes else None
+    film = _film(config, min(film_episodes, episodes), policy, env_id, env_kwargs)
     settings: dict[str, Any] = {"episodes": episodes, "seed": count(config, "seed", smallest=0), "num_envs": num_envs}
+    settings |= {"batch_size": count(config, "batch_size")}
     settings |= {"workers": _workers(config, controller.obs_spec), "plugins": config["plugins"] or ()}
     code = 0
     with results_in(out):
@@ -45,10 +47,39 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
             result = evaluate(controller, env_id, env_kwargs=env_kwargs, film=film, **settings)
         except EvaluationInterrupted as interrupt:
             if interrupt.partial is None:
-                raise
+                print("interrupted before the first episode was over: nothing to save", file=sys.stderr)
+                return 130
             result, code = interrupt.partial, 130
         _write(result, film, out)
     return code
+
+
+def _free_folder(folder: Path) -> Path:
+    """Returns eval/ in a folder, or eval-2/, ... if that holds results."""
+    names = ("eval" if number == 1 else f"eval-{number}" for number in count_from(1))
+    free = (folder / name for name in names if not (folder / name).exists() or not any((folder / name).iterdir()))
+    return next(free)
+
+
+def _film(
+    config: dict[str, Any], episodes: int, policy: "ChunkPolicy", env_id: str, env_kwargs: dict[str, Any]
+) -> "VideoGrid | None":
+    from diffusion_policy.rollout.environments import draws_frames, make_env
+    from diffusion_policy.rollout.overlay import make_overlay
+    from diffusion_policy.rollout.video import VideoGrid
+
+    if not episodes:
+        return None
+    if not draws_frames(env_id):
+        print(f"no video: {env_id} does not offer render_mode rgb_array", file=sys.stderr)
+        return None
+    if not config["overlay"]:
+        return VideoGrid(episodes)
+    env = make_env(env_id, env_kwargs)
+    try:
+        return VideoGrid(episodes, tile=320, overlay=make_overlay(policy, env, env_id))
+    finally:
+        env.close()
 
 
 def _write(result: "EvalResult", film: "VideoGrid | None", out: Path) -> None:

@@ -126,6 +126,11 @@ class RecedingHorizonController:
         """(E,) actions that each slot can still send without a new prediction; E is 0 while it is unknown."""
         return np.zeros(self.num_envs or 0, dtype=np.int64) if self._slots is None else self._slots.left.copy()
 
+    @property
+    def window(self) -> dict[str, Array]:
+        """{key: (E, To, *shape)}, what each slot sees and saw, the newest last; empty before the first observation."""
+        return {} if self._slots is None else dict(self._slots.window)
+
     def reset(self, mask: Array | Sequence[bool] | None = None, seeds: int | Sequence[int] | None = None) -> None:
         """Begins a new episode: windows and queues are emptied, the noise generators are made anew.
 

@@ -65,6 +65,16 @@ def env_maker(env_id: str) -> Any:
     return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
 
 
+def draws_frames(env_id: str) -> bool:
+    """Returns whether an environment's class says that it renders frames; True where it does not say.
+
+    Raises:
+        EnvironmentIdError: the id is unknown.
+    """
+    metadata = getattr(env_maker(env_id), "metadata", None) or {}
+    return "rgb_array" in metadata.get("render_modes", ("rgb_array",))
+
+
 def check_offers(env: Env, env_id: str, obs_spec: ObsSpec) -> None:
     """Raises unless the environment offers what is wanted of its observations.
 

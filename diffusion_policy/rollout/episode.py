@@ -154,6 +154,10 @@ class EpisodeSlot:
         """
         return self._begin(command) if isinstance(command, Begin) else self._step(command)
 
+    def describe(self) -> str:
+        """Returns where the slot is, for messages."""
+        return f"{self._setup.env_id}, step {len(self._rewards)} of the episode with seed {self._seed},"
+
     def close(self) -> None:
         """Closes the environment."""
         self._env.close()

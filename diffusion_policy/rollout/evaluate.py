@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.chunk import Array
+from diffusion_policy.policies.chunk import Array, ChunkPolicy
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.environments import check_renderer
 from diffusion_policy.rollout.episode import Begin, Command, EpisodeResult, Moment, SlotSetup
@@ -58,7 +58,7 @@ class _Plan:
 
 
 def evaluate(
-    controller: RecedingHorizonController,
+    controller: RecedingHorizonController | ChunkPolicy,
     env_id: str,
     *,
     episodes: int,
@@ -82,7 +82,7 @@ def evaluate(
     `if __name__ == "__main__":`. One that dies or hangs is replaced; its episodes run again, with the same result.
 
     Args:
-        controller: the policy and its state; its `latencies_ms` are cleared first.
+        controller: the policy and its state, whose `latencies_ms` are cleared first; or a policy alone.
         env_id: e.g. "diffusion_policy_envs:PushT-v0".
         episodes: how many.
         seed: of the first; tune below 50000, report from 100000.
@@ -103,6 +103,8 @@ def evaluate(
         WorkerError: an environment raised in a worker, or its workers died again and again.
         EvaluationInterrupted: Ctrl-C; holds the partial result.
     """
+    if not isinstance(controller, RecedingHorizonController):
+        controller = RecedingHorizonController(controller)
     plan = _Plan(env_id, episodes, seed, dict(env_kwargs or {}))
     if num_envs < 1 or batch_size < 1:
         raise ConfigError(f"num_envs and batch_size must be at least 1, but got {num_envs} and {batch_size}")
@@ -202,10 +204,22 @@ class _Rollouts:
                 return {}
             active = free
         obs = {key: np.stack([seen[key] for seen in self._obs]) for key in self._controller.obs_spec}  # (E, *shape)
+        predicted = active & (self._controller.queued == 0)
         actions = self._controller.act(obs, active=active)  # (E, *Da)
+        self._overlay(np.flatnonzero(predicted))
         moved = [int(place) for place in np.flatnonzero(active)]
         self._moved.update(moved)
         return {place: actions[place] for place in moved}
+
+    def _overlay(self, predicted: Array) -> None:
+        """Lets the film sample what else the policy might have predicted for the episodes that it shows."""
+        if self._film is None or self._film.overlay is None:
+            return
+        for place in map(int, predicted):
+            index = self._episodes[place]
+            if self._film.wants(index):
+                window = {key: values[place] for key, values in self._controller.window.items()}
+                self._film.overlay.predict(index, window, self._seeds[place])
 
 
 @contextmanager

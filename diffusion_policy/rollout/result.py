@@ -102,6 +102,8 @@ class EvalResult:
         parts = [f"{self.episodes} episodes", shown("max reward", self.max_reward)]
         if self.success_rate is not None:
             parts.append(shown("success", self.success_rate))
+        else:
+            parts.append("success not measured (info has neither is_success nor success)")
         return ", ".join([*parts, shown("return", self.episode_return)])
 
 

@@ -6,6 +6,7 @@ Letters: E slots.
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from diffusion_policy.errors import DiffusionPolicyError, EnvironmentFailedError
 from diffusion_policy.rollout.episode import Command, EnvFacts, EpisodeSlot, Moment, SlotSetup
 
 
@@ -67,9 +68,21 @@ class LocalSlots:
     def receive(self) -> Iterator[tuple[int, Moment]]:
         """See `Slots`."""
         for place in list(self._commands):
-            yield place, self._slots[place].obey(self._commands.pop(place))
+            yield place, self._obeyed(place, self._commands.pop(place))
 
     def close(self) -> None:
         """See `Slots`."""
         for slot in self._slots:
             slot.close()
+
+    def _obeyed(self, place: int, command: Command) -> Moment:
+        slot = self._slots[place]
+        try:
+            return slot.obey(command)
+        except DiffusionPolicyError:
+            raise
+        except Exception as error:  # whatever somebody's environment raises
+            raise EnvironmentFailedError(
+                f"{slot.describe()} raised {type(error).__name__}: {error}; correct the environment, debug=true shows "
+                f"where"
+            ) from error

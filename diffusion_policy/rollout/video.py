@@ -15,6 +15,7 @@ import numpy as np
 
 from diffusion_policy.errors import ConfigError, StorageError
 from diffusion_policy.rollout.mosaic import framed, mosaic
+from diffusion_policy.rollout.overlay import ChunkOverlay
 from diffusion_policy.rollout.picture import Frame, Picture
 
 _HOLD_SECONDS = 1.5  # how long the outcome of all episodes stays at the end
@@ -42,12 +43,15 @@ class VideoGrid:
         episodes: how many to film; the grid is as square as it gets (16 -> 4 x 4).
         tile: width of one episode in pixels; its height follows the environment's frames.
         fps: frames per second; None takes the environment's own rate.
+        overlay: draws what the policy might do next; None draws nothing.
     """
 
-    def __init__(self, episodes: int = 16, tile: int = 192, fps: float | None = None) -> None:
+    def __init__(
+        self, episodes: int = 16, tile: int = 192, fps: float | None = None, overlay: ChunkOverlay | None = None
+    ) -> None:
         if episodes < 1 or tile < 16:
             raise ConfigError(f"a film needs episodes >= 1 and tile >= 16 pixels, but got {episodes} and {tile}")
-        self.episodes, self.tile, self.fps = episodes, tile, fps
+        self.episodes, self.tile, self.fps, self.overlay = episodes, tile, fps, overlay
         self._tiles: dict[int, _Tile] = {}
         self._shape: tuple[int, int] | None = None  # (H, W) of a tile's picture
 
@@ -58,6 +62,8 @@ class VideoGrid:
     def restart(self, episode: int) -> None:
         """Forgets what was filmed of an episode, which begins again."""
         self._tiles.pop(episode, None)
+        if self.overlay is not None:
+            self.overlay.forget(episode)
 
     def add(self, episode: int, frame: object, *, seed: int, max_reward: float) -> None:
         """Appends a frame, a `Picture` or (H, W, 3) uint8, of an episode, and the best reward so far.
@@ -66,6 +72,8 @@ class VideoGrid:
             RenderError: what the environment rendered is no such picture.
         """
         picture = frame if isinstance(frame, Picture) else Picture.of(frame, self.tile)
+        if self.overlay is not None:
+            picture = self.overlay.marked(episode, picture)
         if self._shape is None:
             self._shape = picture.height, picture.width
         tile = self._tiles.setdefault(episode, _Tile(seed))

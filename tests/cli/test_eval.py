@@ -1,8 +1,11 @@
-"""dp-eval decides by itself whether workers pay."""
+"""What dp-eval decides by itself: whether workers pay, where results go, whether there can be a film."""
 
+from typing import ClassVar
+
+import gymnasium as gym
 import pytest
 
-from diffusion_policy.cli.eval import _workers
+from diffusion_policy.cli.eval import _film, _free_folder, _workers
 from diffusion_policy.config import ObsField
 from diffusion_policy.errors import ConfigError
 
@@ -32,3 +35,27 @@ def test_workers_are_as_many_as_cores_only_where_pictures_are_drawn(
 def test_workers_of_another_kind_are_refused(setting):
     with pytest.raises(ConfigError, match="workers must be a whole number, 0 or more"):
         _workers({"workers": setting, "num_envs": 4}, PICTURE)
+
+
+def test_results_go_to_the_next_free_folder_when_none_is_named(tmp_path):
+    assert _free_folder(tmp_path).name == "eval"
+    (tmp_path / "eval").mkdir()
+    assert _free_folder(tmp_path).name == "eval"  # empty: nothing is lost
+    for name in ("eval", "eval-2"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "eval.json").touch()
+    assert _free_folder(tmp_path).name == "eval-3"
+
+
+def test_environment_that_draws_no_frames_is_evaluated_without_a_film(capsys):
+    class Blind(gym.Env):
+        metadata: ClassVar[dict] = {"render_modes": ["human"]}
+
+    gym.register("Blind-v0", Blind)
+    try:
+        assert _film({"overlay": False}, 4, None, "Blind-v0", {}) is None
+        assert "no video: Blind-v0 does not offer render_mode rgb_array" in capsys.readouterr().err
+    finally:
+        del gym.registry["Blind-v0"]
+    assert _film({"overlay": False}, 0, None, "Blind-v0", {}) is None
+    assert _film({"overlay": False}, 4, None, "diffusion_policy_envs:PushT-v0", {}).episodes == 4

@@ -14,7 +14,14 @@ import pytest
 
 import diffusion_policy_envs  # noqa: F401  (its ids must be known before a fixture takes down what a test registers)
 from diffusion_policy.config import ActionSpec, ObsField
-from diffusion_policy.errors import ConfigError, EnvironmentIdError, ObservationError, RenderError, WorkerError
+from diffusion_policy.errors import (
+    ConfigError,
+    EnvironmentFailedError,
+    EnvironmentIdError,
+    ObservationError,
+    RenderError,
+    WorkerError,
+)
 from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.evaluate import EvaluationInterrupted, evaluate
@@ -295,3 +302,10 @@ def test_workers_that_cannot_be_started_leave_nothing_behind(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         run()
     assert multiprocessing.active_children() == []
+
+
+def test_exception_in_this_process_says_where_it_came_from():
+    with pytest.raises(
+        EnvironmentFailedError, match=r"Trouble-v0, step 4 of the episode with seed 102, raised Runtime"
+    ):
+        run(env_id=TROUBLE, env_kwargs={"accident": "raise"}, workers=0)
