@@ -17,6 +17,7 @@ from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
 from diffusion_policy.diffusion.process import DiffusionConfig, DiffusionProcess
 from diffusion_policy.diffusion.samplers import Sampler, SamplerConfig
 from diffusion_policy.errors import ConfigError, ObservationError
+from diffusion_policy.models import ensemble as _registers_ensemble  # noqa: F401
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
 from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.models.normalizer import LinearNormalizer, check_mode

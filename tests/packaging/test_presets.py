@@ -27,7 +27,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_and_preset_makes_a_policy(task: str, preset: str) -> None:
-    config = composed(f"task={task}", f"preset={preset}", "denoiser.down_dims=[16,16,16]")
+    network = "denoiser.member" if preset == "best" else "denoiser"
+    config = composed(f"task={task}", f"preset={preset}", f"{network}.down_dims=[16,16,16]")
     sections = {name: config[name] for name in POLICY_SECTIONS}
     DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec_from(config["obs"]), action_spec_from(config["action"]))
 
