@@ -102,3 +102,26 @@ def test_resting_action_leaves_the_agent_where_it_is(env):
     for _ in range(5):
         obs, *_ = env.step(env.resting_action())
     np.testing.assert_allclose(obs["agent_pos"], STATE[:2])
+
+
+def test_tilted_picture_of_the_mirror_image_is_the_mirror_image_of_the_tilted_picture() -> None:
+    env = gym.make(ID, obs_keys=["tilted", "image"], image_size={"tilted": 64, "image": 48}).unwrapped
+    if env.renderer != "mujoco":  # type: ignore[attr-defined]
+        with pytest.raises(RuntimeError, match="camera 'tilted' needs MuJoCo's pictures"):
+            env.reset(seed=0)
+        return
+    state = np.array([[150.0, 300.0, 330.0, 200.0, 1.0]], np.float32)
+    seen = env.observe({"state": state[0]})  # type: ignore[attr-defined]
+    assert {key: value.shape for key, value in seen.items()} == {"tilted": (64, 64, 3), "image": (48, 48, 3)}
+    other = env.mirror({"state": state}, np.zeros((1, 2), np.float32))[0]["state"][0]  # type: ignore[attr-defined]
+    expected = env.observe({"state": other})  # type: ignore[attr-defined]
+    turned = env.mirror({key: value[None] for key, value in seen.items()}, np.zeros((1, 2)))[0]  # type: ignore[attr-defined]
+    for key, picture in expected.items():
+        differs = np.abs(turned[key][0].astype(int) - picture) > 40
+        assert differs.mean() < 0.01, key  # edges are anti-aliased
+    assert (seen["tilted"] != expected["tilted"]).mean() > 0.02
+
+
+def test_image_size_of_a_picture_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"image_size must name some of \['image', 'tilted'\], but got \['wrist'\]"):
+        gym.make(ID, image_size={"wrist": 64})

@@ -198,7 +198,7 @@ def test_bad_reset_options_are_explained(options: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"obs_keys": ["pixels"]}, r"\['agent_pos', 'keypoints', 'state', 'image'\], but got \['pixels'\]"),
+        ({"obs_keys": ["pixels"]}, r"\['agent_pos', 'keypoints', 'state', 'image', 'tilted'\], but got \['pixels'\]"),
         ({"obs_keys": "state"}, "obs_keys must be a list"),
         ({"obs_keys": []}, "obs_keys must be a list"),
         ({"control_hz": 30}, "control_hz must be one of .*, but got 30"),
