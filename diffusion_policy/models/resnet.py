@@ -15,8 +15,9 @@ _CHANNELS_PER_GROUP = 16  # as in the source
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Returns a GroupNorm of 16 channels a group."""
-    return nn.GroupNorm(max(1, channels // _CHANNELS_PER_GROUP), channels)
+    """Returns a GroupNorm of 16 channels a group, or of a few more where the channels cannot be shared out so."""
+    most = max(1, channels // _CHANNELS_PER_GROUP)
+    return nn.GroupNorm(next(groups for groups in range(most, 0, -1) if channels % groups == 0), channels)
 
 
 class BasicBlock(nn.Module):
