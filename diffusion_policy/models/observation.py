@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.models import timm_trunk as _registers_timm  # noqa: F401
+from diffusion_policy.models import timm_encoder as _registers_timm  # noqa: F401
 from diffusion_policy.models import vision as _registers_picture_encoders  # noqa: F401
 from diffusion_policy.models.field_encoder import FieldEncoder, make_field_encoder
 

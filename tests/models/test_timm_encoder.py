@@ -12,7 +12,7 @@ from diffusion_policy.config import ObsField
 from diffusion_policy.diffusion.ema import EMA
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.observation import EncoderConfig, ObservationEncoder
-from diffusion_policy.models.timm_trunk import TimmTrunk
+from diffusion_policy.models.timm_encoder import TimmTrunk
 
 SPEC = {"front": ObsField("rgb", (48, 64, 3))}
 
