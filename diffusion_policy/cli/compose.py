@@ -32,16 +32,23 @@ def compose_config(command: str, *overrides: str, conf: str | Path | None = None
     """
     if command not in _OF_THE_COMMAND:
         raise ConfigError(f"expected a command that Python composes for, {', '.join(_OF_THE_COMMAND)}; got '{command}'")
+    if any(word.lstrip("+").startswith("resume=") for word in overrides):
+        raise ConfigError('resume: a run brings its own settings; call train({"resume": "runs/a"})')
     folder = None if conf is None else Path(conf).expanduser().absolute()
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"conf: expected a folder with task/*.yaml, but {folder} is none")
-    words = list(overrides) + ([f"hydra.searchpath=['file://{folder}']"] if folder else [])
+    words = list(overrides) + ([f"hydra.searchpath=[{_quoted(f'file://{folder}')}]"] if folder else [])
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = compose(command, words, return_hydra_config=True)
             return _settings(composed, command)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(one_line(error, command)) from error
+
+
+def _quoted(text: str) -> str:
+    """Returns a string as Hydra's command line takes it."""
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 def _settings(composed: DictConfig, command: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from diffusion_policy.data.loading import load_obs
 from diffusion_policy.data.mirror import Mirror, mirrored
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
-from diffusion_policy.data.rows import MirroredRows, ResidentRows, Rows
+from diffusion_policy.data.rows import MirroredRows, Remembered, ResidentRows, Rows
 from diffusion_policy.data.source import read_action
 from diffusion_policy.data.windows import WindowIndex
 from diffusion_policy.errors import ConfigError, DataError
@@ -133,8 +133,10 @@ class WindowDataset:
             obs = {key: torch.from_numpy(values).to(self.device) for key, values in images.items()}
             return obs, torch.from_numpy(targets.reshape(len(steps), -1)).to(self.device)
 
+        remembered = Remembered(image)
+
         def picture(key: str) -> Callable[[Tensor], Tensor]:
-            return lambda steps: image(steps)[0][key]
+            return lambda steps: remembered(steps)[0][key]
 
         blocks = torch.split(torch.arange(self.num_steps, device=self.device), _MIRRORED_AT_ONCE)
         images = [({k: v for k, v in obs.items() if k in self._numbers}, action) for obs, action in map(image, blocks)]

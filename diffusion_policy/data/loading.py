@@ -1,13 +1,15 @@
 """From a data set on a disk to the rows that training batches are gathered from."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.data.episodes import Ends, lengths
-from diffusion_policy.data.images import image_blocks, raw_file
+from diffusion_policy.data.images import image_blocks
+from diffusion_policy.data.raw_file import raw_file
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence, readable
 from diffusion_policy.data.rows import FileRows, ResidentRows, Rows
@@ -38,10 +40,12 @@ def load_obs(
     steps = int(lengths(buffer.episode_ends)[episodes].sum())
     pictures = {key for key, field in obs_spec.items() if field.type == PICTURES}
     sizes = {key: steps * field.size * (1 if key in pictures else 4) for key, field in obs_spec.items()}
-    moved = residence.to_file(sizes, pictures)
+    limit = residence.limit_bytes(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None)
+    on_disk = Path(buffer.location).exists()  # a buffer in memory has no files to tell it from others
+    moved = residence.to_file(sizes, pictures if on_disk else set(), limit)
     if pictures:
         kept = sum(size for key, size in sizes.items() if key not in moved)
-        logger.info("data: %d steps, %s in memory (limit %s)", steps, readable(kept), readable(residence.limit_bytes()))
+        logger.info("data: %d steps, %s in memory (limit %s)", steps, readable(kept), readable(limit))
     rows: dict[str, Rows] = {}
     for key, field in obs_spec.items():
         if key in moved:

@@ -36,7 +36,10 @@ def recorded_images(buffer: ReplayBuffer, key: str, steps: slice) -> Iterator[ND
     """
     block = max(1, _BLOCK_BYTES // buffer.step_bytes([key]))
     for start in range(steps.start, steps.stop, block):
-        images = as_uint8(buffer.read(key, start, min(start + block, steps.stop)), f"{buffer.location}: '{key}'")
+        values = buffer.read(key, start, min(start + block, steps.stop))
+        if values.dtype.kind == "f" and values.max() <= 1:  # for eyes only: white is 1, or all is dark
+            values = values * 255
+        images = as_uint8(values, f"{buffer.location}: '{key}'")
         yield from (
             images if _is_image(buffer.shape(key)) else np.moveaxis(images, 1, -1)
         )  # (n, 3, H, W) -> (n, H, W, 3)

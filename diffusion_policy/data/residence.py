@@ -43,10 +43,10 @@ class Residence:
     def __post_init__(self) -> None:
         self.limit_bytes()
 
-    def limit_bytes(self) -> int:
-        """Returns the limit in bytes."""
+    def limit_bytes(self, free: int | None = None) -> int:
+        """Returns the limit in bytes, of which `free` are free where the data will be; the host's when None."""
         if self.memory_limit == "auto":
-            return int(_SHARE * _free_bytes())
+            return int(_SHARE * (_free_bytes() if free is None else free))
         text = str(self.memory_limit).strip().upper()
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", text)
         if match is None:
@@ -55,15 +55,16 @@ class Residence:
             )
         return int(float(match[1]) * _UNITS[match[2] or "B"])
 
-    def to_file(self, sizes: Mapping[str, int], movable: set[str]) -> list[str]:
+    def to_file(self, sizes: Mapping[str, int], movable: set[str], limit: int | None = None) -> list[str]:
         """Returns the fields that go to a file: of the movable ones the largest, until the others fit.
 
         Args:
             sizes: bytes of each field in memory.
             movable: the pictures among them.
+            limit: in bytes; `limit_bytes()` when None.
         """
         moved: list[str] = []
-        limit = self.limit_bytes()
+        limit = self.limit_bytes() if limit is None else limit
         for key in sorted(movable, key=lambda each: -sizes[each]):
             if sum(sizes[each] for each in sizes if each not in moved) <= limit:
                 break
@@ -89,5 +90,5 @@ def _free_bytes() -> int:
             return int(match[1]) * 1024
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    except (ValueError, OSError):  # some systems tell neither
+    except (ValueError, OSError, AttributeError):  # some systems tell neither
         return int(np.int64(8 << 30))

@@ -3,11 +3,11 @@
 Letters: N steps, n of them that are asked for.
 """
 
-import os
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_policy.errors import MissingFileError, StorageError
+
+T = TypeVar("T")
 
 
 class Rows(Protocol):
@@ -79,11 +81,12 @@ class FileRows:
     def __init__(self, path: Path, shape: tuple[int, ...], rows: NDArray[np.int64]) -> None:
         self.path, self._step, self._rows = path, shape, rows
         try:
-            self._file = os.open(path, os.O_RDONLY)
+            self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise MissingFileError(f"{path} cannot be opened: {error.strerror}; start again to make it anew") from error
         self._bytes = int(np.prod(shape, dtype=np.int64))
-        weakref.finalize(self, os.close, self._file)
+        self._lock = threading.Lock()  # the file has one position
+        weakref.finalize(self, self._file.close)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,21 +106,25 @@ class FileRows:
         """
         rows = self._rows[steps.cpu().numpy()]
         out = np.empty((len(rows), self._bytes), np.uint8)
-        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-        for first, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True):
-            self._read(out[first:stop].reshape(-1), int(rows[first]) * self._bytes)
+        breaks = np.flatnonzero(np.diff(rows, prepend=-2) != 1)  # where runs of neighbours begin; none of no steps
+        with self._lock:
+            for first, stop in zip(breaks, [*breaks[1:], len(rows)], strict=True):
+                self._read(out[first:stop].reshape(-1), int(rows[first]) * self._bytes)
         return torch.from_numpy(out).to(steps.device).view(len(rows), *self._step)
 
     def _read(self, into: NDArray[np.uint8], offset: int) -> None:
         view = memoryview(into.data)
-        while len(view):
-            try:
-                got = os.preadv(self._file, [view], offset)
-            except OSError as error:
-                raise StorageError(error.errno, f"{self.path} cannot be read: {error.strerror}") from error
-            if not got:
-                raise StorageError(f"{self.path} is cut short; delete it and start again, it will be made anew")
-            view, offset = view[got:], offset + got
+        try:
+            self._file.seek(offset)
+            while len(view):
+                got = self._file.readinto(view)
+                if not got:
+                    raise StorageError(f"{self.path} is cut short; delete it and start again, it will be made anew")
+                view = view[got:]
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(error.errno, f"{self.path} cannot be read: {error.strerror}") from error
 
 
 class MirroredRows:
@@ -146,7 +153,26 @@ class MirroredRows:
         count = self._rows.shape[0]
         turned = steps >= count
         out = torch.empty(len(steps), *self.shape[1:], dtype=self.dtype, device=steps.device)
-        out[~turned] = self._rows.take(steps[~turned])
+        if not turned.all():
+            out[~turned] = self._rows.take(steps[~turned])
         if turned.any():
             out[turned] = self._image(steps[turned] - count)
         return out
+
+
+class Remembered(Generic[T]):
+    """A function of steps that remembers its last answer: each field of a batch asks for the same.
+
+    Args:
+        answer: steps (n,) to whatever.
+    """
+
+    def __init__(self, answer: Callable[[Tensor], T]) -> None:
+        self._answer = answer
+        self._last: tuple[Tensor, T] | None = None
+
+    def __call__(self, steps: Tensor) -> T:
+        """Returns the answer."""
+        if self._last is None or not torch.equal(self._last[0], steps):
+            self._last = (steps.clone(), self._answer(steps))
+        return self._last[1]

@@ -1,7 +1,8 @@
 """How a field of a policy finds its numbers in a data set.
 
-A data set's key with the field's own name wins; otherwise `source` of the field says where to look: a key, or a
-part of its last axis: "keypoint", "state[0:2]", "state[3]"; pictures may be scaled: "img*255".
+A data set's key with the field's own name wins over another key that `source` names, for our own data sets use the
+fields' names. `source` is a key or a part of its last axis: "keypoint", "state[0:2]", "state[3]"; pictures may be
+scaled: "img*255".
 """
 
 import re
@@ -63,12 +64,13 @@ def obs_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
         ConfigError: `source` cannot be parsed.
         DataError: the key is missing, or its shape is another.
     """
-    source = Source(name) if name in buffer or field.source is None else Source.parse(field.source)
+    named = Source.parse(field.source) if field.source is not None else Source(name)
+    source = Source(name) if name in buffer and named.key != name else named
     shape = stored_shape(source, buffer, f"obs.{name}")
     if int(np.prod(shape)) != field.size:
         raise DataError(
             f"{buffer.location}: obs.{name} must have shape {field.shape} ({field.size} numbers), but '{source}' has "
-            f"{shape}; correct the shape or set obs.{name}.source, e.g. '{source.key}[0:{field.size}]'"
+            f"{shape}; correct the shape or set obs.{name}.source, e.g. '{source.key}[0:{(field.shape or (1,))[-1]}]'"
         )
     return source
 

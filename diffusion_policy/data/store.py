@@ -148,10 +148,16 @@ def append(array: Array, start: int, values: NDArray[Any]) -> None:
 
 
 def fingerprint(path: Path, key: str) -> str:
-    """Returns what changes when the stored files of data/<key> do: their names, sizes and times, not their content."""
+    """Returns what changes when the stored files of data/<key> do, without reading them.
+
+    The times of modification alone would not do: archives and careful copies keep them.
+    """
     files = [path] if path.is_file() else sorted(each for each in (path / "data" / key).rglob("*") if each.is_file())
-    listed = [f"{file.relative_to(path.parent)} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
-    return hashlib.sha256("\n".join([str(path.absolute()), key, *listed]).encode()).hexdigest()
+    listed = [str(path.absolute()), key]
+    for file in files:
+        stat = file.stat()
+        listed.append(f"{file.name} {stat.st_size} {stat.st_ino} {stat.st_mtime_ns} {stat.st_ctime_ns}")
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 def remove_partial_writes(folder: Path) -> None:

@@ -7,7 +7,6 @@ Letters: B batch, K members, Tp pred_horizon, Da action size, Dc condition size.
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.denoiser import make_denoiser, register_backbone
+from diffusion_policy.models.mlp import mlp
 
 
 @register_backbone("ensemble")
@@ -46,10 +46,14 @@ class Ensemble(nn.Module):
         hidden_dims: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
+        if not isinstance(member, Mapping):
+            raise ConfigError(f"denoiser.member must be the settings of one, {{name: ..., ...}}, but got {member!r}")
+        if any(size < 1 for size in hidden_dims):
+            raise ConfigError(f"denoiser.hidden_dims must be positive, but got {list(hidden_dims)}")
         if members < 2:
             raise ConfigError(f"denoiser.members must be at least 2, but got {members}; denoiser.member alone is one")
         sizes = (cond_dim, *hidden_dims)
-        self.mlps = nn.ModuleList(_mlp(sizes) for _ in range(members))
+        self.mlps = nn.ModuleList(mlp(sizes) for _ in range(members))
         self.members = nn.ModuleList(
             make_denoiser(member, action_dim=action_dim, cond_dim=sizes[-1], pred_horizon=pred_horizon)
             for _ in range(members)
@@ -60,8 +64,8 @@ class Ensemble(nn.Module):
         count = len(self.members)
         rows = [slice(k, None, count) if self.training else slice(None) for k in range(count)]
         outs = [
-            member(x[part], t[part], mlp(cond[part]))
-            for member, mlp, part in zip(self.members, self.mlps, rows, strict=True)
+            member(x[part], t[part], own(cond[part]))
+            for member, own, part in zip(self.members, self.mlps, rows, strict=True)
         ]
         if not self.training:
             return torch.stack(outs).mean(0)
@@ -69,10 +73,3 @@ class Ensemble(nn.Module):
         for part, out in zip(rows, outs, strict=True):
             whole[part] = out
         return whole
-
-
-def _mlp(sizes: tuple[int, ...]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for size, next_size in pairwise(sizes):
-        layers += [nn.Linear(size, next_size), nn.Mish()]
-    return nn.Sequential(*layers[:-1])

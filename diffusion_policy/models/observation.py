@@ -6,7 +6,6 @@ Letters: B batch, To obs_horizon, F features of one field at one step, Dc condit
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models import timm_encoder as _registers_timm  # noqa: F401
 from diffusion_policy.models import vision as _registers_picture_encoders  # noqa: F401
-from diffusion_policy.models.field_encoder import FieldEncoder, make_field_encoder
+from diffusion_policy.models.field_encoder import FIELD_ENCODERS, FieldEncoder, make_field_encoder
+from diffusion_policy.models.mlp import mlp
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +75,16 @@ class ObservationEncoder(nn.Module):
         config = config or EncoderConfig()
         if unknown := sorted(set(config.fields) - set(obs_spec)):
             raise ConfigError(f"encoder.fields: no observation is called {', '.join(unknown)}: {', '.join(obs_spec)}")
+        known = {field.type for field in obs_spec.values()} | set(FIELD_ENCODERS)
+        if unknown := sorted(set(config.types) - known):
+            raise ConfigError(
+                f"encoder.types: no type is called {', '.join(unknown)}, known: {', '.join(sorted(known))}"
+            )
         self.keys = list(obs_spec)
         encoders = _field_encoders(obs_spec, config)
         self.encoders = nn.ModuleList(encoders)
         sizes = (obs_horizon * sum(encoder.feature_dim for encoder in encoders), *config.hidden_dims)
-        layers: list[nn.Module] = []
-        for size, next_size in pairwise(sizes):
-            layers += [nn.Linear(size, next_size), nn.Mish()]
-        self.mlp = nn.Sequential(*layers[:-1])
+        self.mlp = mlp(sizes)
         self.cond_dim = sizes[-1]
 
     @property
@@ -115,7 +117,14 @@ def _field_encoders(obs_spec: ObsSpec, config: EncoderConfig) -> list[FieldEncod
     for key, spec in obs_spec.items():
         settings = config.settings(key, spec)
         share = settings.pop("share", False)
+        if not isinstance(share, bool):
+            raise ConfigError(f"encoder of obs.{key}: share must be true or false, but got {share!r}")
         encoder = make_field_encoder(key, spec, settings)
+        if spec.type == "rgb" and not encoder.raw:
+            raise ConfigError(
+                f"obs.{key}: pictures are not normalised number by number, but {type(encoder).__name__} expects that; "
+                f"set `raw = True` in the class and scale the bytes 0-255 there"
+            )
         if share and sharing.setdefault(spec.type, encoder) is not encoder:
             _share(key, encoder, sharing[spec.type])
         if encoder.kept < _FEW:

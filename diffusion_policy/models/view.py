@@ -52,6 +52,7 @@ class View(nn.Module):
         frame = self.resize or (height, width)
         self.crop = None if crop is None else _crop(crop, frame)
         self.size = self.crop or frame
+        self.imagenet = imagenet
         self.kept = math.prod(self.size) / math.prod(frame)
         if imagenet and self.channels != 3:
             raise ConfigError(f"ImageNet weights see 3 channels, but the picture has {self.channels}")
@@ -101,16 +102,18 @@ def _picture(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _size(name: str, size: tuple[int, ...]) -> tuple[int, int]:
-    whole = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in size]
+def _size(name: str, size: object) -> tuple[int, int]:
+    sides = size if isinstance(size, (tuple, list)) else ()
+    whole = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides]
     if len(whole) != 2 or not all(whole):
-        raise ConfigError(f"{name} must be [height, width] in pixels, but got {list(size)}")
-    return size[0], size[1]
+        shown = list(size) if isinstance(size, tuple) else size
+        raise ConfigError(f"{name} must be [height, width] in pixels, but got {shown!r}")
+    return sides[0], sides[1]
 
 
 def _crop(crop: tuple[int, int] | float, frame: tuple[int, int]) -> tuple[int, int]:
     """Returns the crop in pixels."""
-    if isinstance(crop, (int, float)):
+    if isinstance(crop, (int, float)) and not isinstance(crop, bool):
         if not 0 < crop <= 1:
             raise ConfigError(f"crop must be [height, width], or a share in (0, 1], but got {crop}")
         height, width = (max(1, round(crop * side)) for side in frame)

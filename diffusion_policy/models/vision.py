@@ -52,10 +52,12 @@ class PictureEncoder(FieldEncoder):
 
     def __init__(self, view: View, trunk: nn.Module, *, num_keypoints: int, feature_dim: int) -> None:
         super().__init__()
-        if num_keypoints < 1 or feature_dim < 1:
-            raise ConfigError(
-                f"num_keypoints and feature_dim must be positive, but got {num_keypoints} and {feature_dim}"
-            )
+        for size in (num_keypoints, feature_dim):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ConfigError(
+                    f"num_keypoints and feature_dim must be positive whole numbers, but got {num_keypoints!r} and "
+                    f"{feature_dim!r}"
+                )
         _require_places(view, trunk)
         self.view, self.kept, self.feature_dim = view, view.kept, feature_dim
         pool = SpatialSoftmax(int(trunk.out_channels), num_keypoints)  # type: ignore[arg-type]
@@ -68,8 +70,10 @@ class PictureEncoder(FieldEncoder):
     def share_weights(self, other: Self) -> None:
         """Makes `other`'s network this one's, too; each keeps its own view."""
         mine, theirs = ({k: v.shape for k, v in each.network.state_dict().items()} for each in (self, other))
-        if mine != theirs:
-            raise ConfigError("fields that share weights must agree in channels, num_keypoints and feature_dim")
+        if mine != theirs or self.view.imagenet != other.view.imagenet:
+            raise ConfigError(
+                "fields that share weights must agree in channels, num_keypoints, feature_dim and published weights"
+            )
         self.network = other.network
 
 

@@ -4,8 +4,9 @@ An environment that can offers `env.unwrapped.observe(obs)` -> observation, wher
 step, whatever keys the data set has. Letters: T steps of an episode.
 """
 
-import os
+import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,8 @@ from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, R
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.environments import Env, check_offers, make_env
 from diffusion_policy.rollout.progress import ProgressBar
+from diffusion_policy.rollout.provenance import usable_cores
+from diffusion_policy.rollout.worker import end_with_parent
 from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
@@ -84,14 +87,23 @@ def rerender(
     if out.exists() and not resume:
         raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
     with ReplayBuffer.open(source) as recorded:
+        if not _numbers(recorded):
+            raise DataError(
+                f"{recorded.location}: expected numbers that say how things stood, but it has only pictures"
+            )
         provenance = {**_described(drawing, obs_spec), "source": _origin(recorded)}
         with _opened(out, provenance) as buffer, ProgressBar("render", recorded.num_steps, enabled=progress) as bar:
             done = int(buffer.num_steps)
             bar.start_at(done)
-            for episode in _drawn(recorded, drawing, buffer.num_episodes, workers or os.cpu_count() or 1):
-                buffer.add_episode(episode)
-                done += len(next(iter(episode.values())))
-                bar.update(done)
+            try:
+                for episode in _drawn(recorded, drawing, obs_spec, buffer.num_episodes, workers or usable_cores()):
+                    buffer.add_episode(episode)
+                    done += len(next(iter(episode.values())))
+                    bar.update(done)
+            finally:
+                if buffer.num_episodes == 0:  # nothing to go on with
+                    buffer.close()
+                    shutil.rmtree(out)
     return ReplayBuffer.open(out)
 
 
@@ -146,15 +158,16 @@ def _opened(out: Path, provenance: dict[str, Any]) -> ReplayBuffer:
     return ReplayBuffer.open(out, mode="a")
 
 
-def _drawn(recorded: ReplayBuffer, drawing: Drawing, first: int, workers: int) -> Iterator[Episode]:
+def _drawn(recorded: ReplayBuffer, drawing: Drawing, obs_spec: ObsSpec, first: int, workers: int) -> Iterator[Episode]:
     """Yields the episodes from `first` on, with their pictures, in order; other processes draw them."""
+    shapes = {key: obs_spec[key].shape for key in drawing.keys}
     numbers = _numbers(recorded)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(drawing,))
     waiting: list[tuple[Episode, Future[Episode]]] = []
     try:
         for i in range(first, recorded.num_episodes):
             episode = recorded.get_episode(i, numbers)
-            waiting.append((episode, pool.submit(_draw, episode, f"{recorded.location}: episode {i}")))
+            waiting.append((episode, pool.submit(_draw, episode, shapes, f"{recorded.location}: episode {i}")))
             if len(waiting) > _AHEAD * workers:
                 yield _joined(*waiting.pop(0))
         while waiting:
@@ -176,22 +189,33 @@ class _Painter:
     """The environment of a process that draws."""
 
     env: Env
-    keys: tuple[str, ...]
 
 
 def _begin(drawing: Drawing) -> None:
     """Makes the environment, once in a process."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     import_plugins(drawing.plugins)
     _Painter.env = make_env(drawing.env_id, drawing.env_kwargs)
-    _Painter.keys = drawing.keys
 
 
-def _draw(episode: Episode, where: str) -> Episode:
-    """Returns the pictures (T, H, W, 3) of an episode."""
-    observe = _Painter.env.unwrapped.observe  # type: ignore[attr-defined]
+def _draw(episode: Episode, shapes: Mapping[str, tuple[int, ...]], where: str) -> Episode:
+    """Returns the pictures (T, H, W, 3) of an episode.
+
+    Raises:
+        DataError: the environment raised, or gave something other than such pictures.
+    """
+    env = _Painter.env.unwrapped
     steps = range(len(next(iter(episode.values()))))
     try:
-        seen = [observe({key: values[step] for key, values in episode.items()}) for step in steps]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{where} cannot be drawn: {error}") from error
-    return {key: np.stack([obs[key] for obs in seen]) for key in _Painter.keys}
+        seen = [env.observe({key: values[step] for key, values in episode.items()}) for step in steps]  # type: ignore[attr-defined]
+        pictures = {key: np.stack([obs[key] for obs in seen]) for key in shapes}
+    except Exception as error:  # somebody's environment; its own kind of exception may not exist in the parent
+        raise DataError(f"{where} cannot be drawn: {type(error).__name__}: {error}") from None
+    for key, shape in shapes.items():
+        got = pictures[key]
+        if got.dtype != np.uint8 or got.shape[1:] != shape:
+            raise DataError(
+                f"{where}: {type(env).__name__}.observe(obs) must give '{key}' as {shape} uint8, but gave "
+                f"{got.shape[1:]} {got.dtype}; correct the environment"
+            )
+    return pictures

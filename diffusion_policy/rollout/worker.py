@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from diffusion_policy import errors
 from diffusion_policy.errors import DiffusionPolicyError
 from diffusion_policy.registry import import_plugins
-from diffusion_policy.rollout.episode import EpisodeSlot, SlotSetup
+from diffusion_policy.rollout.episode import Command, EpisodeSlot, SlotSetup
 from diffusion_policy.rollout.gl import choose_gl
 
 T = TypeVar("T")
@@ -78,15 +78,18 @@ def serve(conn: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent decides
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while this process started
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     choose_gl()
     # EOFError, OSError: nobody listens any more. Those of an environment are reported before they get here.
     with suppress(_FailedError, EOFError, OSError), ExitStack() as closing:
         slots = _attempt(conn, None, lambda: _slots(conn, closing))
         while True:
             for place, command in conn.recv():
-                moment = _attempt(conn, place, partial(slots[place].obey, command))
-                conn.send((place, moment))
+                _attempt(conn, place, partial(_obey, conn, slots[place], place, command))
+
+
+def _obey(conn: Connection, slot: EpisodeSlot, place: int, command: Command) -> None:
+    conn.send((place, slot.obey(command)))  # an observation that cannot be pickled is the environment's failure, too
 
 
 def _slots(conn: Connection, closing: ExitStack) -> dict[int, EpisodeSlot]:
@@ -115,7 +118,7 @@ def _close(slot: EpisodeSlot) -> None:
         slot.close()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Ends this process as soon as its parent has ended, even if an environment hangs and nobody reads the pipe."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -12,6 +12,7 @@ from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset, split_episodes
 from diffusion_policy.data.loading import PICTURES
 from diffusion_policy.data.mirror import Mirror
+from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
 from diffusion_policy.data.source import Source, obs_source
@@ -100,9 +101,16 @@ def load_demonstrations(
         return Demonstrations(
             train=train_set,
             held_out=windows(held_out) if len(held_out) else None,
-            digest=buffer.digest(_keys_read(buffer, obs_spec, action_spec)),
+            digest=_digest(buffer, obs_spec, action_spec, residence),
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
         )
+
+
+def _digest(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec, residence: Residence) -> str:
+    keys = _keys_read(buffer, obs_spec, action_spec)
+    if any(field.type == PICTURES for field in obs_spec.values()):
+        return remembered_digest(buffer, keys, residence.cache)
+    return buffer.digest(keys)
 
 
 def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec) -> list[str]:

@@ -1,5 +1,7 @@
 """Pictures from a data set: the forms that are read, what is refused, and those that do not fit into memory."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import torch
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.data.dataset import WindowDataset
-from diffusion_policy.data.images import image_blocks, raw_file
+from diffusion_policy.data.images import image_blocks
+from diffusion_policy.data.raw_file import raw_file, remembered_digest
 from diffusion_policy.data.residence import Residence, readable
 from diffusion_policy.data.rows import FileRows
 from diffusion_policy.errors import ConfigError, DataError, StorageError
@@ -59,7 +62,7 @@ def test_images_are_read_from_the_forms_people_store(images: np.ndarray, stored,
 
 
 def test_images_in_unit_range_or_of_another_size_are_refused_by_name(images: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"obs\.front \('img'\) must hold images 0-255, .* in \[0, 1\].*KEY\*255"):
+    with pytest.raises(DataError, match=r"must hold images 0-255, .* up to 1; .*set obs\.front\.source: \"img\*255\""):
         read(store(None, (images / 255).astype(np.float32)))
     with pytest.raises(DataError, match=r"must hold images 0-255, but got float32 in \[-1, 1\]"):
         read(store(None, (images / 127.5 - 1).astype(np.float32)))
@@ -101,6 +104,75 @@ def test_raw_file_follows_the_data(tmp_path: Path, images: np.ndarray) -> None:
     assert after != before
     assert after.read_bytes() == np.concatenate([images, images[:10]]).tobytes()
     assert sorted(tmp_path.glob("cache/*")) == sorted([before, after])  # nothing half-written
+
+
+def test_raw_file_of_another_data_set_in_the_same_place_is_another(tmp_path: Path, images: np.ndarray) -> None:
+    """Archives and careful copies keep sizes and times of modification."""
+    paths = []
+    for content in (images, 255 - images):
+        shutil.rmtree(tmp_path / "a.zarr", ignore_errors=True)
+        store(tmp_path / "a.zarr", content).close()
+        for file in (tmp_path / "a.zarr").rglob("*"):
+            os.utime(file, (0, 0))
+        with ReplayBuffer.open(tmp_path / "a.zarr") as buffer:
+            paths.append(raw_file("front", FRONT, buffer, tmp_path / "cache", lambda steps: None))
+            assert paths[-1].read_bytes() == content.tobytes()
+            digest = remembered_digest(buffer, ["img"], tmp_path / "cache")
+            assert digest == remembered_digest(buffer, ["img"], tmp_path / "cache") == buffer.digest(["img"])
+    assert paths[0] != paths[1]
+
+
+def test_remembered_digest_is_not_computed_again(
+    tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path / "a.zarr", images).close()
+    buffer = ReplayBuffer.open(tmp_path / "a.zarr")
+    digest = remembered_digest(buffer, ["img"], tmp_path / "cache")
+    monkeypatch.setattr(ReplayBuffer, "digest", lambda *_: pytest.fail("computed again"))
+    assert remembered_digest(ReplayBuffer.open(tmp_path / "a.zarr"), ["img"], tmp_path / "cache") == digest
+
+
+def test_pictures_of_a_buffer_in_memory_stay_there(images: np.ndarray, tmp_path: Path) -> None:
+    data = WindowDataset.from_buffer(store(None, images), OBS, ACTION, HORIZONS, residence=Residence(0, tmp_path))
+    assert data.all_obs("front").shape == images.shape
+    assert not list(tmp_path.iterdir())
+
+
+def test_mirrored_pictures_from_a_file_come_in_batches_of_any_kind(tmp_path: Path, images: np.ndarray) -> None:
+    def mirror(obs, action):
+        return {**obs, "front": obs["front"][:, :, ::-1], "state": -obs["state"]}, -action
+
+    buffer = store(tmp_path / "a.zarr", images)
+    options = {"residence": Residence(0, tmp_path / "cache")}
+    far = WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS, **options).with_mirrored(mirror)
+    near = WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS).with_mirrored(mirror)
+    half = len(near) // 2
+    for ids in ([0], [half], [0, half], [half, half + 1, 3]):
+        seen = far.batch(np.array(ids)).obs["front"]
+        assert torch.equal(seen, near.batch(np.array(ids)).obs["front"])
+        for one, index in zip(seen, ids, strict=True):
+            original = near.batch(np.array([index % half])).obs["front"][0]
+            assert torch.equal(one, original.flip(2) if index >= half else original)
+
+
+def test_own_name_wins_but_its_part_and_scale_count(images: np.ndarray) -> None:
+    buffer = ReplayBuffer.create()
+    rgba, action = np.concatenate([images, images[..., :1]], axis=-1), np.zeros((30, 2), np.float32)
+    buffer.add_episode(
+        {"front": images.astype(np.float32) / 255, "side": rgba, "action": np.zeros((30, 2), np.float32)}
+    )
+    for name, source in (("front", "front*255"), ("side", "side[0:3]")):
+        field = ObsField("rgb", (8, 10, 3), source=source)
+        np.testing.assert_array_equal(np.concatenate(list(image_blocks(name, field, buffer, np.arange(1)))), images)
+
+
+def test_dark_floats_and_grey_pictures_are_pictures(images: np.ndarray) -> None:
+    dark = images.astype(np.float32)
+    dark[:20] = 1.0  # covered at first
+    np.testing.assert_array_equal(read(store(None, dark)), dark.astype(np.uint8))
+    np.testing.assert_array_equal(read(store(None, np.zeros((30, 8, 10, 3)))), 0)
+    grey = read(store(None, images[..., 0]), ObsField("rgb", (8, 10, 1), source="img"))
+    np.testing.assert_array_equal(grey, images[..., :1])
 
 
 def test_raw_file_that_was_cut_short_is_made_again_or_reported(tmp_path: Path, images: np.ndarray) -> None:

@@ -56,5 +56,9 @@ def test_ensemble_trains_on_fewer_windows_than_members() -> None:
 def test_ensemble_refuses_what_is_none() -> None:
     with pytest.raises(ConfigError, match=r"denoiser\.members must be at least 2, but got 1"):
         ensemble(members=1)
+    with pytest.raises(ConfigError, match=r"denoiser\.member must be the settings of one, .* but got None"):
+        ensemble(member=None)
+    with pytest.raises(ConfigError, match=r"hidden_dims must be positive, but got \[-1\]"):
+        ensemble(hidden_dims=(-1,))
     with pytest.raises(UnknownNameError, match="unknown backbone 'unet2d'"):
         ensemble(member={"name": "unet2d"})

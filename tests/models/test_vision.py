@@ -117,6 +117,11 @@ def test_settings_of_a_field_go_over_those_of_its_type() -> None:
         ({"types": {"rgb": {"num_keypoints": 0}}}, ConfigError, r"obs\.front: num_keypoints .* must be positive"),
         ({"types": {"rgb": {"name": "resnet18", "crop": 0.5}}}, ConfigError, r"a map of 1x1 of pictures of 24x32"),
         ({"types": {"rgb": "resnet18"}}, ConfigError, r"encoder\.types\.rgb: expected a mapping"),
+        ({"types": {"rgb": {"num_keypoints": "8"}}}, ConfigError, "must be positive whole numbers, but got '8'"),
+        ({"types": {"rgb": {"resize": 96}}}, ConfigError, r"resize must be \[height, width\] in pixels, but got 96"),
+        ({"types": {"rgb": {"crop": True}}}, ConfigError, r"crop must be \[height, width\] in pixels, but got True"),
+        ({"types": {"rbg": {"crop": 0.9}}}, ConfigError, r"encoder\.types: no type is called rbg, known: "),
+        ({"types": {"rgb": {"share": "no"}}}, ConfigError, "share must be true or false, but got 'no'"),
         ({"fields": {"top": {}}}, ConfigError, "no observation is called top: front, wrist, state"),
     ],
 )
@@ -168,6 +173,17 @@ def test_resnet18_takes_an_imagenet_file_when_training_begins_and_never_again(tm
     path.write_bytes(b"not a file of weights")
     with pytest.raises(CheckpointError, match="cut short, or holds something other than weights"):
         made.load_pretrained()
+
+
+def test_pictures_for_an_encoder_that_wants_normalised_numbers_are_refused() -> None:
+    @register_field_encoder("test_cooked")
+    class Cooked(FieldEncoder):
+        def __init__(self, field: ObsField) -> None:
+            super().__init__()
+            self.feature_dim = 1
+
+    with pytest.raises(ConfigError, match=r"obs\.front: .* Cooked expects that; set `raw = True`"):
+        ObservationEncoder({"front": FRONT}, 2, EncoderConfig(types={"rgb": {"name": "test_cooked"}}))
 
 
 def test_depth_or_touch_is_one_registered_encoder_away() -> None:

@@ -88,5 +88,13 @@ def test_rerender_refuses_what_cannot_be_drawn_and_leaves_nothing(tmp_path: Path
     assert not (tmp_path / "b.zarr").exists()
     with ReplayBuffer.create(tmp_path / "c.zarr") as buffer:
         buffer.add_episode({"joints": np.zeros((4, 7), np.float32), "action": np.zeros((4, 2), np.float32)})
-    with pytest.raises(DataError, match="episode 0 cannot be drawn: a recorded step must hold state, or keypoints"):
+    with pytest.raises(DataError, match="episode 0 cannot be drawn: ValueError: a recorded step must hold state, or"):
         draw(tmp_path / "c.zarr", tmp_path / "b.zarr")
+    with ReplayBuffer.create(tmp_path / "d.zarr") as buffer:
+        buffer.add_episode({"img": np.zeros((4, 9, 9, 3), np.uint8)})
+    with pytest.raises(DataError, match="but it has only pictures"):
+        draw(tmp_path / "d.zarr", tmp_path / "b.zarr")
+    tilted = Drawing(ID, {"obs_keys": ["tilted"], "image_size": 32, "renderer": "draw2d"}, ("tilted",))
+    with pytest.raises(DataError, match="RuntimeError: camera 'tilted' needs MuJoCo's pictures"):
+        draw(tmp_path / "a.zarr", tmp_path / "b.zarr", tilted, {"tilted": ObsField("rgb", (32, 32, 3))})
+    assert not (tmp_path / "b.zarr").exists()
