@@ -158,9 +158,7 @@ def test_mirrored_pictures_from_a_file_come_in_batches_of_any_kind(tmp_path: Pat
 def test_own_name_wins_but_its_part_and_scale_count(images: np.ndarray) -> None:
     buffer = ReplayBuffer.create()
     rgba, action = np.concatenate([images, images[..., :1]], axis=-1), np.zeros((30, 2), np.float32)
-    buffer.add_episode(
-        {"front": images.astype(np.float32) / 255, "side": rgba, "action": np.zeros((30, 2), np.float32)}
-    )
+    buffer.add_episode({"front": images.astype(np.float32) / 255, "side": rgba, "action": action})
     for name, source in (("front", "front*255"), ("side", "side[0:3]")):
         field = ObsField("rgb", (8, 10, 3), source=source)
         np.testing.assert_array_equal(np.concatenate(list(image_blocks(name, field, buffer, np.arange(1)))), images)
