@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 
 from diffusion_policy.errors import MissingFileError
 from diffusion_policy.paths import bundled_datasets
+from tests.cli.running import dp as dp_here  # in this process: without the seconds that a new one takes
 
 TINY = [
     "denoiser.down_dims=[16,32]",
@@ -29,20 +29,6 @@ def dp(name: str, *words: str, cwd: Path, threads: str = "1") -> subprocess.Comp
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     command = [sys.executable, "-m", f"diffusion_policy.cli.{name}", *words]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def dp_here(
-    name: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """The same without the seconds a new process takes: for refusals, of which there are many."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", [f"dp-{name}", *words])
-    try:
-        code = import_module(f"diffusion_policy.cli.{name}").main()
-    except SystemExit as stop:  # argparse and --help leave this way
-        code = int(stop.code or 0)
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +64,9 @@ def test_eval_in_workers_finds_the_same_episodes(
     words = ["checkpoint=runs/a/policy.pt", "episodes=3", "num_envs=2", "film=1"]
     done = dp("eval", *words, "workers=2", "out=in-workers", cwd=trained)
     assert done.returncode == 0, done.stderr
-    code, _out, err = dp_here("eval", [*words, "workers=0", "out=here"], trained, monkeypatch, capsys)
+    code, _out, err = dp_here(
+        "eval", *words, "workers=0", "out=here", folder=trained, monkeypatch=monkeypatch, capsys=capsys
+    )
     assert code == 0, err
     here, there = (json.loads((trained / name / "eval.json").read_text()) for name in ("here", "in-workers"))
     assert there["per_episode"] == here["per_episode"]
@@ -155,7 +143,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = sorted(trained.rglob("*"))
-    code, _out, err = dp_here(command, words, trained, monkeypatch, capsys)
+    code, _out, err = dp_here(command, *words, folder=trained, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 2, err
     assert message in err
     assert "Traceback" not in err
@@ -167,7 +155,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_help_shows_examples(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _err = dp_here(command, ["--help"], tmp_path, monkeypatch, capsys)
+    code, out, _err = dp_here(command, "--help", folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 0
     assert f"dp-{command} " in out
     assert "xample" in out
@@ -177,4 +165,6 @@ def test_debug_lets_the_error_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(MissingFileError):
-        dp_here("train", ["dataset=none.zarr", "out=x", "debug=true"], tmp_path, monkeypatch, capsys)
+        dp_here(
+            "train", "dataset=none.zarr", "out=x", "debug=true", folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys
+        )

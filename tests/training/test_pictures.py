@@ -89,7 +89,7 @@ def test_run_from_a_file_of_pictures_equals_one_from_memory(
     assert_same_run(near.out, far.out)
 
 
-def test_run_on_mirrored_pictures_shows_the_network_their_images(
+def test_run_on_mirrored_pictures_ends_and_records_it(
     tmp_path: Path, make_pictures: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class MirroredPictures(MirroredPoints):
