@@ -11,9 +11,9 @@ from diffusion_policy.paths import new_folder, results_in
 
 if TYPE_CHECKING:
     from diffusion_policy.config import ObsSpec
+    from diffusion_policy.film.video import VideoGrid
     from diffusion_policy.policies.chunk import ChunkPolicy
     from diffusion_policy.rollout.result import EvalResult
-    from diffusion_policy.rollout.video import VideoGrid
 
 
 def main() -> int:
@@ -64,9 +64,9 @@ def _free_folder(folder: Path) -> Path:
 def _film(
     config: dict[str, Any], episodes: int, policy: "ChunkPolicy", env_id: str, env_kwargs: dict[str, Any]
 ) -> "VideoGrid | None":
+    from diffusion_policy.film.overlay import make_overlay
+    from diffusion_policy.film.video import VideoGrid
     from diffusion_policy.rollout.environments import draws_frames, make_env
-    from diffusion_policy.rollout.overlay import make_overlay
-    from diffusion_policy.rollout.video import VideoGrid
 
     if not episodes:
         return None

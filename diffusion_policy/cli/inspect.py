@@ -21,7 +21,7 @@ from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.rollout.progress import ProgressBar
 
 if TYPE_CHECKING:
-    from diffusion_policy.rollout.demonstrations import Demonstrations
+    from diffusion_policy.film.demonstrations import DemonstrationFilm
 
 _FILMED, _PICTURED, _MOMENTS = 9, 3, 5  # episodes in a film and in a picture unless asked for, pictures in a row
 _EXAMPLES = """\
@@ -106,7 +106,8 @@ def _show(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable[[
     if not (args.picture or args.video):
         yield lambda: None
         return
-    from diffusion_policy.rollout.demonstrations import FILM_WIDTH, PICTURE_WIDTH, Demonstrations, find_env, spread
+    from diffusion_policy.film.demonstrations import FILM_WIDTH, PICTURE_WIDTH, DemonstrationFilm, spread
+    from diffusion_policy.rollout.recorded_env import find_env
 
     if args.fps is not None and not args.fps > 0:
         raise ConfigError(f"--fps must be above 0, but got {args.fps:g}")
@@ -121,12 +122,12 @@ def _show(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable[[
         jobs: list[Callable[[], None]] = []
         if args.picture:
             episodes = args.only or spread(buffer, _PICTURED if args.episodes is None else args.episodes)
-            jobs.append(partial(_picture, Demonstrations(buffer, env, PICTURE_WIDTH), episodes, args.picture))
+            jobs.append(partial(_picture, DemonstrationFilm(buffer, env, PICTURE_WIDTH), episodes, args.picture))
         if args.video:
             episodes = args.only or spread(buffer, _FILMED if args.episodes is None else args.episodes)
             fps = args.fps or (10.0 if env is None else float(env.metadata.get("render_fps") or 10.0))
             steps = sum(buffer.episode_slice(i).stop - buffer.episode_slice(i).start for i in episodes)
-            jobs.append(partial(_film, Demonstrations(buffer, env, FILM_WIDTH), episodes, args.video, fps, steps))
+            jobs.append(partial(_film, DemonstrationFilm(buffer, env, FILM_WIDTH), episodes, args.video, fps, steps))
 
         def show() -> None:
             for job in jobs:
@@ -135,7 +136,7 @@ def _show(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable[[
         yield show
 
 
-def _picture(shown: "Demonstrations", episodes: Sequence[int], path: Path) -> None:
+def _picture(shown: "DemonstrationFilm", episodes: Sequence[int], path: Path) -> None:
     from PIL import Image
 
     with ProgressBar("picture", len(episodes) * _MOMENTS) as bar:
@@ -146,8 +147,8 @@ def _picture(shown: "Demonstrations", episodes: Sequence[int], path: Path) -> No
     print(f"picture  {path}")
 
 
-def _film(shown: "Demonstrations", episodes: Sequence[int], path: Path, fps: float, steps: int) -> None:
-    from diffusion_policy.rollout.video import save_video
+def _film(shown: "DemonstrationFilm", episodes: Sequence[int], path: Path, fps: float, steps: int) -> None:
+    from diffusion_policy.film.video import save_video
 
     with ProgressBar("film", steps) as bar:
         save_video(shown.film(episodes, fps, _counter(bar)), path, fps)

@@ -1,1 +1,1 @@
-"""Policies and experts in environments: one evaluator, one collector, films of what happened."""
+"""Policies and experts in environments: one evaluator, one collector."""

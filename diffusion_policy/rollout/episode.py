@@ -11,9 +11,9 @@ import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import RenderError
+from diffusion_policy.film.picture import Picture
 from diffusion_policy.policies.chunk import Array
 from diffusion_policy.rollout.environments import check_fits, make_env, policy_observation, renderer_of, success_of
-from diffusion_policy.rollout.picture import Picture
 
 
 @dataclass(frozen=True)

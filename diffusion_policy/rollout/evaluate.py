@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.chunk import Array, ChunkPolicy
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.environments import check_renderer
@@ -20,7 +21,6 @@ from diffusion_policy.rollout.provenance import file_sha256, hardware
 from diffusion_policy.rollout.result import EvalResult
 from diffusion_policy.rollout.slots import LocalSlots, Slots
 from diffusion_policy.rollout.statistics import percentiles
-from diffusion_policy.rollout.video import VideoGrid
 from diffusion_policy.rollout.workers import WorkerSlots
 from diffusion_policy.versions import installed_versions
 

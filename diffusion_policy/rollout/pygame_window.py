@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.rollout.mosaic import DARK
-from diffusion_policy.rollout.picture import Frame
+from diffusion_policy.film.mosaic import DARK
+from diffusion_policy.film.picture import Frame
 from diffusion_policy.rollout.teleop import Command, Hand
 
 _FONT, _LINE, _PAD = 20, 26, 8  # px

@@ -13,10 +13,10 @@ from diffusion_policy.errors import (
     RenderError,
     StorageError,
 )
+from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.evaluate import EvaluationInterrupted, evaluate
-from diffusion_policy.rollout.video import VideoGrid
 
 CHAOS = "toys/Chaos-v0"
 

@@ -22,10 +22,10 @@ from diffusion_policy.errors import (
     RenderError,
     WorkerError,
 )
+from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.evaluate import EvaluationInterrupted, evaluate
-from diffusion_policy.rollout.video import VideoGrid
 from diffusion_policy.rollout.workers import WorkerSlots
 from tests.rollout.toys import ToyPolicy
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.rollout.action_marks import UPCOMING, ActionPath, ActionStrip, NoMarks, time_colours
+from diffusion_policy.film.action_marks import UPCOMING, ActionPath, ActionStrip, NoMarks, time_colours
 
 GREY = np.full((200, 200, 3), 128, np.uint8)
 LINE = np.column_stack([np.linspace(10, 190, 40), np.linspace(150, 50, 40)])  # 5 px between two

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.rollout.mosaic import DARK, LIGHT, Colour, font
-from diffusion_policy.rollout.picture import Frame
+from diffusion_policy.film.mosaic import DARK, LIGHT, Colour, font
+from diffusion_policy.film.picture import Frame
 
 Floats = NDArray[np.float64]
 

@@ -4,30 +4,27 @@ The environment, where one is known, may offer `action_pixels` (see `action_mark
 Letters: T steps of an episode, M episodes, Da numbers of an action.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.rollout.action_marks import ActionMarks, ActionPath, ActionStrip, Floats, NoMarks, draw_legend
-from diffusion_policy.rollout.environments import Env, make_env
-from diffusion_policy.rollout.mosaic import LIGHT, framed, mosaic
-from diffusion_policy.rollout.picture import Frame
-from diffusion_policy.rollout.scenes import Scenes, find_scenes
+from diffusion_policy.film.action_marks import ActionMarks, ActionPath, ActionStrip, Floats, NoMarks, draw_legend
+from diffusion_policy.film.mosaic import LIGHT, framed, mosaic
+from diffusion_policy.film.picture import Frame
+from diffusion_policy.film.scenes import Scenes, find_scenes
 
 FILM_WIDTH, PICTURE_WIDTH = 256, 344  # px of one episode in a film, of one moment in a picture
-
-_log = logging.getLogger(__name__)
 
 _HOLD_SECONDS = 1.5  # how long the end of all episodes stays
 _ACTION = "action"
 _FAR = 1e30  # no action reaches it
 
 
-class Demonstrations:
+class DemonstrationFilm:
     """Some episodes of a data set with pictures and marks of the actions.
 
     Args:
@@ -39,7 +36,7 @@ class Demonstrations:
         DataError: there are no pictures; says what would help.
     """
 
-    def __init__(self, buffer: ReplayBuffer, env: Env | None, width: int) -> None:
+    def __init__(self, buffer: ReplayBuffer, env: gym.Env[Any, Any] | None, width: int) -> None:
         self._buffer = buffer
         self._scenes: Scenes = find_scenes(buffer, env, width)
         first = self._scenes.picture(0, 0)  # what cannot be drawn is said now, not in the middle of a film
@@ -97,29 +94,7 @@ def spread(buffer: ReplayBuffer, count: int) -> list[int]:
     return [int(i) for i in np.rint(np.linspace(0, buffer.num_episodes - 1, count))]
 
 
-def find_env(buffer: ReplayBuffer, env_id: str | None) -> Env | None:
-    """Returns the environment a data set was recorded in; None if it is not known, or not to be had here.
-
-    Args:
-        buffer: its provenance names it if we collected it.
-        env_id: insists on this one.
-
-    Raises:
-        EnvironmentIdError: `env_id` is unknown.
-    """
-    if env_id is not None:
-        return make_env(env_id)
-    record = buffer.attrs.get("provenance")
-    if not isinstance(record, Mapping) or not record.get("env_id"):
-        return None
-    try:
-        return make_env(str(record["env_id"]), record.get("kwargs") or {})
-    except Exception as error:  # somebody's environment, not asked for: images can be shown without
-        _log.warning("shown without the environment it was recorded in: %s", error)
-        return None
-
-
-def _find_marks(buffer: ReplayBuffer, env: Env | None, square: bool) -> ActionMarks:
+def _find_marks(buffer: ReplayBuffer, env: gym.Env[Any, Any] | None, square: bool) -> ActionMarks:
     if _ACTION not in buffer:
         return NoMarks()
     action_pixels: Any = None if env is None else getattr(env.unwrapped, "action_pixels", None)

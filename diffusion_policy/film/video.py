@@ -14,9 +14,9 @@ import imageio_ffmpeg
 import numpy as np
 
 from diffusion_policy.errors import ConfigError, StorageError
-from diffusion_policy.rollout.mosaic import framed, mosaic
-from diffusion_policy.rollout.overlay import ChunkOverlay
-from diffusion_policy.rollout.picture import Frame, Picture
+from diffusion_policy.film.mosaic import framed, mosaic
+from diffusion_policy.film.overlay import ChunkOverlay
+from diffusion_policy.film.picture import Frame, Picture
 
 _HOLD_SECONDS = 1.5  # how long the outcome of all episodes stays at the end
 _SUCCESS, _FAILURE = (46, 170, 80), (214, 58, 52)

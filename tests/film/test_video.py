@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_policy.errors import ConfigError, RenderError, StorageError
-from diffusion_policy.rollout.video import VideoGrid, save_video
+from diffusion_policy.film.video import VideoGrid, save_video
 
 GREEN, RED, GREY = np.eye(3)[1], np.eye(3)[0], np.zeros(3)
 

@@ -5,7 +5,8 @@ import pytest
 from diffusion_policy.data.pictures import image_key, recorded_images
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, EnvironmentIdError, RenderError
-from diffusion_policy.rollout.demonstrations import Demonstrations, find_env, spread
+from diffusion_policy.film.demonstrations import DemonstrationFilm, spread
+from diffusion_policy.rollout.recorded_env import find_env
 
 STEPS = (5, 8, 3)
 
@@ -87,7 +88,7 @@ def test_image_key_is_the_one_of_most_pixels_whatever_its_layout():
 def test_film_shows_the_recorded_images_one_frame_a_step():
     buffer = buffer_of(img=images)
     counted = []
-    frames = list(Demonstrations(buffer, None, 24).film([1], fps=10, on_frame=counted.append))
+    frames = list(DemonstrationFilm(buffer, None, 24).film([1], fps=10, on_frame=counted.append))
     assert len(frames) == 8 + 15  # and the last held for 1.5 s
     assert counted == [1] * 8
     for frame, image in zip(frames, images(8), strict=False):
@@ -95,21 +96,21 @@ def test_film_shows_the_recorded_images_one_frame_a_step():
 
 
 def test_film_of_several_episodes_is_as_long_as_the_longest():
-    frames = list(Demonstrations(buffer_of(img=images), None, 24).film([0, 1, 2], fps=4))
+    frames = list(DemonstrationFilm(buffer_of(img=images), None, 24).film([0, 1, 2], fps=4))
     assert len(frames) == 8 + 6
     assert frames[0].shape == (2 * (16 + 8 + 18), 2 * (24 + 8), 3)
 
 
 def test_film_draws_observations_through_the_environment(slate):
-    frames = list(Demonstrations(buffer_of(pos=moved), slate, 32).film([1], fps=10))
+    frames = list(DemonstrationFilm(buffer_of(pos=moved), slate, 32).film([1], fps=10))
     for frame, pos in zip(frames, moved(8), strict=False):
         np.testing.assert_array_equal(inner(frame, (32, 32)), int(255 * pos[0]))
 
 
 def test_recorded_images_come_before_the_environments_and_get_its_action_marks(slate):
     squares = {"img": lambda steps: images(steps)[:, :, :16], "action": moved}
-    frame = next(Demonstrations(buffer_of(**squares), slate, 64).film([1], fps=10))
-    bare = next(Demonstrations(buffer_of(img=squares["img"]), slate, 64).film([1], fps=10))
+    frame = next(DemonstrationFilm(buffer_of(**squares), slate, 64).film([1], fps=10))
+    bare = next(DemonstrationFilm(buffer_of(img=squares["img"]), slate, 64).film([1], fps=10))
     assert frame.shape == bare.shape
     rows, columns = np.nonzero((frame != bare).any(axis=-1))
     assert len(rows)
@@ -118,12 +119,12 @@ def test_recorded_images_come_before_the_environments_and_get_its_action_marks(s
 
 def test_actions_without_action_pixels_stand_beneath_as_do_those_of_pictures_that_are_not_square(slate):
     for env in (None, slate):
-        frame = next(Demonstrations(buffer_of(img=images, action=moved), env, 24).film([1], fps=10))
+        frame = next(DemonstrationFilm(buffer_of(img=images, action=moved), env, 24).film([1], fps=10))
         assert frame.shape == (16 + 5 + 8 + 18, 24 + 8, 3)
 
 
 def test_picture_has_a_row_for_each_episode_from_its_first_step_to_its_last(slate):
-    shown = Demonstrations(buffer_of(pos=moved), slate, 32)
+    shown = DemonstrationFilm(buffer_of(pos=moved), slate, 32)
     counted = []
     picture = shown.picture([1, 0], 3, counted.append)
     assert picture.shape == (2 * (32 + 8 + 18), 3 * (32 + 8), 3)
@@ -134,15 +135,15 @@ def test_picture_has_a_row_for_each_episode_from_its_first_step_to_its_last(slat
 
 
 def test_picture_shows_the_recorded_images_of_its_moments():
-    picture = Demonstrations(buffer_of(img=images), None, 24).picture([1], 2)
+    picture = DemonstrationFilm(buffer_of(img=images), None, 24).picture([1], 2)
     for column, step in enumerate((0, 7)):
         tile = picture[:, 32 * column : 32 * (column + 1)]
         np.testing.assert_array_equal(inner(tile, (16, 24)), images(8)[step])
 
 
 def test_picture_with_a_path_of_actions_explains_its_colours(slate):
-    with_legend = Demonstrations(buffer_of(pos=moved, action=moved), slate, 128).picture([0], 5)
-    without = Demonstrations(buffer_of(pos=moved), slate, 128).picture([0], 5)
+    with_legend = DemonstrationFilm(buffer_of(pos=moved, action=moved), slate, 128).picture([0], 5)
+    without = DemonstrationFilm(buffer_of(pos=moved), slate, 128).picture([0], 5)
     assert with_legend.shape[0] > without.shape[0]
     assert with_legend.shape[1] == without.shape[1]
 
@@ -174,11 +175,11 @@ def test_without_any_picture_the_message_says_what_there_is_and_what_would_help(
     with pytest.raises(
         DataError, match=r"has action \(2,\), pos \(2,\); .* names no environment.*--env.*record images"
     ):
-        Demonstrations(buffer_of(pos=moved, action=moved), None, 32)
+        DemonstrationFilm(buffer_of(pos=moved, action=moved), None, 32)
     with pytest.raises(DataError, match=r"its CartPoleEnv has no picture\(obs, size\)"):
-        Demonstrations(buffer_of(pos=moved), gym.make("CartPole-v1"), 32)
+        DemonstrationFilm(buffer_of(pos=moved), gym.make("CartPole-v1"), 32)
     with pytest.raises(DataError, match=r"Slate cannot draw what was recorded \(angle\): needs pos, but got angle"):
-        Demonstrations(buffer_of(angle=moved), slate, 32)
+        DemonstrationFilm(buffer_of(angle=moved), slate, 32)
 
 
 @pytest.mark.parametrize("answer", [np.zeros((32, 32, 3)), np.zeros((8, 32, 3), np.uint8), None])
@@ -187,13 +188,13 @@ def test_drawing_that_is_no_picture_is_refused(answer):
     if answer is None:
         env.picture = lambda obs, size: None
     with pytest.raises(RenderError, match=r"picture\(obs, 32\) must give \(32, 32, 3\) uint8"):
-        Demonstrations(buffer_of(pos=moved), env, 32)
+        DemonstrationFilm(buffer_of(pos=moved), env, 32)
 
 
 def test_human_demonstrations_can_be_shown(human_pusht):
     buffer = ReplayBuffer.open(human_pusht)
     env = find_env(buffer, "diffusion_policy_envs:PushT-v0")
-    frame = next(Demonstrations(buffer, env, 96).film([7], fps=10))
+    frame = next(DemonstrationFilm(buffer, env, 96).film([7], fps=10))
     changed = inner(frame, (96, 96)) - buffer.read("img", *buffer.episode_slice(7).indices(10**9)[:2])[0]
     rows, columns = np.nonzero(np.abs(changed).sum(axis=-1))
     actions = buffer["action"][buffer.episode_slice(7)][:16] * 96 / 512

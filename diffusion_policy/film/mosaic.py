@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from diffusion_policy.rollout.picture import Frame
+from diffusion_policy.film.picture import Frame
 
 Colour = tuple[int, int, int]
 

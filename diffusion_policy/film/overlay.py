@@ -4,14 +4,15 @@ Letters: K samples, To obs_horizon, Tp pred_horizon, Da numbers of an action.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.film.action_marks import ActionPixels, Floats, draw_path
+from diffusion_policy.film.picture import Picture
 from diffusion_policy.policies.chunk import Array, ChunkPolicy
-from diffusion_policy.rollout.action_marks import ActionPixels, Floats, draw_path
-from diffusion_policy.rollout.environments import Env
-from diffusion_policy.rollout.picture import Picture
 
 _DOT, _SMALLEST_DOT = 0.006, 1.2  # radius: of the picture's width, and px
 
@@ -65,7 +66,7 @@ class ChunkOverlay:
         return Picture.of(frame, picture.width)
 
 
-def make_overlay(policy: ChunkPolicy, env: Env, env_id: str) -> ChunkOverlay:
+def make_overlay(policy: ChunkPolicy, env: gym.Env[Any, Any], env_id: str) -> ChunkOverlay:
     """Returns the overlay for films of an environment.
 
     Raises:

@@ -7,14 +7,14 @@ An environment that can offers `env.unwrapped.picture(obs, size)` -> (size, size
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 from PIL import Image
 
 from diffusion_policy.data.pictures import image_key, recorded_images
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import DataError, RenderError
-from diffusion_policy.rollout.environments import Env
-from diffusion_policy.rollout.picture import Frame
+from diffusion_policy.film.picture import Frame
 
 Picture = Callable[[dict[str, Any], int], Any]
 
@@ -64,7 +64,7 @@ class DrawnScenes:
         size: height and width of the pictures, px.
     """
 
-    def __init__(self, buffer: ReplayBuffer, env: Env, size: int) -> None:
+    def __init__(self, buffer: ReplayBuffer, env: gym.Env[Any, Any], size: int) -> None:
         self._buffer, self._size = buffer, size
         self._name = type(env.unwrapped).__name__
         self._draw: Picture = env.unwrapped.picture  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ class DrawnScenes:
         return picture
 
 
-def find_scenes(buffer: ReplayBuffer, env: Env | None, width: int) -> Scenes:
+def find_scenes(buffer: ReplayBuffer, env: gym.Env[Any, Any] | None, width: int) -> Scenes:
     """Returns where pictures come from: the data set's images, else the environment.
 
     Args:

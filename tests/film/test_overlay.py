@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.film.overlay import ChunkOverlay, make_overlay
+from diffusion_policy.film.picture import Picture
+from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.environments import make_env
 from diffusion_policy.rollout.evaluate import evaluate
-from diffusion_policy.rollout.overlay import ChunkOverlay, make_overlay
-from diffusion_policy.rollout.picture import Picture
-from diffusion_policy.rollout.video import VideoGrid
 
 CHAOS = "toys/Chaos-v0"
 
