@@ -39,6 +39,11 @@ class ObsField:
         """Numbers in one step of the field."""
         return math.prod(self.shape)
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether its steps are uint8 pictures, which are kept as such and may stay on the disk."""
+        return self.type == "rgb"
+
 
 ObsSpec = dict[str, ObsField]
 

@@ -68,6 +68,8 @@ def _film(
     from diffusion_policy.film.video import VideoGrid
     from diffusion_policy.rollout.environments import draws_frames, make_env
 
+    if not episodes and config["overlay"]:
+        raise ConfigError("overlay=true draws on a film, but film=0 leaves none; give film=9, or leave overlay out")
     if not episodes:
         return None
     if not draws_frames(env_id):
@@ -101,7 +103,7 @@ def _workers(config: dict[str, Any], obs_spec: "ObsSpec") -> int:
 
     if config["workers"] != "auto":
         return count(config, "workers", smallest=0)
-    draws = any(field.type == "rgb" for field in obs_spec.values())
+    draws = any(field.is_picture for field in obs_spec.values())
     cores = usable_cores()
     return cores if draws and config["num_envs"] > 1 and cores > 1 else 0
 

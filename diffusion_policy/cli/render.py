@@ -14,17 +14,16 @@ def main() -> int:
 
 def _render(config: dict[str, Any], overrides: list[str]) -> int:
     from diffusion_policy.config import obs_spec_from
-    from diffusion_policy.data.loading import PICTURES
     from diffusion_policy.paths import resolve_dataset
     from diffusion_policy.rollout.rerender import Drawing, rerender
 
     for name, example in (("dataset", "demos.zarr"), ("out", "pictures.zarr")):
         if not config[name]:
             raise ConfigError(f"{name}: expected a path, got nothing; give {name}={example}")
-    pictures = {key: field for key, field in obs_spec_from(config["obs"]).items() if field.type == PICTURES}
+    pictures = {key: field for key, field in obs_spec_from(config["obs"]).items() if field.is_picture}
     if not pictures:
         raise ConfigError(
-            f"obs: expected at least one field of type {PICTURES} to draw, but the task has "
+            "obs: expected at least one field of type rgb to draw, but the task has "
             f"{', '.join(config['obs'])}; choose a task with pictures, e.g. task=pusht_image"
         )
     drawing = Drawing(

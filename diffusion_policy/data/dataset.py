@@ -112,7 +112,12 @@ class WindowDataset:
         action = torch.from_numpy(read_action(action_spec, buffer, chosen))
         return cls(obs, action, index, device=device)
 
-    def with_mirrored(self, mirror: Mirror, action_shape: tuple[int, ...] | None = None) -> "WindowDataset":
+    def with_mirrored(
+        self,
+        mirror: Mirror,
+        action_shape: tuple[int, ...] | None = None,
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> "WindowDataset":
         """Returns the windows of these episodes and, after them, of their mirror images.
 
         Numbers are mirrored now, all of them; pictures when a batch needs them.
@@ -120,6 +125,7 @@ class WindowDataset:
         Args:
             mirror: the mirror image of steps; it always sees all fields.
             action_shape: of the actions it is given; (Da,) when None.
+            on_step: called with the steps mirrored so far, for a progress bar.
 
         Raises:
             DataError: what the mirror returns does not fit.
@@ -139,7 +145,11 @@ class WindowDataset:
             return lambda steps: remembered(steps)[0][key]
 
         blocks = torch.split(torch.arange(self.num_steps, device=self.device), _MIRRORED_AT_ONCE)
-        images = [({k: v for k, v in obs.items() if k in self._numbers}, action) for obs, action in map(image, blocks)]
+        images = []
+        for block in blocks:
+            seen, targets = image(block)
+            images.append(({key: seen[key] for key in self._numbers}, targets))
+            on_step(int(block[-1]) + 1)
         obs: dict[str, Tensor | Rows] = {}
         for key, rows in self._obs.items():
             if key in self._numbers:

@@ -17,9 +17,6 @@ from diffusion_policy.data.source import read_obs
 
 logger = logging.getLogger(__name__)
 
-PICTURES = "rgb"
-"""The type of field that is kept as uint8 and may stay on the disk."""
-
 
 def load_obs(
     obs_spec: ObsSpec, buffer: ReplayBuffer, episodes: Ends, residence: Residence, device: torch.device
@@ -38,7 +35,7 @@ def load_obs(
         StorageError: a file of pictures cannot be written.
     """
     steps = int(lengths(buffer.episode_ends)[episodes].sum())
-    pictures = {key for key, field in obs_spec.items() if field.type == PICTURES}
+    pictures = {key for key, field in obs_spec.items() if field.is_picture}
     sizes = {key: steps * field.size * (1 if key in pictures else 4) for key, field in obs_spec.items()}
     limit = residence.limit_bytes(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None)
     on_disk = Path(buffer.location).exists()  # a buffer in memory has no files to tell it from others

@@ -1,7 +1,7 @@
 """Pictures as raw files and digests, made once and kept in the user's cache folder.
 
 Names follow from the stored files (their inodes and times of change, which copying renews), so that data that changed
-get new ones. What nobody needs any more may be deleted at any time.
+get new ones; a new file of pictures removes the one it supersedes. Any of them may be deleted at any time.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,8 @@ def raw_file(name: str, field: ObsField, buffer: ReplayBuffer, folder: Path, on_
         StorageError: the folder is full or not writable.
     """
     source = obs_source(name, field, buffer)
-    path = folder / f"{_identity(buffer, [source.key], str(source), field.shape)}.raw"
+    place = _hash(str(Path(buffer.location).resolve()), str(source), field.shape)
+    path = folder / f"{place}-{_identity(buffer, [source.key], str(source), field.shape)}.raw"
     if path.is_file() and path.stat().st_size == buffer.num_steps * field.size:
         return path
     try:
@@ -59,6 +60,7 @@ def raw_file(name: str, field: ObsField, buffer: ReplayBuffer, folder: Path, on_
                 file.flush()
                 os.fsync(file.fileno())
             Path(partial).replace(path)
+            _remove(each for each in folder.glob(f"{place}-*.raw") if each != path)
         finally:
             Path(partial).unlink(missing_ok=True)
     except OSError as error:
@@ -94,7 +96,18 @@ def remembered_digest(buffer: ReplayBuffer, keys: Sequence[str], folder: Path) -
 def _identity(buffer: ReplayBuffer, keys: Sequence[str], *rest: Any) -> str:
     files = [fingerprint(Path(buffer.location), key) for key in keys]
     parts = [_VERSION, files, buffer.episode_ends.tolist(), list(keys), *rest]
+    return _hash(*parts)
+
+
+def _hash(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+def _remove(files: Iterable[Path]) -> None:
+    """Who reads one keeps reading it: it goes with its last reader, or (on Windows) stays."""
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
 
 
 def _remove_abandoned(folder: Path) -> None:

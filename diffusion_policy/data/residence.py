@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from diffusion_policy.errors import ConfigError
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _SHARE = 0.5  # of the memory that is free: networks, other people and the system's cache need the rest
 
 
@@ -82,7 +84,36 @@ def readable(size: float) -> str:
 
 
 def _free_bytes() -> int:
-    """Returns the memory that could be had without swapping."""
+    """Returns the memory that could be had without swapping: the machine's, or less where a control group has less."""
+    return min([_machine_free_bytes(), *group_free_bytes(_GROUPS, _OWN_GROUPS)])
+
+
+def group_free_bytes(groups: Path, own: Path) -> list[int]:
+    """Returns what is left to this process's memory control groups, v1 and v2; nothing where there are none.
+
+    Args:
+        groups: where control groups are mounted, /sys/fs/cgroup; a container sees its own there.
+        own: /proc/self/cgroup, lines of number:controllers:path, for processes that see the whole tree.
+    """
+    listed = [line.split(":", 2) for line in own.read_text().splitlines()] if own.is_file() else []
+    second = ["", *(path.strip("/") for _, controllers, path in listed if not controllers)]
+    first = ["", *(path.strip("/") for _, controllers, path in listed if "memory" in controllers.split(","))]
+    names = ("memory.max", "memory.current", "inactive_file")
+    free = [_left(groups / path, *names) for path in second]
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    free += [_left(groups / "memory" / path, *names) for path in first]
+    return [left for left in free if left is not None]
+
+
+def _left(group: Path, limit: str, used: str, cache: str) -> int | None:
+    with suppress(OSError, ValueError):  # no such group here, or its limit is "max"
+        left = int((group / limit).read_text()) - int((group / used).read_text())
+        match = re.search(rf"^{cache} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+        return max(0, left + (int(match[1]) if match else 0))  # the system's cache would give way
+    return None
+
+
+def _machine_free_bytes() -> int:
     meminfo = Path("/proc/meminfo")
     if meminfo.is_file():  # counts the system's cache, which would give way, as free
         match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.MULTILINE)

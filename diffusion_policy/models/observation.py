@@ -120,7 +120,7 @@ def _field_encoders(obs_spec: ObsSpec, config: EncoderConfig) -> list[FieldEncod
         if not isinstance(share, bool):
             raise ConfigError(f"encoder of obs.{key}: share must be true or false, but got {share!r}")
         encoder = make_field_encoder(key, spec, settings)
-        if spec.type == "rgb" and not encoder.raw:
+        if spec.is_picture and not encoder.raw:
             raise ConfigError(
                 f"obs.{key}: pictures are not normalised number by number, but {type(encoder).__name__} expects that; "
                 f"set `raw = True` in the class and scale the bytes 0-255 there"

@@ -231,7 +231,7 @@ class DiffusionPolicy(nn.Module):
                     f"observation '{key}' must be (B, {', '.join(map(str, expected))}) = (batch, obs_horizon, "
                     f"*shape), but got {tuple(value.shape)}"
                 )
-            if spec.type == "rgb" and value.dtype != torch.uint8:
+            if spec.is_picture and value.dtype != torch.uint8:
                 raise ObservationError(f"observation '{key}' must be uint8 pictures 0-255, but got {value.dtype}")
             inputs[key] = value if value.dtype == torch.uint8 else value.float()
         if len({len(value) for value in inputs.values()}) > 1:

@@ -82,7 +82,7 @@ def _array(key: str, field: ObsField, value: object) -> Array:
         raise ObservationError(
             f"observation '{key}' must be an array, but got {type(value).__name__}: {error}"
         ) from error
-    converted = _image(key, array) if field.type == "rgb" else _numbers(key, array)
+    converted = _image(key, array) if field.is_picture else _numbers(key, array)
     trailing = array.shape[-len(field.shape) :] if field.shape else ()
     if array.ndim not in (len(field.shape), len(field.shape) + 1) or trailing != field.shape:
         raise ObservationError(
@@ -118,7 +118,7 @@ def _image(key: str, array: Array) -> Array:
 
 def _shape_remedy(field: ObsField, got: tuple[int, ...]) -> str:
     shape = field.shape
-    if field.type == "rgb" and len(got) >= 3 and got[-3:] == (shape[-1], *shape[:-1]):
+    if field.is_picture and len(got) >= 3 and got[-3:] == (shape[-1], *shape[:-1]):
         return "the channels come first here: send np.moveaxis(image, -3, -1)"
     if got[1:2] and got[2:] == shape:
         return "send one time step: the controller keeps the history itself"

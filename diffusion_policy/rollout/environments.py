@@ -121,7 +121,7 @@ def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec
 
 def renderer_of(env: Env, obs_spec: ObsSpec) -> str | None:
     """Returns what draws the pictures that the policy reads; None if it reads none or the environment does not say."""
-    if not any(field.type == "rgb" for field in obs_spec.values()):
+    if not any(field.is_picture for field in obs_spec.values()):
         return None  # without asking: an environment may have to try its renderer before it knows
     renderer = getattr(env.unwrapped, "renderer", None)
     return None if renderer is None else str(renderer)

@@ -10,7 +10,6 @@ import torch
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset, split_episodes
-from diffusion_policy.data.loading import PICTURES
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
@@ -97,7 +96,9 @@ def load_demonstrations(
 
         train_set = windows(train)
         if mirror is not None:
-            train_set = train_set.with_mirrored(mirror, action_spec.shape)
+            pictures = any(field.is_picture for field in obs_spec.values())
+            with ProgressBar("mirror", train_set.num_steps, enabled=pictures) as bar:  # it looks at every picture
+                train_set = train_set.with_mirrored(mirror, action_spec.shape, on_step=bar.update)
         return Demonstrations(
             train=train_set,
             held_out=windows(held_out) if len(held_out) else None,
@@ -108,7 +109,7 @@ def load_demonstrations(
 
 def _digest(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec, residence: Residence) -> str:
     keys = _keys_read(buffer, obs_spec, action_spec)
-    if any(field.type == PICTURES for field in obs_spec.values()):
+    if any(field.is_picture for field in obs_spec.values()):
         return remembered_digest(buffer, keys, residence.cache)
     return buffer.digest(keys)
 
@@ -121,7 +122,7 @@ def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec)
 
 def _progress(buffer: ReplayBuffer, obs_spec: ObsSpec, shown: ExitStack) -> Callable[[int], None]:
     """Returns what counts the pictures that are read, on a bar that ends with `shown`; numbers are there at once."""
-    pictures = sum(field.type == PICTURES for field in obs_spec.values())
+    pictures = sum(field.is_picture for field in obs_spec.values())
     total = pictures * buffer.num_steps
     bar = shown.enter_context(ProgressBar("load pictures", total, enabled=pictures > 0))
     done = 0

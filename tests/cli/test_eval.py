@@ -59,3 +59,8 @@ def test_environment_that_draws_no_frames_is_evaluated_without_a_film(capsys):
         del gym.registry["Blind-v0"]
     assert _film({"overlay": False}, 0, None, "Blind-v0", {}) is None
     assert _film({"overlay": False}, 4, None, "diffusion_policy_envs:PushT-v0", {}).episodes == 4
+
+
+def test_overlay_without_a_film_is_refused():
+    with pytest.raises(ConfigError, match="overlay=true draws on a film, but film=0"):
+        _film({"overlay": True}, 0, None, "Blind-v0", {})

@@ -15,11 +15,12 @@ from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.data.images import image_blocks
 from diffusion_policy.data.raw_file import raw_file, remembered_digest
-from diffusion_policy.data.residence import Residence, readable
+from diffusion_policy.data.residence import Residence, group_free_bytes, readable
 from diffusion_policy.data.rows import FileRows
 from diffusion_policy.errors import ConfigError, DataError, StorageError
 
 FRONT = ObsField("rgb", (8, 10, 3), source="img")
+TWO_CHANNELS = ObsField("rgb", (8, 10, 2), source="img[0:2]")
 OBS = {"front": FRONT, "state": ObsField("low_dim", (5,))}
 ACTION, HORIZONS = ActionSpec((2,)), Horizons(2, 3, 6)
 
@@ -103,7 +104,16 @@ def test_raw_file_follows_the_data(tmp_path: Path, images: np.ndarray) -> None:
     after = path()
     assert after != before
     assert after.read_bytes() == np.concatenate([images, images[:10]]).tobytes()
-    assert sorted(tmp_path.glob("cache/*")) == sorted([before, after])  # nothing half-written
+    assert list(tmp_path.glob("cache/*")) == [after], "nothing half-written, nothing superseded"
+
+
+def test_raw_files_of_other_data_sets_and_fields_stay(tmp_path: Path, images: np.ndarray) -> None:
+    for name, field in (("a", FRONT), ("b", FRONT), ("b", TWO_CHANNELS)):
+        if not (tmp_path / f"{name}.zarr").exists():
+            store(tmp_path / f"{name}.zarr", images).close()
+        with ReplayBuffer.open(tmp_path / f"{name}.zarr") as buffer:
+            raw_file("front", field, buffer, tmp_path / "cache", lambda steps: None)
+    assert len(list(tmp_path.glob("cache/*.raw"))) == 3
 
 
 def test_raw_file_of_another_data_set_in_the_same_place_is_another(tmp_path: Path, images: np.ndarray) -> None:
@@ -197,6 +207,28 @@ def test_residence_moves_the_largest_pictures_until_the_rest_fits() -> None:
     assert Residence("3KB").to_file(sizes, pictures) == ["front"]
     assert Residence(100).to_file(sizes, pictures) == ["front", "wrist"]  # numbers always stay
     assert Residence("auto").limit_bytes() > 100e6
+
+
+NEWER = ("memory.max", "memory.current", "memory.stat")
+OLDER = ("memory/job/memory.limit_in_bytes", "memory/job/memory.usage_in_bytes", "memory/job/memory.stat")
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "expected"),
+    [
+        (dict(zip(NEWER, ("900", "700", "anon 1\ninactive_file 50\n"), strict=True)), "0::/\n", [250, 250]),
+        (dict(zip(NEWER, ("max", "700", ""), strict=True)), "0::/\n", []),
+        (dict(zip([f"a/b/{name}" for name in NEWER], ("900", "950", ""), strict=True)), "0::/a/b\n", [0]),
+        (dict(zip(OLDER, ("800", "100", "total_inactive_file 7\n"), strict=True)), "4:cpu,memory:/job\n", [707]),
+        ({}, "", []),
+    ],
+)
+def test_free_memory_is_that_of_the_control_group(tmp_path: Path, files, own: str, expected: list[int]) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    assert group_free_bytes(tmp_path / "groups", tmp_path / "own") == expected
 
 
 @pytest.mark.parametrize("limit", ["lots", "-3GB", "4 apples"])
