@@ -91,16 +91,17 @@ def test_collect_inspect_and_train_on_what_was_collected(tmp_path: Path) -> None
     assert dp("train", *words, cwd=tmp_path).returncode == 0
 
 
-def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Path) -> None:
-    """One episode of the bundled set, remade from its recorded seed, is the same bit for bit."""
+@pytest.mark.parametrize("episode", [0, -1])
+def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Path, episode: int) -> None:
+    """Episodes of the bundled set, remade from their recorded seeds, are the same bit for bit."""
     from diffusion_policy.data.replay_buffer import ReplayBuffer
 
     with ReplayBuffer.open(bundled_datasets()["pusht"]) as bundled:
-        seed = bundled.attrs["provenance"]["seeds"][0]
+        seed = bundled.attrs["provenance"]["seeds"][episode]
         words = ["task=pusht", "episodes=1", f"seed={seed}", "out=one.zarr"]
         assert dp("collect", *words, cwd=tmp_path).returncode == 0
         with ReplayBuffer.open(tmp_path / "one.zarr") as remade:
-            for key, values in bundled.get_episode(0).items():
+            for key, values in bundled.get_episode(range(bundled.num_episodes)[episode]).items():
                 np.testing.assert_array_equal(values, remade.get_episode(0)[key], err_msg=key)
 
 
