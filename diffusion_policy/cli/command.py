@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 a check found problems, 2 bad input, 130 Ctrl-C with state
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import hydra
@@ -17,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_policy.cli.entry import find_modules_here
 from diffusion_policy.cli.messages import misplaced_group, one_line, unknown_option
+from diffusion_policy.cli.settings_help import with_words
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.paths import config_dir
 from diffusion_policy.registry import import_plugins
@@ -77,7 +80,8 @@ def run_command(config_name: str, action: Action) -> int:
         print(f"error: {unknown}", file=sys.stderr)
         return 2
     try:
-        hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(job)()
+        with _help_in_words(config_name):
+            hydra.main(config_path=str(config_dir()), config_name=config_name, version_base="1.3")(job)()
     except _Stopped:
         return 130
     except KeyboardInterrupt:
@@ -91,6 +95,20 @@ def run_command(config_name: str, action: Action) -> int:
         print(f"error: {one_line(error, config_name)}", file=sys.stderr)
         return 2
     return max(codes, default=0)
+
+
+@contextmanager
+def _help_in_words(config_name: str) -> Iterator[None]:
+    """Adds to Hydra's --help what the settings mean."""
+    if not {"--help", "-h"} & set(sys.argv[1:]):
+        yield
+        return
+    said = StringIO()
+    try:
+        with redirect_stdout(said):
+            yield
+    finally:  # Hydra exits when it has shown its help
+        print(with_words(said.getvalue(), config_name, config_dir()), end="")
 
 
 def count(config: dict[str, Any], name: str, smallest: int = 1) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -23,6 +23,7 @@ from diffusion_policy.rollout.progress import ProgressBar
 if TYPE_CHECKING:
     from diffusion_policy.film.demonstrations import DemonstrationFilm
 
+_LONG = 8  # items of a list that are shown
 _FILMED, _PICTURED, _MOMENTS = 9, 3, 5  # episodes in a film and in a picture unless asked for, pictures in a row
 _EXAMPLES = """\
 examples:
@@ -162,7 +163,7 @@ def _print(buffer: ReplayBuffer, found: Survey) -> None:
     console.print(f"lengths  {steps.min()} shortest, {np.median(steps):g} median, {steps.max()} longest")
     console.print(f"digest   {found.digest}" + ("" if list(found.keys) == buffer.keys() else " (of these keys)"))
     for name, value in buffer.attrs.items():
-        console.print(f"{name:<8} {value if isinstance(value, str) else json.dumps(value, default=str)}")
+        console.print(f"{name:<8} {value if isinstance(value, str) else json.dumps(_abridged(value), default=str)}")
     table = Table("key", "dtype", "shape", "min", "mean", "max")
     for key, each in found.keys.items():
         numbers = (f"{value:.5g}" for value in (each.low.min(), each.mean, each.high.max()))
@@ -174,6 +175,17 @@ def _print(buffer: ReplayBuffer, found: Survey) -> None:
         console.print(f"problem  {problem}", style="red")
     if not found.problems:
         console.print("checks   increasing ends, finite numbers, distinct episodes, digests: no problem found")
+
+
+def _abridged(value: Any) -> Any:
+    """Returns metadata with its long lists cut: [0, 1, ..., 199] is "0 to 199"."""
+    if isinstance(value, dict):
+        return {key: _abridged(each) for key, each in value.items()}
+    if not isinstance(value, list) or len(value) <= _LONG:
+        return value
+    if all(isinstance(each, int) for each in value) and value == list(range(value[0], value[0] + len(value))):
+        return f"{value[0]} to {value[-1]}"
+    return [*map(_abridged, value[:_LONG]), f"... {len(value)} in all"]
 
 
 def _counter(bar: ProgressBar) -> Callable[[int], None]:

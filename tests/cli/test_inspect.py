@@ -146,3 +146,12 @@ def test_inspect_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None
         main(["--help"])
     assert exit_.value.code == 0
     assert "dp-inspect demos.zarr --video demos.mp4" in capsys.readouterr().out
+
+
+def test_inspect_shortens_long_lists_of_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attrs = {"provenance": {"seeds": list(range(5, 445)), "few": [3, 1, 2], "odd": [9, *range(20)]}}
+    buffer = ReplayBuffer.create(tmp_path / "demos.zarr", attrs=attrs)
+    buffer.add_episode({"action": np.zeros((4, 2), np.float32)})
+    assert main([str(tmp_path / "demos.zarr")]) == 0
+    out = capsys.readouterr().out
+    assert '"seeds": "5 to 444", "few": [3, 1, 2], "odd": [9, 0, 1, 2, 3, 4, 5, 6, "... 21 in all"]' in out

@@ -1,0 +1,58 @@
+"""What --help says of each setting: the comment beside it in the configuration's files, which Hydra leaves out."""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+GLOBAL = "# @package _global_"
+"""First line of the file of a task or preset."""
+
+_HEADING = "Settings (KEY=VALUE):"
+_LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<rest>( .*)?)$")
+_COLUMN = 36  # where the words begin, unless the value is longer
+
+
+def with_words(text: str, config_name: str, conf: Path) -> str:
+    """Returns a command's help with a comment behind each setting that has one.
+
+    Args:
+        text: Hydra's, with the settings as YAML at its end.
+        config_name: of the command, e.g. "train".
+        conf: the folder of <config_name>.yaml and of its groups.
+    """
+    before, heading, settings = text.partition(_HEADING)
+    words = dict(_of_groups(conf)) | dict(_comments(conf / f"{config_name}.yaml"))
+    lines = settings.splitlines()
+    for at, path, _ in _keys(lines):
+        if path in words:
+            lines[at] = f"{lines[at]:<{_COLUMN}}# {words[path]}"
+    return before + heading + "\n".join(lines) + "\n"
+
+
+def _of_groups(conf: Path) -> Iterator[tuple[str, str]]:
+    """Yields (path of a setting, its comment) of the groups' files: training.val_every."""
+    for file in sorted(conf.glob("*/*.yaml")):
+        if GLOBAL in file.read_text(encoding="utf-8"):  # a task or preset, whose comments are on its own choices
+            continue
+        for path, comment in _comments(file):
+            yield f"{file.parent.name}.{path}", comment
+
+
+def _comments(file: Path) -> Iterator[tuple[str, str]]:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    for _, path, rest in _keys(lines):
+        comment = re.search(r"\s#\s*(.+)$", rest)
+        if comment:
+            yield path, comment[1]
+
+
+def _keys(lines: Iterable[str]) -> Iterator[tuple[int, str, str]]:
+    """Yields (line, dotted path, what follows the colon) of each key of YAML in block style."""
+    above: list[tuple[int, str]] = []
+    for at, line in enumerate(lines):
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        indent = len(match["indent"])
+        above = [(depth, key) for depth, key in above if depth < indent] + [(indent, match["key"])]
+        yield at, ".".join(key for _, key in above), match["rest"]

@@ -1,0 +1,44 @@
+"""--help says what the settings mean, in the words that stand beside them in the configuration's files."""
+
+from pathlib import Path
+
+import pytest
+
+from diffusion_policy.cli.settings_help import with_words
+from tests.cli.running import dp
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        (
+            "train",
+            ["init: null # fine-tune this policy.pt", "  val_ratio: 0.02 # share of", "  val_every: 1000 # loss on"],
+        ),
+        ("eval", ["film: 16 # episodes in the video", "overlay: false # true: twelve sampled chunks"]),
+        ("collect", ["keep: success # or all", "teleop: false # true: you act"]),
+        ("render", ["workers: auto # processes that draw"]),
+    ],
+)
+def test_help_explains_settings(command, lines, tmp_path, monkeypatch, capsys):
+    done = dp(command, "--help", folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert done.code == 0
+    shown = [
+        f"{before.rstrip()} #{after}" for before, _, after in (line.partition("#") for line in done.out.splitlines())
+    ]
+    for line in lines:
+        assert any(each.startswith(line) for each in shown), line
+
+
+def test_words_belong_to_a_setting_and_not_to_its_namesake(tmp_path: Path):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "task").mkdir()
+    (tmp_path / "command.yaml").write_text("size: 1  # of the film\nworkers:\n  size: 2 # of each\n")
+    (tmp_path / "net" / "a.yaml").write_text("size: 3  # of the network\ndepth: 4\n")
+    (tmp_path / "task" / "mine.yaml").write_text("# @package _global_\nsize: 5  # chosen for this task\n")
+    help_text = (
+        "Examples:\n  size: 9\n\nSettings (KEY=VALUE):\nsize: 1\nworkers:\n  size: 2\nnet:\n  size: 3\n  depth: 4\n"
+    )
+    shown = with_words(help_text, "command", tmp_path).splitlines()
+    words = [line.partition("# ")[2] for line in shown]
+    assert words == ["", "", "", "", "of the film", "", "of each", "", "of the network", ""]
