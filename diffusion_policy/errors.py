@@ -44,7 +44,17 @@ class EnvironmentIdError(DiffusionPolicyError, ValueError):
     """An environment id or its arguments are not known to gymnasium."""
 
 
-class EnvironmentFailedError(DiffusionPolicyError, RuntimeError):
+class EpisodeError(DiffusionPolicyError, RuntimeError):
+    """An episode could not be finished.
+
+    Attributes:
+        partial: the `EvalResult` of the episodes before it, where an evaluation was under way and had any.
+    """
+
+    partial: object | None = None
+
+
+class EnvironmentFailedError(EpisodeError):
     """An environment raised while an episode ran in it."""
 
 
@@ -52,7 +62,7 @@ class RenderError(DiffusionPolicyError, RuntimeError):
     """A frame was asked for and this machine, or this environment, cannot draw one."""
 
 
-class WorkerError(DiffusionPolicyError, RuntimeError):
+class WorkerError(EpisodeError):
     """An environment raised in a worker process, or such processes ended or hung again and again."""
 
 

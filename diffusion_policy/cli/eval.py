@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_policy.cli.command import count, run_command
-from diffusion_policy.errors import ConfigError, RenderError
+from diffusion_policy.errors import ConfigError, EpisodeError, RenderError
 from diffusion_policy.paths import new_folder, results_in
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
     from diffusion_policy.policies.controller import RecedingHorizonController
     from diffusion_policy.policies.device import pick_device
     from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
-    from diffusion_policy.rollout.evaluate import EvaluationInterrupted, evaluate
+    from diffusion_policy.rollout.evaluate import EvalResult, EvaluationInterrupted, evaluate
 
     checkpoint = Path(str(config["checkpoint"])).expanduser()
     episodes, num_envs = count(config, "episodes"), count(config, "num_envs")
@@ -50,6 +50,10 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
                 print("interrupted before the first episode was over: nothing to save", file=sys.stderr)
                 return 130
             result, code = interrupt.partial, 130
+        except EpisodeError as error:
+            if isinstance(error.partial, EvalResult):
+                _write(error.partial, film, out)
+            raise
         _write(result, film, out)
     return code
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, EpisodeError
 from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.chunk import Array, ChunkPolicy
 from diffusion_policy.policies.controller import RecedingHorizonController
@@ -34,8 +34,7 @@ class EvaluationInterrupted(KeyboardInterrupt):
     """Ctrl-C during an evaluation.
 
     Attributes:
-        partial: result of the first episodes, up to the first unfinished one (later ones that happened to end
-            early would flatter it); None when the very first was not finished.
+        partial: result of the first episodes, up to the first unfinished one; None when that was the very first.
     """
 
     def __init__(self, partial: EvalResult | None) -> None:
@@ -100,7 +99,8 @@ def evaluate(
         EnvironmentIdError: no such environment, or it refuses its arguments.
         ObservationError: the environment does not offer what the policy reads, or draws it with another renderer.
         ConfigError: the action does not fit, or a number is out of range.
-        WorkerError: an environment raised in a worker, or its workers died again and again.
+        EnvironmentFailedError: an environment raised; holds the partial result.
+        WorkerError: likewise in a worker, or its workers died again and again.
         EvaluationInterrupted: Ctrl-C; holds the partial result.
     """
     if not isinstance(controller, RecedingHorizonController):
@@ -122,8 +122,10 @@ def evaluate(
                     finished[index] = episode
                     bar.update(len(finished), _running(finished))
         except KeyboardInterrupt as interrupt:
-            prefix = {index: finished[index] for index in range(_first_gap(finished))}
-            raise EvaluationInterrupted(_result(controller, plan, prefix) if prefix else None) from interrupt
+            raise EvaluationInterrupted(_partial(controller, plan, finished)) from interrupt
+        except EpisodeError as error:
+            error.partial = _partial(controller, plan, finished)
+            raise
         return _result(controller, plan, finished)
 
 
@@ -253,8 +255,15 @@ def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mappin
     )
 
 
-def _first_gap(finished: Mapping[int, EpisodeResult]) -> int:
-    return next(index for index in range(len(finished) + 1) if index not in finished)
+def _partial(
+    controller: RecedingHorizonController, plan: _Plan, finished: Mapping[int, EpisodeResult]
+) -> EvalResult | None:
+    """Returns the result of the first episodes, up to the first unfinished one; None when that is the very first.
+
+    Later ones that happened to end early would flatter it.
+    """
+    gap = next(index for index in range(len(finished) + 1) if index not in finished)
+    return _result(controller, plan, {index: finished[index] for index in range(gap)}) if gap else None
 
 
 def _running(finished: Mapping[int, EpisodeResult]) -> str:

@@ -58,6 +58,30 @@ def test_quickstart_in_miniature_leaves_policy_curves_figures_and_film(trained: 
     assert (run / "eval" / "episodes.csv").read_text().count("\n") == 4
 
 
+FRAGILE = """
+import gymnasium as gym
+from diffusion_policy_envs.pusht.env import PushTEnv
+
+class Fragile(PushTEnv):
+    def reset(self, *, seed=None, options=None):
+        if seed == 100002:
+            raise OSError("camera unplugged")
+        return super().reset(seed=seed, options=options)
+
+gym.register("Fragile-v0", Fragile, max_episode_steps=20)
+"""
+
+
+def test_eval_saves_the_episodes_before_the_one_in_which_the_environment_raised(trained: Path) -> None:
+    (trained / "fragile.py").write_text(FRAGILE)
+    words = ["checkpoint=runs/a/policy.pt", "episodes=4", "num_envs=1", "film=0", "env.id=fragile:Fragile-v0"]
+    done = dp("eval", *words, "out=fragile", cwd=trained)
+    assert done.returncode == 2, done.stderr
+    assert "raised OSError: camera unplugged" in done.stderr
+    result = json.loads((trained / "fragile" / "eval.json").read_text())
+    assert [episode["seed"] for episode in result["per_episode"]] == [100000, 100001]
+
+
 def test_eval_in_workers_finds_the_same_episodes(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from diffusion_policy.errors import (
     ConfigError,
     EnvironmentFailedError,
     EnvironmentIdError,
+    EpisodeError,
     ObservationError,
     RenderError,
     WorkerError,
@@ -309,3 +310,10 @@ def test_exception_in_this_process_says_where_it_came_from():
         EnvironmentFailedError, match=r"Trouble-v0, step 4 of the episode with seed 102, raised Runtime"
     ):
         run(env_id=TROUBLE, env_kwargs={"accident": "raise"}, workers=0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_exception_in_an_episode_hands_over_those_before_it(workers):
+    with pytest.raises(EpisodeError) as caught:
+        run(env_id=TROUBLE, env_kwargs={"accident": "raise"}, num_envs=1, workers=workers)
+    assert caught.value.partial.per_episode == run(workers=0, num_envs=1).per_episode[:2]
