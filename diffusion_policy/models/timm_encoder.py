@@ -14,7 +14,7 @@ from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.field_encoder import register_field_encoder
 from diffusion_policy.models.resnet import group_norm
 from diffusion_policy.models.view import View
-from diffusion_policy.models.vision import PictureEncoder
+from diffusion_policy.models.vision import ViewEncoder
 
 
 class TimmTrunk(nn.Module):
@@ -58,7 +58,7 @@ class TimmTrunk(nn.Module):
 
 
 @register_field_encoder("timm")
-class TimmEncoder(PictureEncoder):
+class TimmEncoder(ViewEncoder):
     """Any convolutional backbone of timm, with a spatial softmax behind it.
 
     Args:

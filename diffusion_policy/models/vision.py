@@ -38,7 +38,7 @@ class SpatialSoftmax(nn.Module):
         return torch.cat([(attention.sum(2) * across).sum(2), (attention.sum(3) * down).sum(2)], dim=1)
 
 
-class PictureEncoder(FieldEncoder):
+class ViewEncoder(FieldEncoder):
     """View, convolutions, spatial softmax, linear: (B, H, W, C) uint8 -> (B, F).
 
     Args:
@@ -107,7 +107,7 @@ class SmallCNN(nn.Sequential):
 
 @register_field_encoder("rgb")
 @register_field_encoder("cnn_small")
-class SmallCNNEncoder(PictureEncoder):
+class SmallCNNEncoder(ViewEncoder):
     """For CPUs; also what pictures (type `rgb`) get when nothing else is named.
 
     Args:
@@ -123,7 +123,7 @@ class SmallCNNEncoder(PictureEncoder):
 
 
 @register_field_encoder("resnet18")
-class ResNetEncoder(PictureEncoder):
+class ResNetEncoder(ViewEncoder):
     """ResNet-18 with GroupNorm, 32 keypoints, 64 features: the encoder of Chi et al. 2023.
 
     Args:
