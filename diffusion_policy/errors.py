@@ -6,7 +6,13 @@ with code 2; `except ValueError` (or KeyError, FileNotFoundError ...) works in s
 
 
 class DiffusionPolicyError(Exception):
-    """Root of all errors raised on purpose by this package."""
+    """Root of all errors raised on purpose by this package.
+
+    Attributes:
+        partial: what was done before, e.g. the `EvalResult` of an evaluation's first episodes; None if nothing was.
+    """
+
+    partial: object | None = None
 
 
 class ConfigError(DiffusionPolicyError, ValueError):
@@ -44,17 +50,7 @@ class EnvironmentIdError(DiffusionPolicyError, ValueError):
     """An environment id or its arguments are not known to gymnasium."""
 
 
-class EpisodeError(DiffusionPolicyError, RuntimeError):
-    """An episode could not be finished.
-
-    Attributes:
-        partial: the `EvalResult` of the episodes before it, where an evaluation was under way and had any.
-    """
-
-    partial: object | None = None
-
-
-class EnvironmentFailedError(EpisodeError):
+class EnvironmentFailedError(DiffusionPolicyError, RuntimeError):
     """An environment raised while an episode ran in it."""
 
 
@@ -62,7 +58,7 @@ class RenderError(DiffusionPolicyError, RuntimeError):
     """A frame was asked for and this machine, or this environment, cannot draw one."""
 
 
-class WorkerError(EpisodeError):
+class WorkerError(DiffusionPolicyError, RuntimeError):
     """An environment raised in a worker process, or such processes ended or hung again and again."""
 
 

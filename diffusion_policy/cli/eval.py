@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_policy.cli.command import count, run_command
-from diffusion_policy.errors import ConfigError, EpisodeError, RenderError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError, RenderError
 from diffusion_policy.paths import new_folder, results_in
 
 if TYPE_CHECKING:
@@ -50,9 +50,12 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
                 print("interrupted before the first episode was over: nothing to save", file=sys.stderr)
                 return 130
             result, code = interrupt.partial, 130
-        except EpisodeError as error:
+        except DiffusionPolicyError as error:
             if isinstance(error.partial, EvalResult):
-                _write(error.partial, film, out)
+                try:
+                    _write(error.partial, None, out)
+                except DiffusionPolicyError as second:  # which must not hide the first
+                    print(f"not saved: {second}", file=sys.stderr)
             raise
         _write(result, film, out)
     return code

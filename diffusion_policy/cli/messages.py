@@ -11,9 +11,10 @@ from hydra._internal.utils import get_args_parser  # which words are options is 
 from hydra.errors import ConfigCompositionException, OverrideParseException
 from omegaconf import OmegaConf
 
-from diffusion_policy.cli.settings_help import GLOBAL
 from diffusion_policy.errors import DiffusionPolicyError
 from diffusion_policy.paths import config_dir
+
+_GLOBAL = "# @package _global_"
 
 
 def one_line(error: Exception, config_name: str) -> str:
@@ -72,7 +73,7 @@ def misplaced_group(settings: Mapping[str, Any], choices: Mapping[str, Any]) -> 
     for group in ("task", "preset"):
         if isinstance(settings.get(group), Mapping):
             name = choices.get(group)
-            return f"{group}={name}: the first line of {group}/{name}.yaml must be '{GLOBAL}'; add it"
+            return f"{group}={name}: the first line of {group}/{name}.yaml must be '{_GLOBAL}'; add it"
     return None
 
 
@@ -101,7 +102,7 @@ def _suggestion(name: str, config_name: str) -> str:
     except Exception:
         return ""
     if name in known:
-        return f", because the chosen task has none; is '{GLOBAL}' the first line of its file?"
+        return f", because the chosen task has none; is '{_GLOBAL}' the first line of its file?"
     close = difflib.get_close_matches(name, known, n=3)
     return f", did you mean {' or '.join(close)}?" if close else ""
 

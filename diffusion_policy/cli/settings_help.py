@@ -4,9 +4,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-GLOBAL = "# @package _global_"
-"""First line of the file of a task or preset."""
-
 _HEADING = "Settings (KEY=VALUE):"
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<rest>( .*)?)$")
 _COLUMN = 36  # where the words begin, unless the value is longer
@@ -22,6 +19,8 @@ def with_words(text: str, config_name: str, conf: Path) -> str:
     """
     before, heading, settings = text.partition(_HEADING)
     words = dict(_of_groups(conf)) | dict(_comments(conf / f"{config_name}.yaml"))
+    if not heading:  # Hydra had something else to say
+        return text
     lines = settings.splitlines()
     for at, path, _ in _keys(lines):
         if path in words:
@@ -30,10 +29,8 @@ def with_words(text: str, config_name: str, conf: Path) -> str:
 
 
 def _of_groups(conf: Path) -> Iterator[tuple[str, str]]:
-    """Yields (path of a setting, its comment) of the groups' files: training.val_every."""
-    for file in sorted(conf.glob("*/*.yaml")):
-        if GLOBAL in file.read_text(encoding="utf-8"):  # a task or preset, whose comments are on its own choices
-            continue
+    """Yields (path of a setting, its comment) of the groups that have defaults: training.val_every."""
+    for file in conf.glob("*/default.yaml"):  # the others' comments are on their own choices
         for path, comment in _comments(file):
             yield f"{file.parent.name}.{path}", comment
 

@@ -1,7 +1,7 @@
 """Pictures as raw files and digests, made once and kept in the user's cache folder.
 
 Names follow from the stored files (their inodes and times of change, which copying renews), so that data that changed
-get new ones; a new file of pictures removes the one it supersedes. Any of them may be deleted at any time.
+get new ones; what nobody has opened for a month goes when a new one is made. Any may be deleted at any time.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from diffusion_policy.data.store import fingerprint
 from diffusion_policy.errors import DiffusionPolicyError, StorageError
 
 _VERSION = 2  # of what the files hold
+_UNUSED_S = 30 * 86400.0
 _ABANDONED_S = 3600.0  # a half-written file that nobody has touched for so long was left by a killed process
 
 
@@ -44,13 +45,15 @@ def raw_file(name: str, field: ObsField, buffer: ReplayBuffer, folder: Path, on_
         StorageError: the folder is full or not writable.
     """
     source = obs_source(name, field, buffer)
-    place = _hash(str(Path(buffer.location).resolve()), str(source), field.shape)
-    path = folder / f"{place}-{_identity(buffer, [source.key], str(source), field.shape)}.raw"
+    path = folder / f"{_identity(buffer, [source.key], str(source), field.shape)}.raw"
     if path.is_file() and path.stat().st_size == buffer.num_steps * field.size:
+        with suppress(OSError):  # a cache that is read-only serves as well
+            os.utime(path)
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
+        _remove_old(folder.glob(".*"), _ABANDONED_S)
+        _remove_old(folder.glob("*.raw"), _UNUSED_S)
         handle, partial = tempfile.mkstemp(prefix=f".{path.stem}.", dir=folder)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -60,7 +63,6 @@ def raw_file(name: str, field: ObsField, buffer: ReplayBuffer, folder: Path, on_
                 file.flush()
                 os.fsync(file.fileno())
             Path(partial).replace(path)
-            _remove(each for each in folder.glob(f"{place}-*.raw") if each != path)
         finally:
             Path(partial).unlink(missing_ok=True)
     except OSError as error:
@@ -69,8 +71,8 @@ def raw_file(name: str, field: ObsField, buffer: ReplayBuffer, folder: Path, on_
         raise StorageError(
             error.errno,
             f"{path} cannot be written: {error.strerror or error}; it needs "
-            f"{buffer.num_steps * field.size / 1e9:.1f} GB: free some space, set XDG_CACHE_HOME to a folder on another "
-            f"disk, or raise data.memory_limit",
+            f"{buffer.num_steps * field.size / 1e9:.1f} GB: free some space (all files there may "
+            f"go), set XDG_CACHE_HOME to a folder on another disk, or raise data.memory_limit",
         ) from error
     return path
 
@@ -96,22 +98,11 @@ def remembered_digest(buffer: ReplayBuffer, keys: Sequence[str], folder: Path) -
 def _identity(buffer: ReplayBuffer, keys: Sequence[str], *rest: Any) -> str:
     files = [fingerprint(Path(buffer.location), key) for key in keys]
     parts = [_VERSION, files, buffer.episode_ends.tolist(), list(keys), *rest]
-    return _hash(*parts)
-
-
-def _hash(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
-def _remove(files: Iterable[Path]) -> None:
-    """Who reads one keeps reading it: it goes with its last reader, or (on Windows) stays."""
+def _remove_old(files: Iterable[Path], seconds: float) -> None:
     for file in files:
         with suppress(OSError):
-            file.unlink()
-
-
-def _remove_abandoned(folder: Path) -> None:
-    for partial in folder.glob(".*"):
-        with suppress(OSError):
-            if time.time() - partial.stat().st_mtime > _ABANDONED_S:
-                partial.unlink()
+            if time.time() - file.stat().st_mtime > seconds:
+                file.unlink()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -95,20 +95,24 @@ def group_free_bytes(groups: Path, own: Path) -> list[int]:
         groups: where control groups are mounted, /sys/fs/cgroup; a container sees its own there.
         own: /proc/self/cgroup, lines of number:controllers:path, for processes that see the whole tree.
     """
-    listed = [line.split(":", 2) for line in own.read_text().splitlines()] if own.is_file() else []
-    second = ["", *(path.strip("/") for _, controllers, path in listed if not controllers)]
-    first = ["", *(path.strip("/") for _, controllers, path in listed if "memory" in controllers.split(","))]
-    names = ("memory.max", "memory.current", "inactive_file")
-    free = [_left(groups / path, *names) for path in second]
-    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-    free += [_left(groups / "memory" / path, *names) for path in first]
+    free = []
+    for line in own.read_text().splitlines() if own.is_file() else [""]:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        inside = PurePosixPath(path.strip("/"))
+        for group in (inside, *inside.parents):  # a limit above counts as well
+            if not controllers:
+                free.append(_left(groups / group, "memory.max", "memory.current", "inactive_file"))
+            elif "memory" in controllers.split(","):
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                free.append(_left(groups / "memory" / group, *names))
     return [left for left in free if left is not None]
 
 
 def _left(group: Path, limit: str, used: str, cache: str) -> int | None:
     with suppress(OSError, ValueError):  # no such group here, or its limit is "max"
         left = int((group / limit).read_text()) - int((group / used).read_text())
-        match = re.search(rf"^{cache} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+        stat = group / "memory.stat"
+        match = re.search(rf"^{cache} (\d+)$", stat.read_text(), re.MULTILINE) if stat.is_file() else None
         return max(0, left + (int(match[1]) if match else 0))  # the system's cache would give way
     return None
 

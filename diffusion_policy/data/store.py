@@ -153,7 +153,7 @@ def fingerprint(path: Path, key: str) -> str:
     The times of modification alone would not do: archives and careful copies keep them.
     """
     files = [path] if path.is_file() else sorted(each for each in (path / "data" / key).rglob("*") if each.is_file())
-    listed = [str(path.absolute()), key]
+    listed = [str(path.resolve()), key]
     for file in files:
         stat = file.stat()
         listed.append(f"{file.name} {stat.st_size} {stat.st_ino} {stat.st_mtime_ns} {stat.st_ctime_ns}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.errors import ConfigError, EpisodeError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.chunk import Array, ChunkPolicy
 from diffusion_policy.policies.controller import RecedingHorizonController
@@ -99,9 +99,10 @@ def evaluate(
         EnvironmentIdError: no such environment, or it refuses its arguments.
         ObservationError: the environment does not offer what the policy reads, or draws it with another renderer.
         ConfigError: the action does not fit, or a number is out of range.
-        EnvironmentFailedError: an environment raised; holds the partial result.
+        EnvironmentFailedError: an environment raised.
         WorkerError: likewise in a worker, or its workers died again and again.
-        EvaluationInterrupted: Ctrl-C; holds the partial result.
+        EvaluationInterrupted: Ctrl-C. This one, and all that end an evaluation under way, hold what is finished of it:
+            `partial`, the result of the first episodes up to the first unfinished one.
     """
     if not isinstance(controller, RecedingHorizonController):
         controller = RecedingHorizonController(controller)
@@ -123,7 +124,7 @@ def evaluate(
                     bar.update(len(finished), _running(finished))
         except KeyboardInterrupt as interrupt:
             raise EvaluationInterrupted(_partial(controller, plan, finished)) from interrupt
-        except EpisodeError as error:
+        except DiffusionPolicyError as error:
             error.partial = _partial(controller, plan, finished)
             raise
         return _result(controller, plan, finished)
@@ -247,6 +248,7 @@ def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mappin
         env_id=plan.env_id,
         env_kwargs=plan.env_kwargs,
         seed=plan.seed,
+        requested=plan.episodes,
         per_episode=[finished[index] for index in sorted(finished)],
         latency_ms={**percentiles(controller.latencies_ms), "batch_size": controller.batch_size},
         policy={"path": str(path) if path else None, "sha256": file_sha256(path) if path else None},

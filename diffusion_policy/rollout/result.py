@@ -23,6 +23,7 @@ class EvalResult:
         env_id: as given, with its package.
         env_kwargs: as given.
         seed: of the first episode.
+        requested: how many episodes there were to be; fewer are here when the evaluation was cut short.
         per_episode: in the order of their seeds, at least one.
         latency_ms: p50, p95, p99 of a policy call, and the batch_size it was for.
         policy: path and sha256 of the file, None each for a policy that came from memory.
@@ -33,6 +34,7 @@ class EvalResult:
     env_id: str
     env_kwargs: Mapping[str, Any]
     seed: int
+    requested: int
     per_episode: Sequence[EpisodeResult]
     latency_ms: Mapping[str, float | int | None]
     policy: Mapping[str, str | None]
@@ -60,6 +62,7 @@ class EvalResult:
             "env_id": self.env_id,
             "env_kwargs": dict(self.env_kwargs),
             "episodes": self.episodes,
+            "requested": self.requested,
             "seed": self.seed,
             "max_reward": self.max_reward.to_dict(),
             "success_rate": self.success_rate.to_dict() if self.success_rate else None,
@@ -99,7 +102,8 @@ class EvalResult:
             low, high = estimate.ci95
             return f"{name} {estimate.mean:.3f} [{low:.3f}, {high:.3f}]"
 
-        parts = [f"{self.episodes} episodes", shown("max reward", self.max_reward)]
+        of_all = "" if self.episodes == self.requested else f" of {self.requested}, cut short"
+        parts = [f"{self.episodes} episodes{of_all}", shown("max reward", self.max_reward)]
         if self.success_rate is not None:
             parts.append(shown("success", self.success_rate))
         else:

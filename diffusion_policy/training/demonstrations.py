@@ -81,27 +81,27 @@ def load_demonstrations(
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
     data = build(DataConfig, section(settings, "data"), "data")
     obs_spec, action_spec = policy.obs_spec, policy.action_spec
-    with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer, ExitStack() as shown:
+    with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
         train, held_out = split_episodes(
             buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes
         )
+        with ExitStack() as shown:
+            residence = Residence(data.memory_limit, on_steps=_progress(buffer, obs_spec, shown))
 
-        residence = Residence(data.memory_limit, on_steps=_progress(buffer, obs_spec, shown))
+            def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
+                options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
+                return WindowDataset.from_buffer(
+                    buffer, obs_spec, action_spec, policy.horizons, residence=residence, **options
+                )
 
-        def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
-            options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
-            return WindowDataset.from_buffer(
-                buffer, obs_spec, action_spec, policy.horizons, residence=residence, **options
-            )
-
-        train_set = windows(train)
+            train_set, held_out_set = windows(train), windows(held_out) if len(held_out) else None
         if mirror is not None:
             pictures = any(field.is_picture for field in obs_spec.values())
             with ProgressBar("mirror", train_set.num_steps, enabled=pictures) as bar:  # it looks at every picture
                 train_set = train_set.with_mirrored(mirror, action_spec.shape, on_step=bar.update)
         return Demonstrations(
             train=train_set,
-            held_out=windows(held_out) if len(held_out) else None,
+            held_out=held_out_set,
             digest=_digest(buffer, obs_spec, action_spec, residence),
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
         )

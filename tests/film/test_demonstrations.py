@@ -4,9 +4,9 @@ import pytest
 
 from diffusion_policy.data.pictures import image_key, recorded_images
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, DataError, EnvironmentIdError, RenderError
+from diffusion_policy.errors import ConfigError, DataError, RenderError
 from diffusion_policy.film.demonstrations import DemonstrationFilm, spread
-from diffusion_policy.rollout.recorded_env import find_env
+from diffusion_policy.rollout.environments import make_env
 
 STEPS = (5, 8, 3)
 
@@ -45,8 +45,7 @@ class Slate(gym.Env):
 
 
 @pytest.fixture
-def slate(toys):
-    gym.register("toys/Slate-v0", entry_point=Slate)
+def slate():
     return Slate()
 
 
@@ -158,19 +157,6 @@ def test_no_episodes_cannot_be_spread():
         spread(buffer_of(pos=moved), 0)
 
 
-def test_environment_is_the_recorded_one_unless_another_is_named(slate):
-    assert find_env(buffer_of(pos=moved), None) is None
-    assert isinstance(find_env(buffer_of({"env_id": "toys/Slate-v0"}, pos=moved), None).unwrapped, Slate)
-    assert isinstance(find_env(buffer_of({"env_id": "none/None-v0"}, pos=moved), "toys/Slate-v0").unwrapped, Slate)
-
-
-def test_recorded_environment_that_is_not_here_is_done_without(caplog):
-    assert find_env(buffer_of({"env_id": "no_such_package:None-v0"}, pos=moved), None) is None
-    assert "no package 'no_such_package'" in caplog.text
-    with pytest.raises(EnvironmentIdError, match="no package 'no_such_package'"):
-        find_env(buffer_of(pos=moved), "no_such_package:None-v0")
-
-
 def test_without_any_picture_the_message_says_what_there_is_and_what_would_help(slate):
     with pytest.raises(
         DataError, match=r"has action \(2,\), pos \(2,\); .* names no environment.*--env.*record images"
@@ -193,7 +179,7 @@ def test_drawing_that_is_no_picture_is_refused(answer):
 
 def test_human_demonstrations_can_be_shown(human_pusht):
     buffer = ReplayBuffer.open(human_pusht)
-    env = find_env(buffer, "diffusion_policy_envs:PushT-v0")
+    env = make_env("diffusion_policy_envs:PushT-v0")
     frame = next(DemonstrationFilm(buffer, env, 96).film([7], fps=10))
     changed = inner(frame, (96, 96)) - buffer.read("img", *buffer.episode_slice(7).indices(10**9)[:2])[0]
     rows, columns = np.nonzero(np.abs(changed).sum(axis=-1))

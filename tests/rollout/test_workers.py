@@ -16,9 +16,9 @@ import diffusion_policy_envs  # noqa: F401  (its ids must be known before a fixt
 from diffusion_policy.config import ActionSpec, ObsField
 from diffusion_policy.errors import (
     ConfigError,
+    DiffusionPolicyError,
     EnvironmentFailedError,
     EnvironmentIdError,
-    EpisodeError,
     ObservationError,
     RenderError,
     WorkerError,
@@ -313,7 +313,24 @@ def test_exception_in_this_process_says_where_it_came_from():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_exception_in_an_episode_hands_over_those_before_it(workers):
-    with pytest.raises(EpisodeError) as caught:
-        run(env_id=TROUBLE, env_kwargs={"accident": "raise"}, num_envs=1, workers=workers)
-    assert caught.value.partial.per_episode == run(workers=0, num_envs=1).per_episode[:2]
+def test_exception_in_an_episode_hands_over_the_complete_prefix(workers):
+    kwargs = {"accident": "raise", "seed": 107}
+    with pytest.raises(DiffusionPolicyError) as caught:
+        run(env_id=TROUBLE, env_kwargs=kwargs, num_envs=3, workers=workers)
+    partial = caught.value.partial
+    assert 1 <= partial.episodes <= 7
+    assert partial.requested == run(workers=0).episodes
+    assert "cut short" in partial.summary()
+    assert partial.per_episode == run(workers=0).per_episode[: partial.episodes]
+
+
+def test_observation_that_is_no_number_hands_over_the_complete_prefix():
+    class Broken(ToyPolicy):
+        def predict(self, obs, noise):
+            if len(self.batches) == 30:
+                raise ObservationError("observation 'pos' must be finite")
+            return super().predict(obs, noise)
+
+    with pytest.raises(ObservationError) as caught:
+        run(Broken(), num_envs=1, workers=0)
+    assert caught.value.partial.per_episode == run(workers=0).per_episode[: caught.value.partial.episodes]
