@@ -18,9 +18,9 @@ def with_words(text: str, config_name: str, conf: Path) -> str:
         conf: the folder of <config_name>.yaml and of its groups.
     """
     before, heading, settings = text.partition(_HEADING)
-    words = dict(_of_groups(conf)) | dict(_comments(conf / f"{config_name}.yaml"))
     if not heading:  # Hydra had something else to say
         return text
+    words = dict(_of_groups(conf)) | dict(_comments(conf / f"{config_name}.yaml"))
     lines = settings.splitlines()
     for at, path, _ in _keys(lines):
         if path in words:

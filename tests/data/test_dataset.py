@@ -70,6 +70,13 @@ def test_mirrored_dataset_holds_each_window_and_its_image(buffer: ReplayBuffer) 
     assert both.index.episode_of(all_ids).tolist() == 2 * data.index.episode_of(np.arange(len(data))).tolist()
 
 
+def test_mirroring_tells_how_far_it_is(buffer: ReplayBuffer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffusion_policy.data.dataset._MIRRORED_AT_ONCE", 7)
+    data, told = WindowDataset.from_buffer(buffer, OBS, ACTION, HORIZONS), []
+    data.with_mirrored(negated, on_step=told.append)
+    assert told == [*range(7, data.num_steps, 7), data.num_steps]
+
+
 def test_mirror_may_work_in_place_and_return_views(buffer: ReplayBuffer) -> None:
     def mirror(obs, action):
         action[:, 0] *= -1

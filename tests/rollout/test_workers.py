@@ -324,7 +324,7 @@ def test_exception_in_an_episode_hands_over_the_complete_prefix(workers):
     assert partial.per_episode == run(workers=0).per_episode[: partial.episodes]
 
 
-def test_observation_that_is_no_number_hands_over_the_complete_prefix():
+def test_refused_observation_hands_over_the_complete_prefix():
     class Broken(ToyPolicy):
         def predict(self, obs, noise):
             if len(self.batches) == 30:
@@ -333,4 +333,6 @@ def test_observation_that_is_no_number_hands_over_the_complete_prefix():
 
     with pytest.raises(ObservationError) as caught:
         run(Broken(), num_envs=1, workers=0)
-    assert caught.value.partial.per_episode == run(workers=0).per_episode[: caught.value.partial.episodes]
+    partial = caught.value.partial
+    assert partial.episodes >= 1
+    assert partial.per_episode == run(workers=0).per_episode[: partial.episodes]
