@@ -33,6 +33,11 @@ def inspect() -> int:
     return _run("inspect")
 
 
+def export() -> int:
+    """Runs dp-export; returns the exit code."""
+    return _run("export")
+
+
 def find_modules_here() -> None:
     """Lets `env.id=my_pkg:MyEnv-v0` and `plugins=[my_pkg]` find modules in the current folder, as `python -m` does.
 

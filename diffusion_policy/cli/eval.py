@@ -3,7 +3,7 @@
 import sys
 from itertools import count as count_from
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from diffusion_policy.cli.command import count, run_command
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, RenderError
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from diffusion_policy.config import ObsSpec
     from diffusion_policy.film.video import VideoGrid
     from diffusion_policy.policies.chunk import ChunkPolicy
+    from diffusion_policy.policies.controller import RecedingHorizonController
+    from diffusion_policy.policies.engines.engine_policy import EnginePolicy
     from diffusion_policy.rollout.result import EvalResult
 
 
@@ -22,22 +24,15 @@ def main() -> int:
 
 
 def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
-    from diffusion_policy.policies.controller import RecedingHorizonController
-    from diffusion_policy.policies.device import pick_device
-    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
     from diffusion_policy.rollout.evaluate import EvalResult, EvaluationInterrupted, evaluate
 
     checkpoint = Path(str(config["checkpoint"])).expanduser()
     episodes, num_envs = count(config, "episodes"), count(config, "num_envs")
     film_episodes = count(config, "film", smallest=0)
     out = new_folder(config["out"] or _free_folder(checkpoint.parent))
-    policy = DiffusionPolicy.load(checkpoint, pick_device(str(config["device"])))
-    if config["sampler"]:
-        policy = policy.with_sampler(**config["sampler"])
-    controller = RecedingHorizonController(policy)
-    controller.path = checkpoint
-    env_id, env_kwargs = _environment(config, policy.info.env, checkpoint)
-    film = _film(config, min(film_episodes, episodes), policy, env_id, env_kwargs)
+    controller = _controller(config, checkpoint)
+    env_id, env_kwargs = _environment(config, cast("EnginePolicy", controller.policy).info.env, checkpoint)
+    film = _film(config, min(film_episodes, episodes), controller.policy, env_id, env_kwargs)
     settings: dict[str, Any] = {"episodes": episodes, "seed": count(config, "seed", smallest=0), "num_envs": num_envs}
     settings |= {"batch_size": count(config, "batch_size")}
     settings |= {"workers": _workers(config, controller.obs_spec), "plugins": config["plugins"] or ()}
@@ -59,6 +54,26 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
             raise
         _write(result, film, out)
     return code
+
+
+def _controller(config: dict[str, Any], checkpoint: Path) -> "RecedingHorizonController":
+    """Returns the controller of a policy.pt, with the sampler asked for, or of an exported policy as it is."""
+    from diffusion_policy.policies.controller import ENGINES, RecedingHorizonController
+
+    if checkpoint.suffix in set(ENGINES) - {".pt"}:
+        if config["sampler"]:
+            raise ConfigError(f"{checkpoint} holds its sampler; export again with other steps, or evaluate policy.pt")
+        return RecedingHorizonController.load(checkpoint, device=config["device"], precision=config["precision"])
+    from diffusion_policy.policies.device import pick_device
+    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+    from diffusion_policy.policies.engines.eager import prepared
+
+    policy = DiffusionPolicy.load(checkpoint, pick_device(str(config["device"])))
+    controller = RecedingHorizonController(
+        prepared(policy.with_sampler(**config["sampler"] or {}), config["precision"])
+    )
+    controller.path = checkpoint
+    return controller
 
 
 def _free_folder(folder: Path) -> Path:

@@ -304,3 +304,24 @@ class Sampler:
                 f"got {got}; draw it with torch.randn"
             )
         return self._solve(denoise, noise, step_noise)
+
+    def split(self, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns noise and step_noise of a call, from the noise of each row in one piece.
+
+        Args:
+            noise: (B, *E), or (B, 1 + num_noises, *E) where steps add noise.
+        """
+        if not self.num_noises:
+            return noise, None
+        return noise[:, 0], noise[:, 1:].movedim(1, 0)
+
+    def visited(self) -> tuple[int, ...]:
+        """Returns the timesteps at which a run evaluates the network, in that order."""
+        seen: list[int] = []
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            seen.append(int(t[0]))
+            return torch.zeros_like(x)
+
+        self(denoise, torch.zeros(1, 1), torch.zeros(self.num_noises, 1, 1))
+        return tuple(seen)

@@ -20,6 +20,21 @@ class Denoiser(Protocol):
         ...
 
 
+class Prepared(nn.Module):
+    """A denoiser for inference that knows its timesteps; see `models.preparation`.
+
+    Letters: as above; S denoising steps, F size of a context.
+    """
+
+    def contexts(self, cond: Tensor) -> Tensor:
+        """Returns what each denoising step needs besides x, (S, B, F), under cond (B, Dc)."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Returns (B, Tp, Da) of the noisy chunk x (B, Tp, Da) at the denoising step of context (B, F)."""
+        raise NotImplementedError
+
+
 BackboneFactory = Callable[..., nn.Module]
 BACKBONES: Registry[BackboneFactory] = Registry("backbone")
 register_backbone = BACKBONES.register

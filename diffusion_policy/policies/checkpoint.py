@@ -8,7 +8,7 @@ import os
 import pickle
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
 from diffusion_policy.errors import CheckpointError, MissingFileError, StorageError, UnknownNameError
+from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
@@ -32,25 +33,6 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_enc
 """From format n to n + 1, applied in turn; a fixture of each old format stays in the tests."""
 
 _SECTIONS = ("config", "obs_spec", "action_spec", "state_dict", "env", "dataset", "training", "versions", "eval")
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """Where a policy comes from: everything in policy.pt that does not change what it computes.
-
-    Args:
-        env: {id, kwargs, renderer}.
-        dataset: {digest, provenance}.
-        training: {grad_steps, seeds}.
-        versions: {package: version}.
-        eval: figures of an evaluation, or empty.
-    """
-
-    env: Mapping[str, Any] = field(default_factory=dict)
-    dataset: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, Any] = field(default_factory=dict)
-    eval: Mapping[str, Any] = field(default_factory=dict)
 
 
 P = TypeVar("P", bound="_Policy")

@@ -28,6 +28,12 @@ class ActionChunk(Generic[ArrayT]):
     actions: ArrayT
     prediction: ArrayT
 
+    @classmethod
+    def of(cls, prediction: Any, horizons: Horizons) -> "ActionChunk[Any]":
+        """Returns a prediction with the part of it that is to be executed."""
+        first = horizons.start
+        return cls(actions=prediction[:, first : first + horizons.action_horizon], prediction=prediction)
+
 
 class ChunkPolicy(Protocol):
     """What a controller drives: stateless, in NumPy, whatever engine computes it."""
@@ -55,3 +61,11 @@ class ChunkPolicy(Protocol):
             obs: {key: (B, To, *shape)}, float32 or, for images, uint8.
             noise: (B, *noise_shape) float32; None lets the policy draw its own.
         """
+
+
+def blank_windows(policy: ChunkPolicy, rows: int) -> dict[str, Array]:
+    """Returns observations {key: (B, To, *shape)} of zeros that a policy accepts, B = rows."""
+    return {
+        key: np.zeros((rows, policy.horizons.obs_horizon, *field.shape), np.uint8 if field.is_picture else np.float32)
+        for key, field in policy.obs_spec.items()
+    }

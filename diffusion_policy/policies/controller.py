@@ -18,12 +18,18 @@ import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import CheckpointError, ConfigError, MissingFileError, ObservationError
-from diffusion_policy.policies.chunk import ActionChunk, Array, ChunkPolicy, FloatArray
+from diffusion_policy.policies.chunk import ActionChunk, Array, ChunkPolicy, FloatArray, blank_windows
 from diffusion_policy.policies.episode_slots import EpisodeSlots
 from diffusion_policy.policies.observation_check import check_finite, check_observation
 
-ENGINES = {".pt": "diffusion_policy.policies.diffusion_policy:load_chunk_policy"}
-"""Kind of policy file -> "module:function" that loads it: (path, device) -> ChunkPolicy."""
+ENGINES = {
+    ".pt": "diffusion_policy.policies.engines.eager:load_chunk_policy",
+    ".pt2": "diffusion_policy.policies.engines.aoti:load_chunk_policy",
+    ".onnx": "diffusion_policy.policies.engines.onnx:load_chunk_policy",
+}
+"""Kind of policy file -> "module:function" that loads it: (path, device, precision or None) -> ChunkPolicy."""
+
+_WARM_UP_CALLS = 2  # the first one allocates and chooses kernels, the second shows that it is over
 
 _LATENCIES_KEPT = 100_000  # a robot runs for days; the log must not grow with it
 
@@ -73,15 +79,17 @@ class RecedingHorizonController:
         path: str | Path,
         *,
         device: object = "cpu",
+        precision: str | None = None,
         num_envs: int | None = None,
         batch_size: int | None = None,
         seeds: int | Sequence[int] | None = None,
     ) -> "RecedingHorizonController":
-        """Returns a controller for the policy in a file.
+        """Returns a controller for the policy in a file, warmed up: its first action takes no longer than later ones.
 
         Args:
             path: e.g. "policy.pt"; the suffix says which engine runs it.
             device: where the engine computes, e.g. "cpu", "cuda" or "cuda:1", or the engine's own kind of device.
+            precision: of the arithmetic, float32 or bfloat16; None for float32, or what an exported file was made for.
             num_envs: see the class.
             batch_size: see the class.
             seeds: see the class.
@@ -89,7 +97,7 @@ class RecedingHorizonController:
         Raises:
             MissingFileError: there is no such file.
             CheckpointError: no engine is known for this kind of file, or its content is damaged.
-            ConfigError: there is no such device.
+            ConfigError: there is no such device or precision, or the engine is not installed.
         """
         file = Path(path).expanduser()
         if file.suffix not in ENGINES:
@@ -99,7 +107,10 @@ class RecedingHorizonController:
         if not file.is_file():
             raise MissingFileError(f"policy file {file} does not exist; dp-train writes one as <out>/policy.pt")
         module, function = ENGINES[file.suffix].split(":")
-        policy = cast("ChunkPolicy", getattr(import_module(module), function)(file, device))
+        policy = cast("ChunkPolicy", getattr(import_module(module), function)(file, device, precision))
+        for _ in range(_WARM_UP_CALLS):
+            rows = batch_size or num_envs or 1
+            policy.predict(blank_windows(policy, rows), np.zeros((rows, *policy.noise_shape), np.float32))
         controller = cls(policy, num_envs=num_envs, batch_size=batch_size, seeds=seeds)
         controller.path = file
         return controller

@@ -22,9 +22,11 @@ from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
 from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
 from diffusion_policy.models.observation import EncoderConfig, ObservationEncoder
-from diffusion_policy.policies.checkpoint import CheckpointInfo, read_policy_file, write_policy_file
+from diffusion_policy.policies.checkpoint import read_policy_file, write_policy_file
 from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.policies.device import pick_device
+from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.observation_check import check_noise, check_windows
 from diffusion_policy.settings import build, plain, section
 
 Array = Tensor | np.ndarray[Any, Any]
@@ -183,10 +185,7 @@ class DiffusionPolicy(nn.Module):
             cond: (B, Dc).
             noise: (B, *noise_shape).
         """
-        first, rest = noise, None
-        if self.sampler.num_noises:
-            first, rest = noise[:, 0], noise[:, 1:].movedim(1, 0)  # (S, B, Tp, Da)
-        return self.sampler(lambda x, t: self.denoiser(x, t, cond), first, rest)
+        return self.sampler(lambda x, t: self.denoiser(x, t, cond), *self.sampler.split(noise))
 
     def predict(self, obs: Mapping[str, Array], noise: Array | None = None) -> ActionChunk[Any]:
         """Returns the actions to execute and the whole prediction, in env units.
@@ -210,39 +209,17 @@ class DiffusionPolicy(nn.Module):
             x0 = self.sample(self.condition(inputs), z)
             flat = self.action_normalizer.unnormalize(x0)  # (B, Tp, Da)
         prediction = flat.reshape(*flat.shape[:2], *self.action_spec.shape)
-        out = prediction.cpu().numpy() if wants_numpy else prediction
-        start = self.horizons.start
-        return ActionChunk(actions=out[:, start : start + self.horizons.action_horizon], prediction=out)
+        return ActionChunk.of(prediction.cpu().numpy() if wants_numpy else prediction, self.horizons)
 
     def _checked(self, obs: Mapping[str, Array]) -> dict[str, Tensor]:
         """Returns obs as tensors on the policy's device, float32 unless uint8, after checking keys and shapes."""
-        missing = [key for key in self.obs_spec if key not in obs]
-        if missing:
-            raise ObservationError(
-                f"expected observations {', '.join(self.obs_spec)}, but got {', '.join(obs) or 'none'}; "
-                f"add {', '.join(missing)}"
-            )
-        inputs = {}
-        for key, spec in self.obs_spec.items():
-            value = _as_tensor(obs[key], key, self.device)
-            expected = (self.horizons.obs_horizon, *spec.shape)
-            if tuple(value.shape[1:]) != expected:
-                raise ObservationError(
-                    f"observation '{key}' must be (B, {', '.join(map(str, expected))}) = (batch, obs_horizon, "
-                    f"*shape), but got {tuple(value.shape)}"
-                )
-            if spec.is_picture and value.dtype != torch.uint8:
-                raise ObservationError(f"observation '{key}' must be uint8 pictures 0-255, but got {value.dtype}")
-            inputs[key] = value if value.dtype == torch.uint8 else value.float()
-        if len({len(value) for value in inputs.values()}) > 1:
-            sizes = ", ".join(f"{key} {len(value)}" for key, value in inputs.items())
-            raise ObservationError(f"observations must have one batch size, but got {sizes}")
-        return inputs
+        tensors = {key: _as_tensor(obs[key], key, self.device) for key in self.obs_spec if key in obs}
+        check_windows(tensors, self.obs_spec, self.horizons.obs_horizon)
+        return {key: value if value.dtype == torch.uint8 else value.float() for key, value in tensors.items()}
 
     def _noise(self, noise: Array, batch: int) -> Tensor:
         z = torch.as_tensor(noise, device=self.device, dtype=torch.float32)
-        if tuple(z.shape) != (batch, *self.noise_shape):
-            raise ObservationError(f"noise must be {(batch, *self.noise_shape)}, but got {tuple(z.shape)}")
+        check_noise(z, batch, self.noise_shape)
         return z
 
     def with_sampler(self, **changes: Any) -> Self:
@@ -293,11 +270,6 @@ def _as_tensor(value: Array, key: str, device: torch.device) -> Tensor:
             raise ObservationError(f"observation '{key}' must be numbers, but got dtype {value.dtype}")
         value = np.ascontiguousarray(value)  # torch takes no negative strides (a flipped picture has them)
     return torch.as_tensor(value, device=device)
-
-
-def load_chunk_policy(path: str | Path, device: str | torch.device = "cpu") -> DiffusionPolicy:
-    """Returns the policy as the controller's engine for .pt files."""
-    return DiffusionPolicy.load(path, device)
 
 
 def _check_clipping(config: PolicyConfig, action_spec: ActionSpec) -> None:

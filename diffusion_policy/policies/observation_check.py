@@ -1,9 +1,10 @@
 """Refuses an observation before it reaches a network: wrong key, shape, dtype or a value that is not a number.
 
-Letters: E envs.
+Letters: E envs, B rows of a batch, To obs_horizon.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,54 @@ def check_finite(arrays: Mapping[str, Array], rows: Array) -> None:
                 f"observation '{key}' must be finite numbers, but env {int(np.flatnonzero(bad)[0])} has NaN or "
                 f"infinity (in float32); check the sensor, or hold its last good value"
             )
+
+
+def check_windows(windows: Mapping[str, Any], obs_spec: ObsSpec, obs_horizon: int) -> int:
+    """Returns B, the rows of observation windows, NumPy or torch.
+
+    Args:
+        windows: {key: (B, To, *shape)}.
+        obs_spec: what the policy reads.
+        obs_horizon: To.
+
+    Raises:
+        ObservationError: a key is missing, or a field has another shape, dtype or number of rows.
+    """
+    missing = [key for key in obs_spec if key not in windows]
+    if missing:
+        raise ObservationError(
+            f"expected observations {', '.join(obs_spec)}, but got {', '.join(windows) or 'none'}; "
+            f"add {', '.join(missing)}"
+        )
+    for key, field in obs_spec.items():
+        expected, got = (obs_horizon, *field.shape), tuple(windows[key].shape)
+        if got[1:] != expected:
+            raise ObservationError(
+                f"observation '{key}' must be (B, {', '.join(map(str, expected))}) = (batch, obs_horizon, "
+                f"*shape), but got {got}"
+            )
+        if field.is_picture and not str(windows[key].dtype).endswith("uint8"):
+            raise ObservationError(f"observation '{key}' must be uint8 pictures 0-255, but got {windows[key].dtype}")
+    rows = {key: len(windows[key]) for key in obs_spec}
+    if len(set(rows.values())) > 1:
+        sizes = ", ".join(f"{key} {size}" for key, size in rows.items())
+        raise ObservationError(f"observations must have one batch size, but got {sizes}")
+    return next(iter(rows.values()))
+
+
+def check_noise(noise: Any, rows: int, noise_shape: tuple[int, ...]) -> None:
+    """Raises unless the noise of a prediction fits.
+
+    Args:
+        noise: (B, *noise_shape), NumPy or torch.
+        rows: B.
+        noise_shape: of one row.
+
+    Raises:
+        ObservationError: it has another shape.
+    """
+    if tuple(noise.shape) != (rows, *noise_shape):
+        raise ObservationError(f"noise must be {(rows, *noise_shape)}, but got {tuple(noise.shape)}")
 
 
 def _array(key: str, field: ObsField, value: object) -> Array:

@@ -251,7 +251,11 @@ def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mappin
         requested=plan.episodes,
         per_episode=[finished[index] for index in sorted(finished)],
         latency_ms={**percentiles(controller.latencies_ms), "batch_size": controller.batch_size},
-        policy={"path": str(path) if path else None, "sha256": file_sha256(path) if path else None},
+        policy={
+            "path": str(path) if path else None,
+            "sha256": file_sha256(path) if path else None,
+            "engine": getattr(controller.policy, "engine", "torch"),
+        },
         versions=installed_versions(),
         hardware=hardware(),
     )

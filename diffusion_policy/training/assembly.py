@@ -10,9 +10,9 @@ import torch
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.checkpoint import CheckpointInfo
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
+from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.rollout.symmetry import find_mirror
 from diffusion_policy.settings import build, build_part, plain, section
 from diffusion_policy.training.demonstration_checks import check_action_bounds, check_mirrored

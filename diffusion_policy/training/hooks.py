@@ -12,8 +12,9 @@ import torch
 
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.checkpoint import CheckpointInfo, save_atomically
+from diffusion_policy.policies.checkpoint import save_atomically
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.rollout.evaluate import EvalResult
 from diffusion_policy.training.curves import draw_curves
 from diffusion_policy.training.loop import TrainingLoop

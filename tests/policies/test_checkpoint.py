@@ -12,8 +12,9 @@ from diffusion_policy.errors import CheckpointError, MissingFileError, StorageEr
 from diffusion_policy.models.denoiser import BACKBONES
 from diffusion_policy.models.unet1d import ConditionalUnet1D
 from diffusion_policy.policies import checkpoint
-from diffusion_policy.policies.checkpoint import FORMAT, CheckpointInfo
+from diffusion_policy.policies.checkpoint import FORMAT
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.info import CheckpointInfo
 from tests.policies.test_diffusion_policy import CONFIG, make_obs, make_policy
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -321,14 +322,24 @@ def test_load_names_the_kinds_it_knows(tmp_path):
         RecedingHorizonController.load(tmp_path / "policy.pt")
 
 
-def test_load_picks_the_engine_by_the_kind_of_file(tmp_path, monkeypatch):
-    (tmp_path / "engine_for_test.py").write_text("def load(path, device):\n    return path, device\n")
-    monkeypatch.syspath_prepend(tmp_path)
+def test_load_picks_the_engine_by_the_kind_of_file_and_warms_it_up(tmp_path, monkeypatch):
+    asked, policy = [], StepPolicy()
+
+    def load(*arguments):
+        asked.append(arguments)
+        return policy
+
+    module = ModuleType("engine_for_test")
+    module.load = load
+    monkeypatch.setitem(sys.modules, "engine_for_test", module)
     monkeypatch.setitem(controller_module.ENGINES, ".toy", "engine_for_test:load")
-    (tmp_path / "policy.toy").touch()
-    control = RecedingHorizonController.load(tmp_path / "policy.toy", device="cuda:1", num_envs=2, batch_size=5)
-    assert control.policy == (tmp_path / "policy.toy", "cuda:1")
-    assert (control.path, control.num_envs, control.batch_size) == (tmp_path / "policy.toy", 2, 5)
+    file = tmp_path / "policy.toy"
+    file.touch()
+    control = RecedingHorizonController.load(file, device="cuda:1", precision="bfloat16", num_envs=2, batch_size=5)
+    assert asked == [(file, "cuda:1", "bfloat16")]
+    assert (control.path, control.num_envs, control.batch_size) == (file, 2, 5)
+    assert set(batch_sizes(policy)) == {5}
+    assert not control.latencies_ms
 
 
 def test_controller_imports_numpy_and_the_standard_library_only():

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.checkpoint import CheckpointInfo
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.training.hooks import HookConfig, RolloutHook
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.metrics import MetricsLog, read_metrics

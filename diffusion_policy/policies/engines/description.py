@@ -1,0 +1,74 @@
+"""What an exported policy says of itself, as JSON inside its file. Standard library only."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from diffusion_policy.config import ActionSpec, Horizons, ObsSpec, action_spec_from, obs_spec_from
+from diffusion_policy.errors import CheckpointError
+from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.settings import build, plain
+
+FORMAT = 1
+KEY = "diffusion_policy"
+"""Under which exported files hold it."""
+PREFIX = "obs."
+"""Of the names of their inputs for observations."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything that a controller has to know of a policy besides what it computes.
+
+    Args:
+        obs_spec: the observations it reads.
+        action_spec: the actions it predicts.
+        horizons: To, Ta and Tp.
+        noise_shape: of one row's standard-normal noise.
+        info: where it comes from.
+    """
+
+    obs_spec: ObsSpec
+    action_spec: ActionSpec
+    horizons: Horizons
+    noise_shape: tuple[int, ...]
+    info: CheckpointInfo
+
+    @classmethod
+    def of(cls, policy: Any) -> Self:
+        """Returns the description of a policy that has these attributes."""
+        return cls(policy.obs_spec, policy.action_spec, policy.horizons, tuple(policy.noise_shape), policy.info)
+
+    def to_json(self) -> str:
+        """Returns what `from_json` reads."""
+        return json.dumps({"format": FORMAT, **plain(asdict(self))})
+
+    @classmethod
+    def from_json(cls, text: str | None, where: object) -> Self:
+        """Returns the description in a file.
+
+        Args:
+            text: the file's; None if it has none.
+            where: the file, for messages.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or of a newer format.
+        """
+        if text is None:
+            raise CheckpointError(f"{where} is no policy of this package: it lacks a description; make it by dp-export")
+        try:
+            said = json.loads(text)
+            number = said["format"]
+            if number <= FORMAT:
+                return cls(
+                    obs_spec=obs_spec_from(said["obs_spec"]),
+                    action_spec=action_spec_from(said["action_spec"]),
+                    horizons=build(Horizons, said["horizons"], "horizons"),
+                    noise_shape=tuple(map(int, said["noise_shape"])),
+                    info=CheckpointInfo(**said["info"]),
+                )
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{where}: its description is damaged ({error}); export the policy again") from error
+        raise CheckpointError(
+            f"{where} has format {number}, this version reads up to {FORMAT}; upgrade diffusion-policy to load it"
+        )

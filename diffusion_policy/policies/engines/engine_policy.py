@@ -1,0 +1,72 @@
+"""A policy as some engine computes it: NumPy in, NumPy out, one function in between. Imports no engine.
+
+Letters: B batch, To/Tp obs/pred horizon, Da the axes of one action.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
+from diffusion_policy.policies.chunk import ActionChunk, Array, FloatArray
+from diffusion_policy.policies.engines.description import Description
+from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.observation_check import check_noise, check_windows
+
+Run = Callable[[list[Array], FloatArray], FloatArray]
+"""(fields of `obs_spec` in its order, each (B, To, *shape); noise (B, *noise_shape)) -> prediction (B, Tp, *Da)."""
+
+
+class EnginePolicy:
+    """Obeys `ChunkPolicy`; stateless but for the generator of the noise that nobody gives.
+
+    Args:
+        description: what a controller has to know.
+        run: computes the prediction.
+        engine: its name, for reports: "eager float32", "onnxruntime", ...
+    """
+
+    def __init__(self, description: Description, run: Run, engine: str) -> None:
+        self.description, self.engine, self._run = description, engine, run
+        self._rng = np.random.default_rng()
+
+    @property
+    def obs_spec(self) -> ObsSpec:
+        """The observations that `predict` reads."""
+        return self.description.obs_spec
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """Shape, bounds and units of one action."""
+        return self.description.action_spec
+
+    @property
+    def horizons(self) -> Horizons:
+        """To, Ta and Tp."""
+        return self.description.horizons
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of one row's noise."""
+        return self.description.noise_shape
+
+    @property
+    def info(self) -> CheckpointInfo:
+        """Where the policy comes from."""
+        return self.description.info
+
+    def predict(self, obs: Mapping[str, Array], noise: FloatArray | None = None) -> ActionChunk[Array]:
+        """Returns one chunk a row; see `ChunkPolicy`.
+
+        Raises:
+            ObservationError: a key, a shape or a picture's dtype is not as in `obs_spec`.
+        """
+        rows = check_windows(obs, self.obs_spec, self.horizons.obs_horizon)
+        if noise is None:
+            noise = self._rng.standard_normal((rows, *self.noise_shape), np.float32)
+        check_noise(noise, rows, self.noise_shape)
+        inputs = [
+            np.ascontiguousarray(obs[key], np.uint8 if field.is_picture else np.float32)
+            for key, field in self.obs_spec.items()
+        ]
+        return ActionChunk.of(self._run(inputs, np.ascontiguousarray(noise, np.float32)), self.horizons)
