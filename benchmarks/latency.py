@@ -155,7 +155,7 @@ def measure(size: str, threads: int, rounds: int) -> dict[str, Any]:
         against = peer("latency", {"down_dims": SIZES[size]}, threads)
         if against is not None:
             contestants[PEER] = stack.enter_context(against)
-        times = in_turn(contestants, rounds, dict.fromkeys(contestants, REPETITIONS[size]))
+        times = in_turn(contestants, rounds, REPETITIONS[size], median)
         versions = {key: said for each in contestants.values() for key, said in each.versions.items()}
     figures: dict[str, Any] = {}
     for engine, rounds_ms in times.items():

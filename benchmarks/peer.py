@@ -12,10 +12,13 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 import numpy as np
 import torch
@@ -115,6 +118,10 @@ def train(settings: dict[str, Any]) -> Measure:
         loss.item()
 
     def measure(count: int) -> list[float]:
+        if kept is None:  # what the loader has fetched while others were measured would come for nothing
+            for _ in range(loader.num_workers * loader.prefetch_factor):
+                next(batches)
+        step()
         times = []
         for _ in range(count):
             begin = time.perf_counter()
@@ -144,7 +151,7 @@ def latency(settings: dict[str, Any]) -> Measure:
 
 
 def main() -> None:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    warnings.simplefilter("ignore")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     measure = {"latency": latency, "train": train}[sys.argv[1]](json.loads(sys.argv[2]))
     with contextlib.redirect_stdout(sys.stderr):

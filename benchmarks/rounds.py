@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -55,13 +55,15 @@ def peer(what: str, settings: Mapping[str, Any], threads: int) -> Contestant | N
     return Contestant([PEER, ROOT / "benchmarks" / "peer.py", what, json.dumps(settings)], threads)
 
 
-def in_turn(contestants: Mapping[str, Contestant], rounds: int, counts: Mapping[str, int]) -> dict[str, list[float]]:
-    """Returns each contestant's median of every round."""
-    medians: dict[str, list[float]] = {name: [] for name in contestants}
+def in_turn(
+    contestants: Mapping[str, Contestant], rounds: int, count: int, of: Callable[[list[float]], float]
+) -> dict[str, list[float]]:
+    """Returns one number for each contestant and round: the median, say, of `count` repetitions."""
+    numbers: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, contestant in contestants.items():
-            medians[name].append(median(contestant.measure(counts[name])))
-    return medians
+            numbers[name].append(of(contestant.measure(count)))
+    return numbers
 
 
 def ratios(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:

@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 CASES: dict[str, dict[str, Any]] = {
-    "small": {"down_dims": [64, 128, 256], "batch_size": 256, "steps": 6},
-    "full": {"down_dims": [256, 512, 1024], "batch_size": 64, "steps": 2},
-    "image": {"down_dims": [64, 128, 256], "batch_size": 64, "steps": 2, "pictures": True},
+    "small": {"down_dims": [64, 128, 256], "batch_size": 256, "steps": 16},
+    "full": {"down_dims": [256, 512, 1024], "batch_size": 64, "steps": 4},
+    "image": {"down_dims": [64, 128, 256], "batch_size": 64, "steps": 6, "pictures": True},
 }
 OURS = {"ours float32": False, "ours bfloat16": True}
 PEERS = {"lerobot": True, "lerobot, data in memory": False}
@@ -116,17 +116,17 @@ def draw(parts: dict[str, dict[str, float]], path: Path) -> None:
 
     names = ["forward", "backward", "gradient norm", "AdamW", "EMA", "data", "rest"]
     colors = dict(zip(names, plt.get_cmap("tab10").colors, strict=False))
-    figure, axes = plt.subplots(1, len(parts), figsize=(4 * len(parts), 3.6))
+    figure, axes = plt.subplots(1, len(parts), figsize=(4 * len(parts), 2.8))
     for axis, (case, share) in zip(axes, parts.items(), strict=True):
         shown = [name for name in names if share.get(name, 0) > 0.005]
-        axis.pie(
+        wedges, _ = axis.pie(
             [share[name] for name in shown],
-            labels=[f"{name} {share[name]:.0%}" for name in shown],
             colors=[colors[name] for name in shown],
             startangle=90,
             counterclock=False,
-            textprops={"fontsize": 9},
         )
+        said = [f"{name} {share[name]:.0%}" for name in shown]
+        axis.legend(wedges, said, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
         axis.set_title(case)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -169,7 +169,7 @@ def measure(case: str, files: dict[str, Path], threads: int, rounds: int) -> dic
             against = peer("train", {**settings, "loader": loader, "episodes": str(files[f"{kind}.npz"])}, threads)
             if against is not None:
                 contestants[name] = stack.enter_context(against)
-        times = in_turn(contestants, rounds, dict.fromkeys(contestants, settings["steps"]))
+        times = in_turn(contestants, rounds, settings["steps"], mean)
         versions = {key: said for each in contestants.values() for key, said in each.versions.items()}
     figures: dict[str, Any] = {}
     for name, seconds in times.items():
@@ -213,7 +213,7 @@ def main() -> None:
         cases = {case: measure(case, files, args.threads, args.rounds) for case in args.cases}
         for case in args.cases:
             kind = "pictures" if CASES[case].get("pictures") else "numbers"
-            cases[case]["shares_of_a_step"] = shares(case, files[kind], True, 3 * CASES[case]["steps"])
+            cases[case]["shares_of_a_step"] = shares(case, files[kind], True, 10)
     draw({case: figures["shares_of_a_step"] for case, figures in cases.items()}, args.pie)
     result = {"threads": args.threads, "cases": cases, "versions": installed_versions(), "hardware": hardware()}
     args.out.parent.mkdir(parents=True, exist_ok=True)

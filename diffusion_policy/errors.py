@@ -46,6 +46,10 @@ class ObservationError(DiffusionPolicyError, ValueError):
     """An observation (or noise) has the wrong key, shape or dtype."""
 
 
+class RankLostError(DiffusionPolicyError, RuntimeError):
+    """One of several processes that train together has ended."""
+
+
 class EnvironmentIdError(DiffusionPolicyError, ValueError):
     """An environment id or its arguments are not known to gymnasium."""
 

@@ -31,6 +31,8 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     elif not config["out"]:
         config["out"] = f"runs/{choice['task']}-{choice['preset']}-{datetime.now():%Y%m%d-%H%M%S}"
     run = train(config)
+    if run.rank:  # one of several processes; the first one reports
+        return 0 if run.finished else 130
     if not run.finished:
         print(f"stopped at step {run.grad_steps}; go on with: dp-train resume={run.out}", file=sys.stderr)
         return 130

@@ -1,10 +1,10 @@
 """Temporal convolutions over (B, T, C), channels last: the one place every convolution of the U-Net goes through.
 
-Parameters have the names and shapes of `torch.nn.Conv1d`, so published weights load whatever form computes them.
-Two forms are here: torch's own convolution, and, under bfloat16 autocast, one matrix product over all (sample,
-step) windows, which CPUs with bfloat16 instructions compute 2-3 times faster (T is only 4 to 16).
+Parameters have the names and shapes of `torch.nn.Conv1d`, so published weights load whatever form computes them. Two
+forms are here: torch's own convolution, and, under autocast on CPUs, one matrix product over all (sample, step)
+windows, which processors with bfloat16 instructions compute 2-3 times faster (T is only 4 to 16).
 
-Letters: B batch, T steps, C channels, K kernel size.
+Letters: B batch, T steps, C channels, K kernel size, T' = T / stride steps of the output.
 """
 
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class TemporalConv(nn.Conv1d):
@@ -26,53 +27,67 @@ class TemporalConv(nn.Conv1d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
+        # (C_out, C, K) in shape, (C_out, K, C) in memory, channels last: the matrix of the product is a view of the
+        # weight, and the weight's gradient one of the matrix's. Copying between layouts took half of a training step.
+        weight = self.weight.detach().permute(0, 2, 1).contiguous().permute(0, 2, 1)
+        self.weight = nn.Parameter(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns (B, T / stride, C_out) of x (B, T, C_in)."""
-        if self.kernel_size[0] == 1:
+        """Returns (B, T', C_out) of x (B, T, C_in)."""
+        if self.kernel_size[0] == 1 and self.stride[0] == 1:
             return F.linear(x, self.weight[:, :, 0], self.bias)
-        if self.stride[0] == 1 and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            return _WindowProduct.apply(x, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
-        return super().forward(x.mT).mT
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            return _WindowProduct.apply(x, self.weight, self.bias, self.stride[0], dtype)  # type: ignore[no-any-return, no-untyped-call]
+        # as a picture of one row: the only convolutions that take channels last as they are
+        picture, weight = x.mT[:, :, None], self.weight[:, :, None]
+        stride, padding = (1, self.stride[0]), (0, self.kernel_size[0] // 2)
+        return F.conv2d(picture, weight, self.bias, stride, padding)[:, :, 0].mT
 
 
 class _WindowProduct(torch.autograd.Function):
-    """Stride-1 convolution as a bfloat16 matrix product, with a backward pass of two more.
-
-    autograd through `unfold` would scatter-add the gradient window by window; here it is again a product over
-    windows, of the output's gradient with the flipped kernel.
-    """
+    """A convolution as a matrix product over windows, with a backward pass of two more."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        batch, steps, _ = x.shape
-        c_out, c_in, kernel = weight.shape
-        windows = _windows(x.to(torch.bfloat16), kernel)  # (B T, K C_in)
-        matrix = weight.permute(2, 1, 0).reshape(kernel * c_in, c_out).to(torch.bfloat16)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, dtype: torch.dtype) -> Tensor:
+        kernel = weight.shape[2]
+        windows = _windows(x.to(dtype), kernel, stride)  # (B, T', K C)
+        matrix = weight.permute(0, 2, 1).flatten(1).to(dtype)  # (C_out, K C)
         ctx.save_for_backward(windows, matrix)
-        ctx.sizes = (batch, steps, c_in, c_out, kernel)
-        return torch.addmm(bias.to(torch.bfloat16), windows, matrix).view(batch, steps, c_out)
+        ctx.sizes = (kernel, stride, x.shape[1], x.dtype)
+        return F.linear(windows, matrix, bias.to(dtype))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         windows, matrix = ctx.saved_tensors
-        batch, steps, c_in, c_out, kernel = ctx.sizes
-        grad = grads[0].to(torch.bfloat16).contiguous()  # (B, T, C_out)
-        rows = grad.view(-1, c_out)
-        grad_weight = (windows.mT @ rows).float().view(kernel, c_in, c_out).permute(2, 1, 0)
-        grad_x = None
+        kernel, stride, steps, dtype = ctx.sizes
+        grad = grads[0].to(matrix.dtype)  # (B, T', C_out)
+        rows = grad.reshape(-1, grad.shape[-1])
+        of_matrix = (rows.mT @ windows.flatten(0, 1)).to(torch.promote_types(dtype, torch.float32))  # (C_out, K C)
+        of_weight = of_matrix.unflatten(1, (kernel, -1)).permute(0, 2, 1)
+        of_x = None
         if ctx.needs_input_grad[0]:
-            flipped = matrix.view(kernel, c_in, c_out).flip(0).mT.reshape(kernel * c_out, c_in)
-            grad_x = (_windows(grad, kernel) @ flipped).view(batch, steps, c_in)
-        return grad_x, grad_weight, rows.float().sum(0)
+            of_x = _folded((grad @ matrix).unflatten(-1, (kernel, -1)), stride, steps).to(dtype)
+        return of_x, of_weight, rows.to(of_matrix.dtype).sum(0), None, None
 
 
-def _windows(x: Tensor, kernel: int) -> Tensor:
-    """Returns the zero-padded windows (B T, K C) of x (B, T, C): K C neighbouring numbers each."""
+def _windows(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """Returns the zero-padded windows (B, T', K C) of x (B, T, C): K C neighbouring numbers each."""
     batch, steps, channels = x.shape
-    padded = F.pad(x, (0, 0, kernel // 2, kernel // 2))
-    strides = (padded.stride(0), channels, 1)  # windows overlap in memory until `reshape` copies them
-    return padded.as_strided((batch, steps, kernel * channels), strides).reshape(batch * steps, kernel * channels)
+    padded = F.pad(x, (0, 0, kernel // 2, kernel // 2)).contiguous()
+    strides = (padded.stride(0), stride * channels, 1)  # windows overlap in memory until `contiguous` copies them
+    count = (steps - 1) // stride + 1
+    return padded.as_strided((batch, count, kernel * channels), strides).contiguous()
+
+
+def _folded(windows: Tensor, stride: int, steps: int) -> Tensor:
+    """Returns (B, T, C), the sum of windows (B, T', K, C) where each was taken from: the adjoint of `_windows`."""
+    batch, count, kernel, channels = windows.shape
+    padded = windows.new_zeros(batch, steps + kernel - 1, channels)
+    for place in range(kernel):
+        padded[:, place : place + stride * (count - 1) + 1 : stride] += windows[:, :, place]
+    return padded[:, kernel // 2 : kernel // 2 + steps]
 
 
 class Downsample(nn.Module):

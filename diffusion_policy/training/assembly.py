@@ -21,6 +21,7 @@ from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
 from diffusion_policy.training.objective import DenoisingObjective
 from diffusion_policy.training.optim import OptimConfig
+from diffusion_policy.training.ranks import Ranks
 from diffusion_policy.versions import installed_versions
 
 logger = logging.getLogger(__name__)
@@ -49,12 +50,13 @@ class Assembly:
     info: CheckpointInfo
 
 
-def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
+def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks | None = None) -> Assembly:
     """Returns the parts of the run that a configuration describes.
 
     Args:
         settings: plain nested values, as in config.yaml.
         resuming: weights and normalisers will come from a saved state, so `init` is not read again.
+        ranks: the processes that train together.
 
     Raises:
         ConfigError: unknown or contradicting settings.
@@ -76,7 +78,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
     sections = {name: section(settings, name) for name in POLICY_SECTIONS}
     policy = DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec, action_spec)
     settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
-    data = load_demonstrations(settings, policy, seed, device, mirror)
+    data = load_demonstrations(settings, policy, seed, device, mirror, progress=ranks is None or ranks.first)
     if mirror is not None:
         check_mirrored(mirror, data.train, action_spec.shape)
     check_action_bounds(data.train.all_actions(), action_spec)
@@ -97,7 +99,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False) -> Assembly:
         versions=installed_versions(),
     )
     policy.info = info
-    loop = TrainingLoop(DenoisingObjective(policy), data.train, loop_config, optim, seed=seed)
+    loop = TrainingLoop(DenoisingObjective(policy), data.train, loop_config, optim, seed=seed, ranks=ranks)
     # what "auto" meant here, so that a resumed run computes the same
     settings = {**settings, "training": {**training, "bf16": loop.bf16}}
     return Assembly(settings, data, loop, hooks, info)

@@ -72,10 +72,13 @@ def load_demonstrations(
     seed: int,
     device: torch.device,
     mirror: Mirror | None = None,
+    *,
+    progress: bool = True,
 ) -> Demonstrations:
     """Returns the demonstrations of `dataset`, split by episodes, resident on `device`.
 
-    Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are.
+    Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are. `progress`
+    shows bars where pictures are read.
     """
     if not settings.get("dataset"):
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
@@ -86,7 +89,7 @@ def load_demonstrations(
             buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes
         )
         with ExitStack() as shown:
-            residence = Residence(data.memory_limit, on_steps=_progress(buffer, obs_spec, shown))
+            residence = Residence(data.memory_limit, on_steps=_progress(buffer, obs_spec, shown, progress))
 
             def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
                 options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
@@ -96,7 +99,7 @@ def load_demonstrations(
 
             train_set, held_out_set = windows(train), windows(held_out) if len(held_out) else None
         if mirror is not None:
-            pictures = any(field.is_picture for field in obs_spec.values())
+            pictures = progress and any(field.is_picture for field in obs_spec.values())
             with ProgressBar("mirror", train_set.num_steps, enabled=pictures) as bar:  # it looks at every picture
                 train_set = train_set.with_mirrored(mirror, action_spec.shape, on_step=bar.update)
         return Demonstrations(
@@ -120,11 +123,11 @@ def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec)
     return sorted({source.key for source in [*sources, *map(Source.parse, names)]})
 
 
-def _progress(buffer: ReplayBuffer, obs_spec: ObsSpec, shown: ExitStack) -> Callable[[int], None]:
+def _progress(buffer: ReplayBuffer, obs_spec: ObsSpec, shown: ExitStack, enabled: bool) -> Callable[[int], None]:
     """Returns what counts the pictures that are read, on a bar that ends with `shown`; numbers are there at once."""
     pictures = sum(field.is_picture for field in obs_spec.values())
     total = pictures * buffer.num_steps
-    bar = shown.enter_context(ProgressBar("load pictures", total, enabled=pictures > 0))
+    bar = shown.enter_context(ProgressBar("load pictures", total, enabled=enabled and pictures > 0))
     done = 0
 
     def count(steps: int) -> None:

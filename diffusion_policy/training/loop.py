@@ -16,6 +16,7 @@ from diffusion_policy.policies.device import has_fast_bf16
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.objective import Objective
 from diffusion_policy.training.optim import EpochOrder, OptimConfig, lr_factor, make_optimizer
+from diffusion_policy.training.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,9 @@ class LoopConfig:
     Args:
         num_grad_steps: length of the run; None to give it in epochs.
         num_epochs: length of the run, used when `num_grad_steps` is None.
-        batch_size: windows a gradient step.
+        batch_size: windows a gradient step, of all processes together.
+        micro_batch_size: windows computed at once, in each process; a larger batch is computed in pieces whose
+            gradients are summed. None for no limit.
         ema_power: power of the EMA's warm-up law (see `EMA`).
         ema_max: largest EMA decay.
         bf16: compute the loss under bfloat16 autocast (weights stay float32); "auto" where the device has
@@ -37,6 +40,7 @@ class LoopConfig:
     num_grad_steps: int | None
     num_epochs: int | None = None
     batch_size: int = 256
+    micro_batch_size: int | None = None
     ema_power: float = 0.75
     ema_max: float = 0.9999
     bf16: bool | Literal["auto"] = False
@@ -44,7 +48,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.num_grad_steps is None and self.num_epochs is None:
             raise ConfigError("training: expected num_grad_steps or num_epochs, got neither")
-        for name in ("num_grad_steps", "num_epochs", "batch_size"):
+        for name in ("num_grad_steps", "num_epochs", "batch_size", "micro_batch_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigError(f"training.{name} must be a positive whole number, but got {value!r}")
@@ -88,11 +92,21 @@ class TrainingLoop:
         config: length, batch, EMA.
         optim: optimiser settings.
         seed: of the data order and of the loss's noise.
+        ranks: the processes that train together.
     """
 
     def __init__(
-        self, objective: Objective, dataset: WindowDataset, config: LoopConfig, optim: OptimConfig, *, seed: int
+        self,
+        objective: Objective,
+        dataset: WindowDataset,
+        config: LoopConfig,
+        optim: OptimConfig,
+        *,
+        seed: int,
+        ranks: Ranks | None = None,
     ) -> None:
+        self.ranks = ranks or Ranks()
+        self.ranks.copy_from_first(objective.model)
         self.objective, self.dataset, self.config, self.optim_config = objective, dataset, config, optim
         self.order = EpochOrder(len(dataset), config.batch_size, seed)
         self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
@@ -118,41 +132,58 @@ class TrainingLoop:
 
         Raises:
             NonFiniteLossError: names the step, the windows and the last good checkpoint.
+            RankLostError: one of several processes has ended.
         """
-        while self.grad_step < self.num_grad_steps and not interrupt.requested:
-            self.step()
+        stop = interrupt.requested
+        while self.grad_step < self.num_grad_steps and not stop:
+            stop = self.step(stop=interrupt.requested)
             for hook in hooks:
                 hook.after_step(self)
+            stop = stop or (self.ranks.size == 1 and interrupt.requested)
         return self.grad_step >= self.num_grad_steps
 
-    def step(self) -> None:
-        """One gradient step."""
+    def step(self, *, stop: bool = False) -> bool:
+        """One gradient step. Returns whether this process, or one of the others, wants it to be the last: `stop`."""
         lr = self.optim_config.lr * lr_factor(self.grad_step, self.num_grad_steps, self.optim_config)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        ids = self.order.batch(self.grad_step)
-        batch = self.dataset.batch(ids)
         self.objective.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            losses = self.objective.loss(batch, self.generator)  # (B,)
-        loss = losses.float().mean()
-        value = loss.item()
-        if not np.isfinite(value):
-            self._refuse("loss", losses, ids)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        limit = self.optim_config.grad_clip
+        ids = self.order.batch(self.grad_step)
+        own = self._backward(ids)
         parameters = list(self.objective.model.parameters())
+        loss, votes = self.ranks.sum_gradients(parameters, (own, float(stop)))
+        limit = self.optim_config.grad_clip
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit))
         if not np.isfinite(norm):
-            self._refuse("gradient", losses, ids)
+            self._refuse("gradient", ids)
         self.optimizer.step()
         self.grad_step += 1
-        self.ema.step(self.objective.model)
-        self.last = StepResult(loss=value, lr=lr, grad_norm=norm)
+        if self.ranks.first:
+            self.ema.step(self.objective.model)
+        self.last = StepResult(loss=loss, lr=lr, grad_norm=norm)
+        return votes > 0
 
-    def _refuse(self, what: str, losses: Tensor, ids: np.ndarray) -> None:
-        bad = ids[(~torch.isfinite(losses)).cpu().numpy()]
+    def _backward(self, ids: np.ndarray) -> float:
+        """Computes the gradients of this process's share of a batch, piece by piece; returns its part of the loss."""
+        # random numbers are drawn for the whole batch: the same whoever computes which part of it
+        sample = self.dataset.batch(ids[:1])
+        draws = self.objective.draw(sample, len(ids), self.generator)
+        own = 0.0
+        for rows in self.ranks.pieces(len(ids), self.config.micro_batch_size):
+            batch = self.dataset.batch(ids[rows])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                losses = self.objective.loss(batch, {name: drawn[rows] for name, drawn in draws.items()})  # (rows,)
+            loss = losses.float().mean() * (len(losses) / len(ids))
+            value = loss.item()
+            if not np.isfinite(value):
+                self._refuse("loss", ids[rows], losses)
+            loss.backward()  # type: ignore[no-untyped-call]
+            own += value
+        return own
+
+    def _refuse(self, what: str, ids: np.ndarray, losses: Tensor | None = None) -> None:
+        bad = ids[:0] if losses is None else ids[(~torch.isfinite(losses)).cpu().numpy()]
         shown = self.dataset.describe((bad if len(bad) else ids)[:5])
         where = f"in {len(bad)} of {len(ids)} windows: {shown}" if len(bad) else f"on windows {shown} and others"
         raise NonFiniteLossError(f"{what} is not finite at gradient step {self.grad_step}, {where}; {self._remedy()}")

@@ -1,6 +1,6 @@
 """What the training loop optimises. Imitation is the first objective; offline RL and others are siblings.
 
-Letters: B batch.
+Letters: B batch, Tp pred_horizon, Da action size.
 """
 
 from typing import Protocol
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from diffusion_policy.data.dataset import Batch
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 
+Draws = dict[str, Tensor]
+"""Random numbers of a gradient step, each with the batch as its first axis."""
+
 
 class Objective(Protocol):
     """A model and the loss that trains it."""
@@ -20,8 +23,23 @@ class Objective(Protocol):
         """What is optimised, averaged (EMA) and saved."""
         ...
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Returns the loss of each sample (B,); all randomness comes from `generator`."""
+    def draw(self, batch: Batch, rows: int, generator: torch.Generator) -> Draws:
+        """Returns the random numbers of a whole batch, of which `batch` may be a piece.
+
+        Args:
+            batch: tells shapes and device.
+            rows: of the whole batch, B.
+            generator: all randomness comes from it.
+        """
+        ...
+
+    def loss(self, batch: Batch, draws: Draws) -> Tensor:
+        """Returns the loss of each sample (B,).
+
+        Args:
+            batch: windows.
+            draws: the rows of `draw` that belong to them.
+        """
         ...
 
 
@@ -40,9 +58,12 @@ class DenoisingObjective:
         """The policy."""
         return self.policy
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Returns the denoising loss (B,) at random timesteps."""
+    def draw(self, batch: Batch, rows: int, generator: torch.Generator) -> Draws:
+        """Returns noise (B, Tp, Da) and timesteps (B,)."""
         action = batch.action
-        noise = torch.randn(action.shape, generator=generator, device=action.device)
-        t = self.policy.process.sample_timesteps(action.shape[0], generator)
-        return self.policy.loss(batch.obs, action, noise=noise, t=t)
+        noise = torch.randn((rows, *action.shape[1:]), generator=generator, device=action.device)
+        return {"noise": noise, "t": self.policy.process.sample_timesteps(rows, generator)}
+
+    def loss(self, batch: Batch, draws: Draws) -> Tensor:
+        """Returns the denoising loss (B,) at random timesteps."""
+        return self.policy.loss(batch.obs, batch.action, noise=draws["noise"], t=draws["t"])

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from diffusion_policy.training.hooks import (
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.loop import Hook
 from diffusion_policy.training.metrics import Board, MetricsLog, TensorBoard, WandbBoard
+from diffusion_policy.training.ranks import Ranks, ranks_from_environment
 from diffusion_policy.training.reporting import ProgressHook
 
 
@@ -43,15 +44,17 @@ class Run:
 
     Args:
         out: its folder: policy.pt, metrics.jsonl, curves.png, config.yaml, checkpoints/.
-        policy: the trained policy, EMA weights.
+        policy: the trained policy, EMA weights; of several processes only the first one has it.
         finished: False when it was interrupted; `train({"resume": run.out})` goes on.
         grad_steps: steps done.
+        rank: of the process, where several train together; the first, 0, wrote the results.
     """
 
     out: Path
     policy: DiffusionPolicy
     finished: bool
     grad_steps: int
+    rank: int = 0
 
 
 def train(config: Mapping[str, Any]) -> Run:
@@ -68,15 +71,17 @@ def train(config: Mapping[str, Any]) -> Run:
         OutputExistsError: `out` holds something already, or another process trains there.
         DataError: the dataset does not fit the task.
         NonFiniteLossError: training diverged.
+        RankLostError: one of several processes has ended.
     """
     if config.get("resume"):
         return _resume(config)
     settings = _with_absolute_paths({key: value for key, value in plain(config).items() if key != "resume"})
-    with _new_folder(settings.get("out")) as out:
+    with ranks_from_environment() as ranks, _new_folder(settings.get("out"), ranks) as out:
         import_plugins(settings.get("plugins") or [])
-        assembly = assemble(settings)
-        _check_environment(assembly)
-        _write_config(assembly.settings, out)
+        assembly = assemble(settings, ranks=ranks)
+        if ranks.first:
+            _check_environment(assembly)
+            _write_config(assembly.settings, out)
         return _run(assembly, out)
 
 
@@ -91,10 +96,16 @@ def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _new_folder(out: Any) -> Iterator[Path]:
-    """Makes the run's folder and keeps others out of it; removes it again if nothing came of the run."""
+def _new_folder(out: Any, ranks: Ranks) -> Iterator[Path]:
+    """Makes the run's folder and keeps others out of it; removes it again if nothing came of the run.
+
+    Of several processes only the first one does; the others write nothing.
+    """
     if not out:
         raise ConfigError("out: expected a folder for the results, got nothing; give out=runs/NAME")
+    if not ranks.first:
+        yield Path(str(out))
+        return
     otherwise = f", or go on with resume={out}"
     folder = new_folder(str(out), otherwise)
     with results_in(folder), FolderLock(folder, "run"):
@@ -107,15 +118,16 @@ def _resume(config: Mapping[str, Any]) -> Run:
     if not file.is_file():
         raise MissingFileError(f"resume={out}: no run is there (expected {file}); give the folder of an earlier out=")
     steps = _asked_length(config)
-    with FolderLock(out, "run"):
-        return _go_on(out, yaml.safe_load(file.read_text()), steps)
+    with ranks_from_environment() as ranks, FolderLock(out, "run") if ranks.first else nullcontext():
+        return _go_on(out, yaml.safe_load(file.read_text()), steps, ranks)
 
 
-def _go_on(out: Path, settings: dict[str, Any], steps: int | None) -> Run:
+def _go_on(out: Path, settings: dict[str, Any], steps: int | None, ranks: Ranks) -> Run:
     """Resumes with the run's own settings; `steps` is the new length, None for the old one."""
     import_plugins(settings.get("plugins") or [])
-    assembly = assemble(settings, resuming=state_path(out).is_file())
-    _check_environment(assembly)
+    assembly = assemble(settings, resuming=state_path(out).is_file(), ranks=ranks)
+    if ranks.first:
+        _check_environment(assembly)
     if steps is not None:
         old = assembly.loop.num_grad_steps
         if steps < old:
@@ -124,7 +136,8 @@ def _go_on(out: Path, settings: dict[str, Any], steps: int | None) -> Run:
             )
         assembly.loop.num_grad_steps = steps
         settings["training"]["num_grad_steps"] = steps
-        _write_config(settings, out)
+        if ranks.first:
+            _write_config(settings, out)
     return _run(assembly, out)
 
 
@@ -162,7 +175,6 @@ def _run(assembly: Assembly, out: Path) -> Run:
     loop, when = assembly.loop, assembly.hooks
     state = state_path(out)
     saved = read_tensors(state, "training state") if state.is_file() else None
-    _remove_torn_files(out)
     if saved is not None:
         if saved["digest"] != assembly.data.digest:
             raise DataError(
@@ -171,6 +183,11 @@ def _run(assembly: Assembly, out: Path) -> Run:
             )
         loop.load_state_dict(saved["loop"])
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"
+    if not loop.ranks.first:  # it computes; the first one writes, shows and saves
+        with Interrupt(patient=True) as interrupt:
+            finished = loop.run((), interrupt)
+        return Run(out, averaged_policy(loop), finished, loop.grad_step, loop.ranks.rank)
+    _remove_torn_files(out)
     log = MetricsLog(out / "metrics.jsonl", resume_step=loop.grad_step, boards=_boards(assembly, out))
     measures = _hooks(assembly, out, log)
     hooks: list[Hook] = [*measures]
@@ -179,7 +196,7 @@ def _run(assembly: Assembly, out: Path) -> Run:
             hook.load_state_dict(memory)
     checkpoint = CheckpointHook(out, when.checkpoint_every, assembly.info, hooks)
     try:
-        with Interrupt() as interrupt:
+        with Interrupt(patient=loop.ranks.size > 1) as interrupt:
             with ProgressBar("train", loop.num_grad_steps) as bar:
                 bar.start_at(loop.grad_step)
                 finished = loop.run([*hooks, ProgressHook(bar, lambda: measures[-1].note), checkpoint], interrupt)
