@@ -50,13 +50,14 @@ def run_command(config_name: str, action: Action) -> int:
     find_modules_here()
     codes: list[int] = []
     begun: list[bool] = []
+    home = os.getpid()
 
     def job(composed: DictConfig) -> None:
         begun.append(True)
         try:
             codes.append(run(composed))
         except (DiffusionPolicyError, OmegaConfBaseException) as error:
-            if debug:
+            if debug or os.getpid() != home:  # in a launcher's process: only what is raised gets back to us
                 raise
             # reported here, because Hydra announces errors that leave the job
             print(f"error: {one_line(error, config_name)}", file=sys.stderr)
@@ -75,6 +76,8 @@ def run_command(config_name: str, action: Action) -> int:
         import_plugins(settings.get("plugins") or [])
         return action(settings, list(HydraConfig.get().overrides.task))
 
+    if any(word.startswith("hydra/launcher=submitit") for word in sys.argv[1:]):
+        print("the jobs write what they say into .submitit/ under hydra.sweep.dir (runs/)", file=sys.stderr)
     unknown = unknown_option(sys.argv[1:])
     if unknown:
         print(f"error: {unknown}", file=sys.stderr)
