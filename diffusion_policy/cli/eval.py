@@ -110,6 +110,7 @@ def _write(result: "EvalResult", film: "VideoGrid | None", out: Path) -> None:
     result.to_json(out / "eval.json")
     result.to_csv(out / "episodes.csv")
     print(result.summary())
+    print(f"speed    {result.speed_summary()}")
     print(f"results  {out / 'eval.json'}\nepisodes {out / 'episodes.csv'}")
     if film is not None:
         try:

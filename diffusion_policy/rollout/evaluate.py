@@ -3,22 +3,22 @@
 Letters: E envs that run side by side, in this process or in workers.
 """
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.film.video import VideoGrid
-from diffusion_policy.policies.chunk import Array, ChunkPolicy
+from diffusion_policy.policies.chunk import ChunkPolicy
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.environments import check_renderer
-from diffusion_policy.rollout.episode import Begin, Command, EpisodeResult, Moment, SlotSetup
+from diffusion_policy.rollout.episode import EpisodeResult, SlotSetup
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import file_sha256, hardware
 from diffusion_policy.rollout.result import EvalResult
+from diffusion_policy.rollout.rollouts import Plan, Rollouts
 from diffusion_policy.rollout.slots import LocalSlots, Slots
 from diffusion_policy.rollout.statistics import percentiles
 from diffusion_policy.rollout.workers import WorkerSlots
@@ -40,20 +40,6 @@ class EvaluationInterrupted(KeyboardInterrupt):
     def __init__(self, partial: EvalResult | None) -> None:
         super().__init__(f"evaluation interrupted after {partial.episodes if partial else 0} episodes")
         self.partial = partial
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What to evaluate: episode i of `episodes` runs with seed + i, in an environment made from id and kwargs."""
-
-    env_id: str
-    episodes: int
-    seed: int
-    env_kwargs: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        if self.episodes < 1 or self.seed < 0:
-            raise ConfigError(f"episodes must be >= 1 and seed >= 0, but got {self.episodes} and {self.seed}")
 
 
 def evaluate(
@@ -106,7 +92,7 @@ def evaluate(
     """
     if not isinstance(controller, RecedingHorizonController):
         controller = RecedingHorizonController(controller)
-    plan = _Plan(env_id, episodes, seed, dict(env_kwargs or {}))
+    plan = Plan(env_id, episodes, seed, dict(env_kwargs or {}))
     if num_envs < 1 or batch_size < 1:
         raise ConfigError(f"num_envs and batch_size must be at least 1, but got {num_envs} and {batch_size}")
     finished: dict[int, EpisodeResult] = {}
@@ -117,17 +103,18 @@ def evaluate(
         check_renderer(env_id, _learned_renderer(controller.policy), slots.facts.renderer)
         if film is not None and film.fps is None:
             film.fps = slots.facts.fps or 10.0
+        rollouts = Rollouts(controller, slots, size, plan, film)
         try:
             with ProgressBar("evaluate", episodes, enabled=progress) as bar:
-                for index, episode in _Rollouts(controller, slots, size, plan, film).run():
+                for index, episode in rollouts.run():
                     finished[index] = episode
                     bar.update(len(finished), _running(finished))
         except KeyboardInterrupt as interrupt:
-            raise EvaluationInterrupted(_partial(controller, plan, finished)) from interrupt
+            raise EvaluationInterrupted(_partial(controller, plan, finished, rollouts.speed())) from interrupt
         except DiffusionPolicyError as error:
-            error.partial = _partial(controller, plan, finished)
+            error.partial = _partial(controller, plan, finished, rollouts.speed())
             raise
-        return _result(controller, plan, finished)
+        return _result(controller, plan, finished, rollouts.speed())
 
 
 def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: str | Sequence[str]) -> Slots:
@@ -137,92 +124,6 @@ def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: 
     if workers == 0:
         return LocalSlots(setup, size)
     return WorkerSlots(setup, size, workers=workers, timeout_s=timeout_s, plugins=plugins)
-
-
-class _Rollouts:
-    """The loop over all episodes: which one runs in which slot, what it saw last, and what is to happen next."""
-
-    def __init__(
-        self, controller: RecedingHorizonController, slots: Slots, size: int, plan: _Plan, film: VideoGrid | None
-    ) -> None:
-        self._controller, self._slots, self._plan, self._film = controller, slots, plan, film
-        self._episodes = {place: place for place in range(size)}  # slot -> the episode that runs in it
-        self._seeds = [plan.seed + place for place in range(size)]  # of the latest episode of each slot
-        self._obs: list[dict[str, Any]] = [{}] * size
-        self._moved: set[int] = set()  # slots whose episode the controller knows
-
-    def run(self) -> Iterator[tuple[int, EpisodeResult]]:
-        """Yields (index, result) of every episode as it ends; a free slot takes the next one."""
-        upcoming = iter(range(len(self._episodes), self._plan.episodes))
-        self._controller.reset(seeds=self._seeds)
-        commands: dict[int, Command] = {place: self._begin(place, place) for place in list(self._episodes)}
-        while self._episodes:
-            self._slots.send(commands | self._actions(self._slots.busy | set(commands)))
-            commands = {}
-            for place, moment in self._slots.receive():
-                index = self._take(place, moment)
-                if moment.result is None:
-                    continue
-                following = next(upcoming, None)
-                if following is not None:
-                    commands[place] = self._begin(place, following)
-                yield index, moment.result
-
-    def _begin(self, place: int, index: int) -> Begin:
-        self._episodes[place], self._seeds[place] = index, self._plan.seed + index
-        return Begin(self._seeds[place], self._film is not None and self._film.wants(index))
-
-    def _take(self, place: int, moment: Moment) -> int:
-        """Returns the index of the episode that a moment belongs to; the slot is idle if it ended."""
-        index = self._episodes[place]
-        self._obs[place] = moment.obs
-        if moment.length == 0:
-            self._start(place, index)
-        if self._film is not None and moment.picture is not None:
-            self._film.add(index, moment.picture, seed=self._seeds[place], max_reward=moment.best)
-        if moment.result is not None:
-            del self._episodes[place]
-            if self._film is not None and self._film.wants(index):
-                self._film.finish(index, moment.result.success)
-        return index
-
-    def _start(self, place: int, index: int) -> None:
-        """Lets an episode start from its seed; perhaps not for the first time, if it was cut short."""
-        if place in self._moved:
-            self._controller.reset(np.arange(len(self._obs)) == place, seeds=self._seeds)
-            self._moved.discard(place)
-        if self._film is not None:
-            self._film.restart(index)
-
-    def _actions(self, busy: Set[int]) -> dict[int, Array]:
-        """Returns the actions of the slots to move now.
-
-        Those with actions in their queue go on; the others wait, so that all predictions of a round fall into one
-        call. In lock-step, episodes that end at different times would soon ask one by one, in padded batches.
-        """
-        free = np.array([place in self._episodes and place not in busy for place in range(len(self._obs))])
-        active = free & (self._controller.queued > 0)
-        if not active.any():
-            if busy or not free.any():
-                return {}
-            active = free
-        obs = {key: np.stack([seen[key] for seen in self._obs]) for key in self._controller.obs_spec}  # (E, *shape)
-        predicted = active & (self._controller.queued == 0)
-        actions = self._controller.act(obs, active=active)  # (E, *Da)
-        self._overlay(np.flatnonzero(predicted))
-        moved = [int(place) for place in np.flatnonzero(active)]
-        self._moved.update(moved)
-        return {place: actions[place] for place in moved}
-
-    def _overlay(self, predicted: Array) -> None:
-        """Lets the film sample what else the policy might have predicted for the episodes that it shows."""
-        if self._film is None or self._film.overlay is None:
-            return
-        for place in map(int, predicted):
-            index = self._episodes[place]
-            if self._film.wants(index):
-                window = {key: values[place] for key, values in self._controller.window.items()}
-                self._film.overlay.predict(index, window, self._seeds[place])
 
 
 @contextmanager
@@ -242,7 +143,12 @@ def _learned_renderer(policy: object) -> str | None:
     return None if renderer is None else str(renderer)
 
 
-def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mapping[int, EpisodeResult]) -> EvalResult:
+def _result(
+    controller: RecedingHorizonController,
+    plan: Plan,
+    finished: Mapping[int, EpisodeResult],
+    speed: Mapping[str, float],
+) -> EvalResult:
     path = controller.path
     return EvalResult(
         env_id=plan.env_id,
@@ -258,18 +164,22 @@ def _result(controller: RecedingHorizonController, plan: _Plan, finished: Mappin
         },
         versions=installed_versions(),
         hardware=hardware(),
+        speed=speed,
     )
 
 
 def _partial(
-    controller: RecedingHorizonController, plan: _Plan, finished: Mapping[int, EpisodeResult]
+    controller: RecedingHorizonController,
+    plan: Plan,
+    finished: Mapping[int, EpisodeResult],
+    speed: Mapping[str, float],
 ) -> EvalResult | None:
     """Returns the result of the first episodes, up to the first unfinished one; None when that is the very first.
 
     Later ones that happened to end early would flatter it.
     """
     gap = next(index for index in range(len(finished) + 1) if index not in finished)
-    return _result(controller, plan, {index: finished[index] for index in range(gap)}) if gap else None
+    return _result(controller, plan, {index: finished[index] for index in range(gap)}, speed) if gap else None
 
 
 def _running(finished: Mapping[int, EpisodeResult]) -> str:

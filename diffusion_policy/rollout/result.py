@@ -29,6 +29,8 @@ class EvalResult:
         policy: path and sha256 of the file, None each for a policy that came from memory.
         versions: of the packages.
         hardware: what computed it.
+        speed: env_steps_per_second of all environments together, and policy_share, the part of the time in which the
+            policy computed; the rest went into the environments. Empty when it was not measured.
     """
 
     env_id: str
@@ -40,6 +42,7 @@ class EvalResult:
     policy: Mapping[str, str | None]
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
+    speed: Mapping[str, float] = field(default_factory=dict)
     max_reward: Estimate = field(init=False)
     episode_return: Estimate = field(init=False)
     success_rate: Estimate | None = field(init=False)
@@ -68,11 +71,19 @@ class EvalResult:
             "success_rate": self.success_rate.to_dict() if self.success_rate else None,
             "return": self.episode_return.to_dict(),
             "latency_ms": dict(self.latency_ms),
+            "speed": dict(self.speed),
             "per_episode": [episode.to_dict() for episode in self.per_episode],
             "policy": dict(self.policy),
             "versions": dict(self.versions),
             "hardware": dict(self.hardware),
         }
+
+    def speed_summary(self) -> str:
+        """Returns how fast it was and what limited it, in one line for people."""
+        if not self.speed:
+            return "not measured"
+        share = self.speed["policy_share"]
+        return f"{self.speed['env_steps_per_second']:.0f} env steps/s; {share:.0%} of the time in the policy"
 
     def to_json(self, path: str | Path) -> None:
         """Writes eval.json.

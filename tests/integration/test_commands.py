@@ -52,7 +52,7 @@ def test_quickstart_in_miniature_leaves_policy_curves_figures_and_film(trained: 
     result = json.loads((run / "eval" / "eval.json").read_text())
     assert [episode["seed"] for episode in result["per_episode"]] == [100000, 100001, 100002]
     assert set(result) >= {
-        "env_id", "episodes", "seed", "max_reward", "success_rate", "return", "latency_ms", "per_episode", "policy",
+        "env_id", "episodes", "seed", "max_reward", "success_rate", "return", "latency_ms", "speed", "per_episode",
         "versions", "hardware",
     }  # fmt: skip
     assert (run / "eval" / "episodes.csv").read_text().count("\n") == 4

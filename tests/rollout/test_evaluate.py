@@ -126,14 +126,17 @@ def test_result_files_hold_the_contract(toy_policy, tmp_path):
 
     content = json.loads((tmp_path / "new" / "eval.json").read_text())
     assert {
-        "env_id", "episodes", "seed", "max_reward", "success_rate", "return", "latency_ms", "per_episode", "policy",
-        "versions", "hardware",
+        "env_id", "episodes", "seed", "max_reward", "success_rate", "return", "latency_ms", "speed", "per_episode",
+        "policy", "versions", "hardware",
     } <= set(content)  # fmt: skip
     assert (content["env_id"], content["episodes"], content["seed"]) == (CHAOS, 5, 7)
     for name in ("max_reward", "success_rate", "return"):
         assert content[name]["ci95"][0] <= content[name]["mean"] <= content[name]["ci95"][1]
     assert 0 < content["latency_ms"]["p50"] <= content["latency_ms"]["p95"] <= content["latency_ms"]["p99"]
     assert content["latency_ms"]["batch_size"] == 32
+    assert content["speed"]["env_steps_per_second"] > 0
+    assert 0 < content["speed"]["policy_share"] < 1
+    assert "env steps/s" in result.speed_summary()
     assert content["policy"]["sha256"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert content["env_kwargs"] == {"length": 20}
     assert content["return"]["mean"] == pytest.approx(np.mean([e["return"] for e in content["per_episode"]]))
