@@ -72,6 +72,12 @@ def test_eager_answers_as_every_kind_of_policy(settings) -> None:
     assert largest_difference(policy, prepared(policy)) <= FLOAT32
 
 
+def test_eager_answers_as_the_published_network_of_65_million() -> None:
+    policy = make_policy(denoiser={"name": "unet1d"}, sampler={"num_inference_steps": 10})
+    assert sum(parameter.numel() for parameter in policy.denoiser.parameters()) > 60_000_000
+    assert largest_difference(policy, prepared(policy), rows=1) <= 1e-4
+
+
 def test_eager_runs_a_backbone_it_knows_nothing_of() -> None:
     class Mine(nn.Module):
         def __init__(self, *, action_dim, cond_dim, pred_horizon) -> None:
