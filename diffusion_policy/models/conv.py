@@ -18,6 +18,10 @@ from torch.autograd.function import once_differentiable
 class TemporalConv(nn.Conv1d):
     """A 1-D convolution over (B, T, C) with "same" zero padding for odd kernels.
 
+    Its weight is (C_out, K, C), channels last as the data: the matrix of the product is then a view of it, and its
+    gradient one of the matrix's (copying between layouts took half of a training step). A state dict holds it as
+    `torch.nn.Conv1d` does, (C_out, C, K).
+
     Args:
         in_channels: C of the input.
         out_channels: C of the output.
@@ -27,22 +31,30 @@ class TemporalConv(nn.Conv1d):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
-        # (C_out, C, K) in shape, (C_out, K, C) in memory, channels last: the matrix of the product is a view of the
-        # weight, and the weight's gradient one of the matrix's. Copying between layouts took half of a training step.
-        weight = self.weight.detach().permute(0, 2, 1).contiguous().permute(0, 2, 1)
-        self.weight = nn.Parameter(weight)
+        self.weight = nn.Parameter(
+            self.weight.detach().mT.contiguous()
+        )  # not just strided: fused AdamW ignores strides
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, T', C_out) of x (B, T, C_in)."""
         if self.kernel_size[0] == 1 and self.stride[0] == 1:
-            return F.linear(x, self.weight[:, :, 0], self.bias)
+            return F.linear(x, self.weight[:, 0], self.bias)
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             return _WindowProduct.apply(x, self.weight, self.bias, self.stride[0], dtype)  # type: ignore[no-any-return, no-untyped-call]
         # as a picture of one row: the only convolutions that take channels last as they are
-        picture, weight = x.mT[:, :, None], self.weight[:, :, None]
+        picture, weight = x.mT[:, :, None], self.weight.mT[:, :, None]
         stride, padding = (1, self.stride[0]), (0, self.kernel_size[0] // 2)
         return F.conv2d(picture, weight, self.bias, stride, padding)[:, :, 0].mT
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = destination[f"{prefix}weight"].mT
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if f"{prefix}weight" in state_dict:  # nn.Module hands over a dict of its own
+            state_dict[f"{prefix}weight"] = state_dict[f"{prefix}weight"].mT
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class _WindowProduct(torch.autograd.Function):
@@ -50,9 +62,9 @@ class _WindowProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, dtype: torch.dtype) -> Tensor:
-        kernel = weight.shape[2]
+        kernel = weight.shape[1]
         windows = _windows(x.to(dtype), kernel, stride)  # (B, T', K C)
-        matrix = weight.permute(0, 2, 1).flatten(1).to(dtype)  # (C_out, K C)
+        matrix = weight.flatten(1).to(dtype)  # (C_out, K C)
         ctx.save_for_backward(windows, matrix)
         ctx.sizes = (kernel, stride, x.shape[1], x.dtype)
         return F.linear(windows, matrix, bias.to(dtype))
@@ -65,7 +77,7 @@ class _WindowProduct(torch.autograd.Function):
         grad = grads[0].to(matrix.dtype)  # (B, T', C_out)
         rows = grad.reshape(-1, grad.shape[-1])
         of_matrix = (rows.mT @ windows.flatten(0, 1)).to(torch.promote_types(dtype, torch.float32))  # (C_out, K C)
-        of_weight = of_matrix.unflatten(1, (kernel, -1)).permute(0, 2, 1)
+        of_weight = of_matrix.unflatten(1, (kernel, -1))
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = _folded((grad @ matrix).unflatten(-1, (kernel, -1)), stride, steps).to(dtype)

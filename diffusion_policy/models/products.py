@@ -79,7 +79,7 @@ class ConvProduct(nn.Module):
         super().__init__()
         self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
         assert conv.bias is not None
-        self.product = product(conv.weight.permute(0, 2, 1).flatten(1), conv.bias)
+        self.product = product(conv.weight.flatten(1), conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, T / stride, C_out)."""
