@@ -76,8 +76,13 @@ def run_command(config_name: str, action: Action) -> int:
         import_plugins(settings.get("plugins") or [])
         return action(settings, list(HydraConfig.get().overrides.task))
 
-    if any(word.startswith("hydra/launcher=submitit") for word in sys.argv[1:]):
+    several = bool({"--multirun", "-m"} & set(sys.argv[1:]))
+    elsewhere = several and any(word.startswith("hydra/launcher=submitit") for word in sys.argv[1:])
+    if elsewhere:
         print("the jobs write what they say into .submitit/ under hydra.sweep.dir (runs/)", file=sys.stderr)
+    if several and os.environ.get("WORLD_SIZE", "1") != "1":
+        print("error: --multirun under torchrun: start each run by a torchrun of its own", file=sys.stderr)
+        return 2
     unknown = unknown_option(sys.argv[1:])
     if unknown:
         print(f"error: {unknown}", file=sys.stderr)
@@ -93,7 +98,8 @@ def run_command(config_name: str, action: Action) -> int:
     except Exception as error:
         # Hydra refuses a command line with its own errors, and some plain ValueErrors; once a job runs, anything
         # that is not a user's error is a defect of ours and keeps its traceback.
-        if debug or (begun and not isinstance(error, (HydraException, OmegaConfBaseException))):
+        begun_somewhere = (begun or elsewhere) and not isinstance(error, DiffusionPolicyError)
+        if debug or (begun_somewhere and not isinstance(error, (HydraException, OmegaConfBaseException))):
             raise
         print(f"error: {one_line(error, config_name)}", file=sys.stderr)
         return 2

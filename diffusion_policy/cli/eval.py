@@ -63,7 +63,9 @@ def _controller(config: dict[str, Any], checkpoint: Path) -> "RecedingHorizonCon
     if checkpoint.suffix in set(ENGINES) - {".pt"}:
         if config["sampler"]:
             raise ConfigError(f"{checkpoint} holds its sampler; export again with other steps, or evaluate policy.pt")
-        return RecedingHorizonController.load(checkpoint, device=config["device"], precision=config["precision"])
+        settings = {key: config[key] for key in ("device", "precision")}
+        size = count(config, "batch_size")  # at which it is warmed up
+        return RecedingHorizonController.load(checkpoint, batch_size=size, **settings)
     from diffusion_policy.policies.device import pick_device
     from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
     from diffusion_policy.policies.engines.eager import prepared

@@ -88,7 +88,11 @@ def _export(args: argparse.Namespace) -> int:
 
             export_aoti(policy, args.out, batch_size=args.batch_size or 1, precision=args.precision or "float32")
         print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB")
-        _report(policy, args.out, args.precision or "float32")
+        try:
+            _report(policy, args.out, args.precision or "float32")
+        except BaseException:  # nobody gets a file that has not been compared
+            args.out.unlink(missing_ok=True)
+            raise
     return 0
 
 
@@ -128,7 +132,6 @@ def _report(policy: "DiffusionPolicy", out: Path, precision: str) -> None:
             continue
         difference = largest_difference(policy, engine)
         if not difference <= _TOLERANCE[precision]:
-            out.unlink()
             raise CheckpointError(
                 f"{out} would answer otherwise than {policy.__class__.__name__}: normalised actions differ by "
                 f"{difference:.1g}, expected at most {_TOLERANCE[precision]:g}; removed. Please report this"

@@ -33,6 +33,7 @@ class Residence:
         memory_limit: bytes, a size like "4GB", or "auto" for half of what is free now.
         cache: folder of the raw pictures that do not stay in memory.
         on_steps: called with the number of steps each time some have been read, for a progress bar.
+        sharers: processes on this machine that read as much: each gets its part.
 
     Raises:
         ConfigError: the limit is no size.
@@ -41,6 +42,7 @@ class Residence:
     memory_limit: str | int = "auto"
     cache: Path = field(default_factory=cache_folder)
     on_steps: Callable[[int], None] = _ignore
+    sharers: int = 1
 
     def __post_init__(self) -> None:
         self.limit_bytes()
@@ -48,14 +50,14 @@ class Residence:
     def limit_bytes(self, free: int | None = None) -> int:
         """Returns the limit in bytes, of which `free` are free where the data will be; the host's when None."""
         if self.memory_limit == "auto":
-            return int(_SHARE * (_free_bytes() if free is None else free))
+            return int(_SHARE * (_free_bytes() if free is None else free)) // self.sharers
         text = str(self.memory_limit).strip().upper()
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?B)?", text)
         if match is None:
             raise ConfigError(
                 f"data.memory_limit must be auto, a size like 4GB, or a number of bytes, but got {self.memory_limit!r}"
             )
-        return int(float(match[1]) * _UNITS[match[2] or "B"])
+        return int(float(match[1]) * _UNITS[match[2] or "B"]) // self.sharers
 
     def to_file(self, sizes: Mapping[str, int], movable: set[str], limit: int | None = None) -> list[str]:
         """Returns the fields that go to a file: of the movable ones the largest, until the others fit.

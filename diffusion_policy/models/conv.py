@@ -1,6 +1,6 @@
 """Temporal convolutions over (B, T, C), channels last: the one place every convolution of the U-Net goes through.
 
-Parameters have the names and shapes of `torch.nn.Conv1d`, so published weights load whatever form computes them. Two
+A state dict has the names and shapes of `torch.nn.Conv1d`, so published weights load whatever form computes them. Two
 forms are here: torch's own convolution, and, under autocast on CPUs, one matrix product over all (sample, step)
 windows, which processors with bfloat16 instructions compute 2-3 times faster (T is only 4 to 16).
 

@@ -12,6 +12,9 @@ from diffusion_policy.registry import Registry
 class Denoiser(Protocol):
     """A network that predicts epsilon, the sample or the velocity of a noisy action chunk.
 
+    One that treats rows of a batch by their place, in training, says so by an attribute `row_group`: a batch is then
+    cut into pieces at multiples of it only.
+
     Letters: B batch, Tp pred_horizon, Da action size, Dc condition size.
     """
 

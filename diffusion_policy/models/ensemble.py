@@ -52,6 +52,7 @@ class Ensemble(nn.Module):
             raise ConfigError(f"denoiser.hidden_dims must be positive, but got {list(hidden_dims)}")
         if members < 2:
             raise ConfigError(f"denoiser.members must be at least 2, but got {members}; denoiser.member alone is one")
+        self.row_group = members  # see `Denoiser.row_group`
         sizes = (cond_dim, *hidden_dims)
         self.mlps = nn.ModuleList(mlp(sizes) for _ in range(members))
         self.members = nn.ModuleList(

@@ -8,6 +8,7 @@ Letters: B batch, Tp pred_horizon, Da action size, Dc condition size, S denoisin
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -28,11 +29,18 @@ def prepare(denoiser: nn.Module, timesteps: Sequence[int], product: Product = Pl
         timesteps: of the denoising steps, in their order; one that is visited twice stands there twice.
         product: how the matrix products of prepared ones are computed.
     """
-    if isinstance(denoiser, ConditionalUnet1D):
+    if type(denoiser) is ConditionalUnet1D:  # a class derived from it may compute something else
         return PreparedUnet(denoiser, timesteps, product)
-    if isinstance(denoiser, Ensemble):
+    if type(denoiser) is Ensemble:
         return _PreparedEnsemble(denoiser, timesteps, product)
     return _Unprepared(denoiser, timesteps)
+
+
+def is_prepared(denoiser: nn.Module) -> bool:
+    """Whether `prepare` knows the products of a denoiser, so that another precision reaches them."""
+    if type(denoiser) is Ensemble:
+        return all(is_prepared(member) for member in denoiser.members)
+    return type(denoiser) is ConditionalUnet1D
 
 
 class _PreparedEnsemble(Prepared):
@@ -40,7 +48,7 @@ class _PreparedEnsemble(Prepared):
 
     def __init__(self, ensemble: Ensemble, timesteps: Sequence[int], product: Product) -> None:
         super().__init__()
-        self.mlps = ensemble.mlps
+        self.mlps = deepcopy(ensemble.mlps)
         self.members = nn.ModuleList(prepare(member, timesteps, product) for member in ensemble.members)
 
     def contexts(self, cond: Tensor) -> Tensor:

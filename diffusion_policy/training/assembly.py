@@ -63,6 +63,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
         MissingFileError: the dataset or the init policy is not there.
         DataError: the dataset does not fit the task.
     """
+    ranks = ranks or Ranks()
     _check_names(settings)
     seed, training = _seed(settings), section(settings, "training")
     loop_config, hooks = build_part(LoopConfig, training, "training"), build_part(HookConfig, training, "training")
@@ -78,7 +79,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
     sections = {name: section(settings, name) for name in POLICY_SECTIONS}
     policy = DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec, action_spec)
     settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
-    data = load_demonstrations(settings, policy, seed, device, mirror, progress=ranks is None or ranks.first)
+    data = load_demonstrations(settings, policy, seed, device, mirror, progress=ranks.first, sharers=ranks.size)
     if mirror is not None:
         check_mirrored(mirror, data.train, action_spec.shape)
     check_action_bounds(data.train.all_actions(), action_spec)

@@ -74,11 +74,12 @@ def load_demonstrations(
     mirror: Mirror | None = None,
     *,
     progress: bool = True,
+    sharers: int = 1,
 ) -> Demonstrations:
     """Returns the demonstrations of `dataset`, split by episodes, resident on `device`.
 
     Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are. `progress`
-    shows bars where pictures are read.
+    shows bars where pictures are read; `sharers` processes share the memory.
     """
     if not settings.get("dataset"):
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
@@ -89,7 +90,9 @@ def load_demonstrations(
             buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes
         )
         with ExitStack() as shown:
-            residence = Residence(data.memory_limit, on_steps=_progress(buffer, obs_spec, shown, progress))
+            residence = Residence(
+                data.memory_limit, on_steps=_progress(buffer, obs_spec, shown, progress), sharers=sharers
+            )
 
             def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
                 options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}

@@ -22,6 +22,9 @@ from diffusion_policy.training.metrics import MetricsLog, rollout_note
 
 logger = logging.getLogger(__name__)
 
+STATE_FORMAT = 2
+"""Of state.pt: 2 has the optimiser's moments of convolutions channels last, as their weights are in memory."""
+
 _CURVES_EVERY_S = 30.0  # a drawing costs half a second: no more often than a person looks
 
 
@@ -271,7 +274,8 @@ class CheckpointHook(StatelessHook):
         policy.save(self._out / "policy.pt", replace(self._info, training=training))
         state = state_path(self._out)
         hooks = [hook.state_dict() for hook in self._hooks]
-        save_atomically({"digest": self._info.dataset["digest"], "loop": loop.state_dict(), "hooks": hooks}, state)
+        content = {"format": STATE_FORMAT, "digest": self._info.dataset["digest"], "loop": loop.state_dict()}
+        save_atomically({**content, "hooks": hooks}, state)
         self._saved_step = loop.grad_step
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"
         for hook in self._hooks:

@@ -36,6 +36,7 @@ class Interrupt:
             raise KeyboardInterrupt
         self.requested = True
         if self._patient:
+            logger.info("stopping after this step, then saving; torchrun ends what takes longer than 30 s")
             return
         logger.info("stopping after this step, then saving; Ctrl-C again stops at once, without saving")
 

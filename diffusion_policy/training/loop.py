@@ -108,6 +108,7 @@ class TrainingLoop:
         self.ranks = ranks or Ranks()
         self.ranks.copy_from_first(objective.model)
         self.objective, self.dataset, self.config, self.optim_config = objective, dataset, config, optim
+        self.seed = seed
         self.order = EpochOrder(len(dataset), config.batch_size, seed)
         self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
         self.optimizer = make_optimizer(objective.model.parameters(), optim)
@@ -134,7 +135,8 @@ class TrainingLoop:
             NonFiniteLossError: names the step, the windows and the last good checkpoint.
             RankLostError: one of several processes has ended.
         """
-        stop = interrupt.requested
+        self.ranks.begin(self.seed, self.grad_step)
+        stop = self.ranks.size == 1 and interrupt.requested  # several stop together: their votes are part of a step
         while self.grad_step < self.num_grad_steps and not stop:
             stop = self.step(stop=interrupt.requested)
             for hook in hooks:
@@ -153,14 +155,15 @@ class TrainingLoop:
         own = self._backward(ids)
         parameters = list(self.objective.model.parameters())
         loss, votes = self.ranks.sum_gradients(parameters, (own, float(stop)))
+        if not np.isfinite(loss):
+            self._refuse("loss", ids)
         limit = self.optim_config.grad_clip
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit))
         if not np.isfinite(norm):
             self._refuse("gradient", ids)
         self.optimizer.step()
         self.grad_step += 1
-        if self.ranks.first:
-            self.ema.step(self.objective.model)
+        self.ema.step(self.objective.model)
         self.last = StepResult(loss=loss, lr=lr, grad_norm=norm)
         return votes > 0
 
@@ -170,14 +173,16 @@ class TrainingLoop:
         sample = self.dataset.batch(ids[:1])
         draws = self.objective.draw(sample, len(ids), self.generator)
         own = 0.0
-        for rows in self.ranks.pieces(len(ids), self.config.micro_batch_size):
+        for rows in self.ranks.pieces(len(ids), self.config.micro_batch_size, self.objective.row_group):
             batch = self.dataset.batch(ids[rows])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 losses = self.objective.loss(batch, {name: drawn[rows] for name, drawn in draws.items()})  # (rows,)
             loss = losses.float().mean() * (len(losses) / len(ids))
             value = loss.item()
             if not np.isfinite(value):
-                self._refuse("loss", ids[rows], losses)
+                if self.ranks.size == 1:
+                    self._refuse("loss", ids[rows], losses)
+                return value  # it makes the sum not finite: all refuse together
             loss.backward()  # type: ignore[no-untyped-call]
             own += value
         return own
@@ -209,7 +214,7 @@ class TrainingLoop:
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),  # dropout and the like draw from it
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "cuda_rng": [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else [],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -220,5 +225,5 @@ class TrainingLoop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        if state["cuda_rng"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"][0], self.device)

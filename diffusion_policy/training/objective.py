@@ -23,6 +23,11 @@ class Objective(Protocol):
         """What is optimised, averaged (EMA) and saved."""
         ...
 
+    @property
+    def row_group(self) -> int:
+        """A batch may be cut into pieces at multiples of this many rows; 1: anywhere."""
+        ...
+
     def draw(self, batch: Batch, rows: int, generator: torch.Generator) -> Draws:
         """Returns the random numbers of a whole batch, of which `batch` may be a piece.
 
@@ -57,6 +62,11 @@ class DenoisingObjective:
     def model(self) -> DiffusionPolicy:
         """The policy."""
         return self.policy
+
+    @property
+    def row_group(self) -> int:
+        """What the denoiser says; see `Denoiser`."""
+        return int(getattr(self.policy.denoiser, "row_group", 1))
 
     def draw(self, batch: Batch, rows: int, generator: torch.Generator) -> Draws:
         """Returns noise (B, Tp, Da) and timesteps (B,)."""

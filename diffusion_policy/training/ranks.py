@@ -1,11 +1,13 @@
 """Several processes that train one model: each computes its share of a batch, their gradients are summed.
 
-`torchrun` starts the processes and says in the environment who each is. The random numbers of a gradient step are those
-of the whole batch on every rank, so a run computes the same, up to rounding, on any number of them.
+`torchrun` starts the processes and says in the environment who each is. The noise of a gradient step is that of the
+whole batch on every rank, so a run computes the same, up to rounding, on any number of them; only what a network draws
+by itself (crops of pictures, dropout) is each one's own.
 
 Letters: B batch.
 """
 
+import atexit
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,17 +41,19 @@ class Ranks:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def pieces(self, rows: int, largest: int | None) -> Iterator[slice]:
-        """Yields the rows of a batch that this process computes, at most `largest` at once.
+    def pieces(self, rows: int, largest: int | None, group: int = 1) -> Iterator[slice]:
+        """Yields the rows of a batch that this process computes, at most `largest` at once, or one group.
 
         Args:
             rows: B.
             largest: rows of a piece; None for no limit.
+            group: pieces begin at multiples of this.
         """
-        low, high = (rows * edge // self.size for edge in (self.rank, self.rank + 1))
-        step = largest or max(1, high - low)
+        groups = -(-rows // group)
+        low, high = (groups * edge // self.size for edge in (self.rank, self.rank + 1))
+        step = max(1, (largest or rows) // group)
         for start in range(low, high, step):
-            yield slice(start, min(start + step, high))
+            yield slice(start * group, min(rows, min(start + step, high) * group))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter], numbers: Sequence[float]) -> list[float]:
         """Sums the gradients of all ranks, in place, and some numbers with them; returns those sums.
@@ -67,50 +72,79 @@ class Ranks:
         flat = torch.cat([said, *(gradient.reshape(-1) for gradient in gradients)])
         try:
             torch.distributed.all_reduce(flat)
+            sums: list[float] = flat[: len(numbers)].tolist()  # GPUs tell here that a process was lost
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # of gloo or NCCL, by their own names
             raise RankLostError(
-                f"rank {self.rank} lost another of the {self.size} processes; what was saved is intact: start them "
-                f"again with resume="
+                f"rank {self.rank} lost another of the {self.size} processes; what was saved is intact: if that one "
+                f"names no reason, start them again with resume="
             ) from error
         places = torch.split(flat[len(numbers) :], [gradient.numel() for gradient in gradients])
         torch._foreach_copy_(gradients, [place.view_as(g) for place, g in zip(places, gradients, strict=True)])
-        sums: list[float] = flat[: len(numbers)].tolist()
         return sums
+
+    def begin(self, seed: int, grad_step: int) -> None:
+        """Gives each process random numbers of its own for what a network draws by itself: crops, dropout."""
+        if self.rank:
+            torch.manual_seed(int(np.random.SeedSequence((seed, self.rank, grad_step)).generate_state(1)[0]))
 
     def copy_from_first(self, model: nn.Module) -> None:
         """Gives every process the first one's parameters and buffers."""
-        if self.size > 1:
-            for tensor in (*model.parameters(), *model.buffers()):
-                torch.distributed.broadcast(tensor.data, 0)
+        if self.size == 1:
+            return
+        for tensor in (*model.parameters(), *model.buffers()):
+            first = tensor.detach().contiguous()  # NCCL takes no others
+            torch.distributed.broadcast(first, 0)
+            tensor.data.copy_(first)
 
 
 @contextmanager
-def ranks_from_environment() -> Iterator[Ranks]:
+def ranks_from_environment(device: str = "auto") -> Iterator[Ranks]:
     """Yields which process this is; joins the others, if torchrun started several.
 
-    Each takes the GPU of its number on its machine as `cuda`, where there are any.
+    Each takes the GPU of its number on its machine as `cuda`, unless `device` is cpu.
+
+    Args:
+        device: the run's setting.
 
     Raises:
-        ConfigError: what torchrun says is incomplete.
+        ConfigError: what torchrun says is incomplete, or there are more processes than GPUs.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _number("WORLD_SIZE", 1)
     if size == 1:
         yield Ranks()
         return
-    try:
-        rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    except (KeyError, ValueError) as error:
-        raise ConfigError(
-            "WORLD_SIZE is set, but not RANK and LOCAL_RANK: start by torchrun, or unset WORLD_SIZE"
-        ) from error
-    if torch.cuda.is_available():
+    rank, local = _number("RANK"), _number("LOCAL_RANK")
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device={device}: several processes take device=cuda (a GPU each) or cpu; give one of these")
+    if device != "cpu" and torch.cuda.is_available():
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {local} of this machine has no GPU: there are {torch.cuda.device_count()}; start as many "
+                f"processes, or give device=cpu"
+            )
         torch.cuda.set_device(local)
     if rank > 0:  # what the first one says need not be said again
         logging.getLogger("diffusion_policy").setLevel(logging.ERROR)
-    torch.distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE
-    )
+    if not torch.distributed.is_initialized():  # of several runs in one process only the first one joins
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        try:
+            torch.distributed.init_process_group(backend, timeout=_PATIENCE)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"the {size} processes did not find each other ({error}); start them by torchrun"
+            ) from error
+        atexit.register(torch.distributed.destroy_process_group)
+    yield Ranks(rank, size)
+
+
+def _number(name: str, otherwise: int | None = None) -> int:
+    """Returns what torchrun says in the environment."""
+    said = os.environ.get(name) or otherwise
     try:
-        yield Ranks(rank, size)
-    finally:
-        torch.distributed.destroy_process_group()
+        return int(said)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name}={said}: expected a number, as torchrun sets it; start by torchrun, or unset WORLD_SIZE"
+        ) from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from diffusion_policy.errors import ConfigError, DataError, MissingFileError, StorageError
+from diffusion_policy.errors import CheckpointError, ConfigError, DataError, MissingFileError, StorageError
 from diffusion_policy.locks import FolderLock
 from diffusion_policy.paths import BUNDLED_PREFIX, new_folder, results_in
 from diffusion_policy.policies.checkpoint import read_tensors
@@ -24,6 +24,7 @@ from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.settings import plain, section
 from diffusion_policy.training.assembly import Assembly, assemble
 from diffusion_policy.training.hooks import (
+    STATE_FORMAT,
     CheckpointHook,
     LogHook,
     RolloutHook,
@@ -44,7 +45,7 @@ class Run:
 
     Args:
         out: its folder: policy.pt, metrics.jsonl, curves.png, config.yaml, checkpoints/.
-        policy: the trained policy, EMA weights; of several processes only the first one has it.
+        policy: the trained policy, EMA weights.
         finished: False when it was interrupted; `train({"resume": run.out})` goes on.
         grad_steps: steps done.
         rank: of the process, where several train together; the first, 0, wrote the results.
@@ -76,7 +77,8 @@ def train(config: Mapping[str, Any]) -> Run:
     if config.get("resume"):
         return _resume(config)
     settings = _with_absolute_paths({key: value for key, value in plain(config).items() if key != "resume"})
-    with ranks_from_environment() as ranks, _new_folder(settings.get("out"), ranks) as out:
+    device = str(settings.get("device", "auto"))
+    with ranks_from_environment(device) as ranks, _new_folder(settings.get("out"), ranks) as out:
         import_plugins(settings.get("plugins") or [])
         assembly = assemble(settings, ranks=ranks)
         if ranks.first:
@@ -118,8 +120,10 @@ def _resume(config: Mapping[str, Any]) -> Run:
     if not file.is_file():
         raise MissingFileError(f"resume={out}: no run is there (expected {file}); give the folder of an earlier out=")
     steps = _asked_length(config)
-    with ranks_from_environment() as ranks, FolderLock(out, "run") if ranks.first else nullcontext():
-        return _go_on(out, yaml.safe_load(file.read_text()), steps, ranks)
+    settings = yaml.safe_load(file.read_text())
+    device = str(settings.get("device", "auto"))
+    with ranks_from_environment(device) as ranks, FolderLock(out, "run") if ranks.first else nullcontext():
+        return _go_on(out, settings, steps, ranks)
 
 
 def _go_on(out: Path, settings: dict[str, Any], steps: int | None, ranks: Ranks) -> Run:
@@ -176,6 +180,11 @@ def _run(assembly: Assembly, out: Path) -> Run:
     state = state_path(out)
     saved = read_tensors(state, "training state") if state.is_file() else None
     if saved is not None:
+        if saved.get("format") != STATE_FORMAT:
+            raise CheckpointError(
+                f"{state} has format {saved.get('format', 1)}, this version goes on from {STATE_FORMAT}; finish "
+                f"the run with the version that began it, or start anew with init={out / 'policy.pt'}"
+            )
         if saved["digest"] != assembly.data.digest:
             raise DataError(
                 f"{assembly.settings['dataset']} has changed since {out} was trained on it (digest "

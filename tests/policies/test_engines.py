@@ -1,8 +1,10 @@
 """Every engine answers as the policy that was trained: same observations, same noise, same actions."""
 
+import json
 import logging
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 from diffusion_policy.config import ActionSpec, ObsField
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError, OutputExistsError
 from diffusion_policy.models.denoiser import BACKBONES
+from diffusion_policy.models.unet1d import ConditionalUnet1D
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
 from diffusion_policy.policies.engines.eager import prepared
@@ -91,6 +94,18 @@ def test_eager_runs_a_backbone_it_knows_nothing_of() -> None:
     BACKBONES.register("mine_for_engines")(Mine)
     policy = make_policy(denoiser={"name": "mine_for_engines"})
     assert largest_difference(policy, prepared(policy)) <= FLOAT32
+
+
+def test_eager_calls_a_network_derived_from_ours_as_it_is() -> None:
+    @BACKBONES.register("derived_for_engines")
+    class Derived(ConditionalUnet1D):
+        def forward(self, x, t, cond):
+            return x + super().forward(x, t, cond)
+
+    policy = make_policy(denoiser={**TINY, "name": "derived_for_engines"})
+    assert largest_difference(policy, prepared(policy)) <= FLOAT32
+    with pytest.raises(ConfigError, match="bfloat16"):
+        prepared(policy, "bfloat16")
 
 
 def test_eager_in_bfloat16_is_near_and_not_equal() -> None:
@@ -235,6 +250,58 @@ def test_compiled_policy_says_where_it_does_not_fit(compiled_file, tmp_path: Pat
     cut.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cut short"):
         RecedingHorizonController.load(cut)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [({"processor": ["riscv64", "VECTOR"]}, "riscv64"), ({"torch": "1.0"}, "torch 1.0"), (None, "damaged")],
+)
+def test_package_for_another_machine_is_refused_before_its_code_is_loaded(
+    compiled_file, tmp_path: Path, changed, expected
+) -> None:
+    _, path = compiled_file
+    other = tmp_path / "other.pt2"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("extra/program"):
+                content = json.dumps({**json.loads(content), **changed} if changed else {}).encode()
+            target.writestr(name, b"no code" if name.endswith(".so") else content)
+    with pytest.raises(CheckpointError, match=expected):
+        RecedingHorizonController.load(other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sampler": {"name": "heun", "num_inference_steps": 3}},
+        {"sampler": {"name": "ddpm", "num_inference_steps": 4}},
+        {"denoiser": {"name": "ensemble", "member": TINY, "members": 2, "hidden_dims": [12]}},
+    ],
+    ids=["heun", "ddpm", "ensemble"],
+)
+def test_exports_of_every_kind_of_policy_answer_as_it_does(settings, tmp_path: Path) -> None:
+    from diffusion_policy.policies.engines.export_aoti import export_aoti
+    from diffusion_policy.policies.engines.export_onnx import export_onnx
+
+    policy = make_policy(**settings)
+    export_aoti(policy, tmp_path / "policy.pt2")
+    export_onnx(policy, tmp_path / "policy.onnx")
+    for name in ("policy.pt2", "policy.onnx"):
+        engine = RecedingHorizonController.load(tmp_path / name).policy
+        assert largest_difference(policy, engine) <= FLOAT32
+
+
+def test_policy_that_torch_cannot_export_is_refused_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from diffusion_policy.policies.engines.export_onnx import export_onnx
+
+    policy = make_policy(sampler={"name": "diffusers", "scheduler": "DDIMScheduler", "num_inference_steps": 2})
+    with pytest.raises(ConfigError, match="sampler diffusers") as refused:
+        export_onnx(policy, tmp_path / "policy.onnx")
+    assert len(str(refused.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_exports_never_write_over_a_file(tmp_path: Path) -> None:

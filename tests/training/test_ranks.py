@@ -15,6 +15,7 @@ import yaml
 from torch import nn
 
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.metrics import read_metrics
 from diffusion_policy.training.ranks import Ranks, ranks_from_environment
@@ -23,6 +24,7 @@ from diffusion_policy.training.run import train
 Make = Callable[..., dict[str, Any]]
 
 STEPS = {"num_grad_steps": 20, "log_every": 1, "val_every": 0, "checkpoint_every": 0}
+ENSEMBLES: dict[str, dict[str, Any]] = {"whole": {}, "pieces": {"micro_batch_size": 4}}
 START = """
 import os, sys, yaml
 from pathlib import Path
@@ -69,6 +71,24 @@ def test_batch_in_pieces_gives_the_losses_of_the_whole(tmp_path: Path, make_conf
     assert pieces[0] == pytest.approx(whole[0], abs=1e-6)
 
 
+def test_members_of_an_ensemble_learn_from_the_same_rows_in_pieces(tmp_path: Path, make_config: Make) -> None:
+    configs = {name: make_config(tmp_path / name, **STEPS, **more) for name, more in ENSEMBLES.items()}
+    for config in configs.values():
+        config["denoiser"] = {"name": "ensemble", "member": config["denoiser"], "members": 3}
+        train(config)
+    weights = [DiffusionPolicy.load(tmp_path / name / "policy.pt").state_dict() for name in configs]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+    assert losses(tmp_path / "pieces") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "largest"), [(16, 4), (16, None), (2, 1), (7, 100)])
+def test_pieces_begin_at_groups_of_rows(rows: int, largest: int | None) -> None:
+    pieces = [piece for rank in range(2) for piece in Ranks(rank, 2).pieces(rows, largest, 3)]
+    assert [row for piece in pieces for row in range(piece.start, piece.stop)] == list(range(rows))
+    assert all(piece.start % 3 == 0 for piece in pieces)
+
+
 def test_alone_nothing_is_exchanged() -> None:
     parameter = nn.Parameter(torch.ones(3))
     assert Ranks().sum_gradients([parameter], (0.5, 1.0)) == [0.5, 1.0]
@@ -79,6 +99,10 @@ def test_half_an_environment_of_torchrun_is_refused(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(ConfigError, match="torchrun"), ranks_from_environment():
+        pass
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(ConfigError, match="cuda:1"), ranks_from_environment("cuda:1"):
         pass
 
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, DataError, MissingFileError
+from diffusion_policy.errors import CheckpointError, ConfigError, DataError, MissingFileError
 from diffusion_policy.training.run import train
 from tests.training.mirrored_points import MirroredPoints
 from tests.training.runs import assert_same_run, weights
@@ -150,3 +150,13 @@ def test_run_resumes_from_another_folder_and_without_its_init_file(
     monkeypatch.chdir("/")
     (first.out / "policy.pt").unlink()
     assert train({"resume": str(tmp_path / "second"), "training": {"num_grad_steps": 3}}).grad_steps == 3
+
+
+def test_state_of_another_format_is_refused(tmp_path: Path, make_config: Make) -> None:
+    train(make_config(tmp_path / "run", num_grad_steps=10))
+    state = tmp_path / "run" / "checkpoints" / "state.pt"
+    content = torch.load(state, weights_only=True)
+    del content["format"]
+    torch.save(content, state)
+    with pytest.raises(CheckpointError, match="has format 1"):
+        train({"resume": str(tmp_path / "run"), "training": {"num_grad_steps": 20}})

@@ -8,6 +8,8 @@ Letters: B batch, S denoising steps, Tp pred_horizon.
 
 import json
 import logging
+import platform
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from diffusion_policy.settings import build
 
 CONTEXTS, STEP = "contexts", "step"
 """The two programs of a package."""
+PROGRAM = "program"
+"""Under which it holds `Program`, as JSON."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +44,8 @@ class Program:
         batch_size: rows of a call.
         precision: of the denoiser's products.
         threads: that compute.
-        processor: torch's name of its instructions, e.g. "AVX512".
-        torch: version that compiled.
+        processor: its architecture and instructions; all of them must be where it runs.
+        torch: release that compiled, e.g. "2.13"; another one may have changed what the code calls.
         diffusion: settings of the process.
         sampler: settings of the sampler.
         action_scale: of the normaliser, one number an action's number.
@@ -51,7 +55,7 @@ class Program:
     batch_size: int
     precision: str
     threads: int
-    processor: str
+    processor: tuple[str, ...]
     torch: str
     diffusion: Mapping[str, Any]
     sampler: Mapping[str, Any]
@@ -71,31 +75,59 @@ def load_chunk_policy(path: Path, device: object, precision: str | None) -> Engi
         ConfigError: another device or precision.
         CheckpointError: the file is damaged, was not made by dp-export, or is for another processor.
     """
-    with quiet():
-        from torch.export.pt2_archive._package import load_pt2
-
     if str(device) not in ("cpu", "auto"):
         raise ConfigError(f"{path} is compiled for the CPU: device must be cpu, but got '{device}'")
-    try:
-        content = load_pt2(str(path), run_single_threaded=True)
-    except Exception as error:  # of the archive's reader, by many names
-        raise CheckpointError(f"{path} is cut short or no .pt2 file; export the policy again") from error
-    said: dict[str, str] = content.extra_files
-    description = Description.from_json(said.get(KEY), path)
-    program = build(Program, json.loads(said["program"]), "program")
+    description, program = _said(path)
     if precision not in (None, program.precision):
         raise ConfigError(f"{path} computes in {program.precision}, but got precision={precision}; export it again")
     _check_machine(program, path)
-    runners = content.aoti_runners
-    run = _runner(program, description, runners[CONTEXTS].loader.boxed_run, runners[STEP].loader.boxed_run)
-    return EnginePolicy(description, run, f"aoti {program.precision}")
+    with quiet():
+        from torch.export.pt2_archive._package import load_pt2
+
+    try:
+        runners = load_pt2(str(path), run_single_threaded=True).aoti_runners
+        calls = (runners[CONTEXTS].loader.boxed_run, runners[STEP].loader.boxed_run)
+    except Exception as error:  # of the archive's reader, by many names
+        raise CheckpointError(f"{path} is cut short or no .pt2 file; export the policy again") from error
+    return EnginePolicy(description, _runner(program, description, *calls), f"aoti {program.precision}")
+
+
+def processor() -> tuple[str, ...]:
+    """Returns this machine's architecture and those of its processor's instructions that torch knows."""
+    ask: Callable[[], Mapping[str, object]] = getattr(torch.cpu, "get_capabilities", dict)
+    known = sorted(name for name, value in ask().items() if value is True)
+    return (platform.machine(), torch.backends.cpu.get_cpu_capability(), *known)
+
+
+def torch_release() -> str:
+    """Returns the first two numbers of torch's version."""
+    return ".".join(torch.__version__.split(".")[:2])
+
+
+def _said(path: Path) -> tuple[Description, Program]:
+    """Returns what a file says of itself, before any of its code is loaded."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            said = {name.rpartition("/")[2]: archive.read(name) for name in archive.namelist() if "/extra/" in name}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is cut short or no .pt2 file; export the policy again") from error
+    text = said.get(KEY)
+    description = Description.from_json(None if text is None else text.decode(), path)
+    try:
+        return description, build(Program, json.loads(said[PROGRAM]), "program")
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: what it says of its program is damaged; export the policy again") from error
 
 
 def _check_machine(program: Program, path: Path) -> None:
-    here = torch.backends.cpu.get_cpu_capability()
-    if here != program.processor:
+    missing = sorted(set(program.processor) - set(processor()))
+    if missing:
         raise CheckpointError(
-            f"{path} was compiled for processors with {program.processor}, this one has {here}; export it here"
+            f"{path} was compiled for a processor with {', '.join(missing)}, which this one lacks; export it here"
+        )
+    if program.torch != torch_release():
+        raise CheckpointError(
+            f"{path} was compiled by torch {program.torch}, this is {torch_release()}; export it again"
         )
     if torch.get_num_threads() != program.threads:
         _log.warning(

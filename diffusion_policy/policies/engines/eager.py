@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.models.products import PackedProduct, PlainProduct, Product, can_pack
+from diffusion_policy.models.preparation import is_prepared
+from diffusion_policy.models.products import PackedProduct, PlainProduct, can_pack
 from diffusion_policy.policies.chunk import Array, FloatArray
 from diffusion_policy.policies.device import has_fast_bf16
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
@@ -27,14 +28,16 @@ def prepared(policy: DiffusionPolicy, precision: str | None = None) -> EnginePol
     """Returns a policy that answers as this one does, several times as fast.
 
     Args:
-        policy: on any device; later changes of its denoiser are not seen.
+        policy: on any device; later changes of its denoiser are not seen, unless it is of an unknown kind.
         precision: of the denoiser's products, float32 (None) or bfloat16, which changes actions by 1e-2 of their
             range and is worth it where the processor has instructions for it.
 
     Raises:
         ConfigError: no such precision, here.
     """
-    graph = PolicyGraph(policy, _product(policy.device, precision or "float32")).eval()
+    dtype = check_precision(precision or "float32", policy)
+    kind = PackedProduct if policy.device.type == "cpu" and can_pack() else PlainProduct
+    graph = PolicyGraph(policy, partial(kind, dtype=dtype)).eval()
     return EnginePolicy(Description.of(policy), _runner(graph, policy.device), f"eager {precision or 'float32'}")
 
 
@@ -43,22 +46,21 @@ def load_chunk_policy(path: str | Path, device: str | torch.device, precision: s
     return prepared(DiffusionPolicy.load(path, device), precision)
 
 
-def check_precision(precision: str, device: torch.device) -> torch.dtype:
+def check_precision(precision: str, policy: DiffusionPolicy) -> torch.dtype:
     """Returns the dtype of a precision.
 
     Raises:
-        ConfigError: there is no such, or the device has no instructions for it.
+        ConfigError: there is no such, the policy's device has no instructions for it, or its denoiser is of an unknown
+            kind, whose products are its own.
     """
+    device = policy.device
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be {' or '.join(PRECISIONS)}, but got '{precision}'")
     if precision == "bfloat16" and not has_fast_bf16(device):
         raise ConfigError(f"precision=bfloat16: this {device.type} computes it by emulation, slower than float32")
+    if precision != "float32" and not is_prepared(policy.denoiser):
+        raise ConfigError(f"precision={precision}: {type(policy.denoiser).__name__} computes in its own; leave it out")
     return PRECISIONS[precision]
-
-
-def _product(device: torch.device, precision: str) -> Product:
-    dtype = check_precision(precision, device)
-    return partial(PackedProduct if device.type == "cpu" and can_pack() else PlainProduct, dtype=dtype)
 
 
 def _runner(graph: PolicyGraph, device: torch.device) -> Callable[[list[Array], FloatArray], FloatArray]:

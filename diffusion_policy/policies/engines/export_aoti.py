@@ -16,15 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.products import PlainProduct
 from diffusion_policy.policies.chunk import blank_windows
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
-from diffusion_policy.policies.engines.aoti import CONTEXTS, STEP, Program
+from diffusion_policy.policies.engines.aoti import CONTEXTS, PROGRAM, STEP, Program, processor, torch_release
 from diffusion_policy.policies.engines.description import KEY, Description
 from diffusion_policy.policies.engines.eager import check_precision
 from diffusion_policy.policies.engines.graph import PolicyGraph
-from diffusion_policy.policies.engines.output import quiet, whole_or_nothing
+from diffusion_policy.policies.engines.output import quiet, refusing, whole_or_nothing
 from diffusion_policy.settings import plain
 
 _OPTIONS = {"aot_inductor.package": True, "freezing": True}
@@ -40,21 +39,20 @@ def export_aoti(policy: DiffusionPolicy, path: str | Path, *, batch_size: int = 
         precision: of the denoiser's products; see `engines.eager.prepared`.
 
     Raises:
-        ConfigError: there is no compiler, or the precision cannot be computed here.
+        ConfigError: there is no C++ compiler, the precision cannot be computed here, or the policy not be exported.
         OutputExistsError: there is such a file.
         StorageError: it cannot be written.
     """
     with quiet():
-        from torch._inductor.exc import InductorError, InvalidCxxCompiler
         from torch.export.pt2_archive._package import package_pt2
 
-    dtype = check_precision(precision, policy.device)
+    dtype = check_precision(precision, policy)
     program = Program(
         batch_size=batch_size,
         precision=precision,
         threads=torch.get_num_threads(),
-        processor=torch.backends.cpu.get_cpu_capability(),
-        torch=torch.__version__.split("+")[0],
+        processor=processor(),
+        torch=torch_release(),
         diffusion=plain(policy.config.diffusion),
         sampler=plain(policy.config.sampler),
         action_scale=tuple(policy.action_normalizer.scale.tolist()),
@@ -64,16 +62,12 @@ def export_aoti(policy: DiffusionPolicy, path: str | Path, *, batch_size: int = 
         graph = PolicyGraph(policy, partial(PlainProduct, dtype=dtype))
         obs = tuple(torch.from_numpy(array) for array in blank_windows(policy, batch_size).values())
         x = torch.zeros(batch_size, *policy.noise_shape[-2:])
-        try:
+        with refusing(policy, ".pt2"):
             files: dict[str, Any] = {
                 CONTEXTS: _compiled(_Function(graph, graph.contexts), obs),
                 STEP: _compiled(graph.denoiser, (x, graph.contexts(*obs)[0].contiguous())),
             }
-        except (InductorError, InvalidCxxCompiler) as error:
-            if "compiler" not in str(error).lower():
-                raise
-            raise ConfigError("export to .pt2 needs a C++ compiler here (not where it runs): install g++") from error
-        said = {KEY: Description.of(policy).to_json(), "program": json.dumps(plain(program))}
+        said = {KEY: Description.of(policy).to_json(), PROGRAM: json.dumps(plain(program))}
         package_pt2(partial_path, aoti_files=files, extra_files=said)
 
 

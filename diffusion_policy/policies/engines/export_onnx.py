@@ -20,7 +20,7 @@ from diffusion_policy.policies.chunk import blank_windows
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.engines.description import KEY, PREFIX, Description
 from diffusion_policy.policies.engines.graph import PolicyGraph
-from diffusion_policy.policies.engines.output import quiet, whole_or_nothing
+from diffusion_policy.policies.engines.output import quiet, refusing, whole_or_nothing
 
 OPSET = 20
 _LARGEST_BATCH = 4096
@@ -37,7 +37,7 @@ def export_onnx(policy: DiffusionPolicy, path: str | Path) -> None:
         path: ends in .onnx.
 
     Raises:
-        ConfigError: a package that export needs is missing.
+        ConfigError: a package that export needs is missing, or the policy cannot be exported.
         OutputExistsError: there is such a file.
         StorageError: it cannot be written.
     """
@@ -51,10 +51,11 @@ def export_onnx(policy: DiffusionPolicy, path: str | Path) -> None:
         obs = [torch.from_numpy(array) for array in blank_windows(policy, 2).values()]
         noise = torch.zeros(2, *policy.noise_shape)
         step_inputs = (noise.reshape(-1, *policy.noise_shape[-2:])[:2], graph.contexts(*obs)[0])
-        step = _exported(graph.denoiser, step_inputs, ["x", "context"], "out")
-        graph.denoiser = _Place(graph.denoiser)
-        names = [*(PREFIX + key for key in policy.obs_spec), "noise"]
-        model = _exported(graph, (*obs, noise), names, "prediction")
+        with refusing(policy, ".onnx"):
+            step = _exported(graph.denoiser, step_inputs, ["x", "context"], "out")
+            graph.denoiser = _Place(graph.denoiser)
+            names = [*(PREFIX + key for key in policy.obs_spec), "noise"]
+            model = _exported(graph, (*obs, noise), names, "prediction")
         _fill(model, step.graph)
         entry = model.metadata_props.add()
         entry.key, entry.value = KEY, Description.of(policy).to_json()
