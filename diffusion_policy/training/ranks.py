@@ -70,9 +70,18 @@ class Ranks:
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         said = torch.tensor(numbers, dtype=torch.float32, device=gradients[0].device)
         flat = torch.cat([said, *(gradient.reshape(-1) for gradient in gradients)])
-        try:
+        with self._losing():
             torch.distributed.all_reduce(flat)
             sums: list[float] = flat[: len(numbers)].tolist()  # GPUs tell here that a process was lost
+        places = torch.split(flat[len(numbers) :], [gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [place.view_as(g) for place, g in zip(places, gradients, strict=True)])
+        return sums
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Says in one line that another process has ended."""
+        try:
+            yield
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of gloo or NCCL, by their own names
@@ -80,9 +89,6 @@ class Ranks:
                 f"rank {self.rank} lost another of the {self.size} processes; what was saved is intact: if that one "
                 f"names no reason, start them again with resume="
             ) from error
-        places = torch.split(flat[len(numbers) :], [gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(gradients, [place.view_as(g) for place, g in zip(places, gradients, strict=True)])
-        return sums
 
     def begin(self, seed: int, grad_step: int) -> None:
         """Gives each process random numbers of its own for what a network draws by itself: crops, dropout."""
@@ -90,12 +96,17 @@ class Ranks:
             torch.manual_seed(int(np.random.SeedSequence((seed, self.rank, grad_step)).generate_state(1)[0]))
 
     def copy_from_first(self, model: nn.Module) -> None:
-        """Gives every process the first one's parameters and buffers."""
+        """Gives every process the first one's parameters and buffers.
+
+        Raises:
+            RankLostError: another process has ended, e.g. because the first one refused the run.
+        """
         if self.size == 1:
             return
         for tensor in (*model.parameters(), *model.buffers()):
             first = tensor.detach().contiguous()  # NCCL takes no others
-            torch.distributed.broadcast(first, 0)
+            with self._losing():
+                torch.distributed.broadcast(first, 0)
             tensor.data.copy_(first)
 
 

@@ -124,6 +124,16 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, make_config: Make)
     assert two != one, "two processes computed the very same numbers: did they share the batch?"
 
 
+def test_refusal_of_the_first_process_ends_the_others_and_writes_nothing(tmp_path: Path, make_config: Make) -> None:
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "mine").touch()
+    process = together(make_config(tmp_path / "two", **STEPS), tmp_path / "start")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "OutputExistsError" in said
+    assert [file.name for file in (tmp_path / "two").iterdir()] == ["mine"]
+
+
 def test_run_that_loses_a_process_ends_and_resumes(tmp_path: Path, make_config: Make) -> None:
     steps = {**STEPS, "num_grad_steps": 4000, "checkpoint_every": 10}
     out, folder = tmp_path / "two", tmp_path / "start"
