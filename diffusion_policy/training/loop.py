@@ -169,12 +169,14 @@ class TrainingLoop:
 
     def _backward(self, ids: np.ndarray) -> float:
         """Computes the gradients of this process's share of a batch, piece by piece; returns its part of the loss."""
-        # random numbers are drawn for the whole batch: the same whoever computes which part of it
-        sample = self.dataset.batch(ids[:1])
-        draws = self.objective.draw(sample, len(ids), self.generator)
+        pieces = list(self.ranks.pieces(len(ids), self.config.micro_batch_size, self.objective.row_group))
+        batch = self.dataset.batch(ids[pieces[0]] if pieces else ids[:1])
+        # for the whole batch: the same numbers whoever computes which part of it
+        draws = self.objective.draw(batch, len(ids), self.generator)
         own = 0.0
-        for rows in self.ranks.pieces(len(ids), self.config.micro_batch_size, self.objective.row_group):
-            batch = self.dataset.batch(ids[rows])
+        for place, rows in enumerate(pieces):
+            if place:
+                batch = self.dataset.batch(ids[rows])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 losses = self.objective.loss(batch, {name: drawn[rows] for name, drawn in draws.items()})  # (rows,)
             loss = losses.float().mean() * (len(losses) / len(ids))
