@@ -2,7 +2,8 @@
 
     python benchmarks/eval_workers.py [--checkpoint runs/a/policy.pt] [--episodes 50]
 
-The same episodes three times: one environment at a time; several in one process; several in workers. Without a
+The same episodes four times: one environment at a time; several in one process; several in workers; twice as many in
+workers, so that the policy computes for one half while the other half is drawn. Without a
 checkpoint a small policy with random weights acts. One line for each, then the ratios; the same as JSON, with
 versions and hardware, under benchmarks/results/. Workers import this file, so what is heavy is imported where needed.
 """
@@ -93,16 +94,18 @@ def main() -> None:
         "one at a time": {"num_envs": 1, "batch_size": 1, "workers": 0},
         "side by side": {**together, "workers": 0},
         "in workers": {**together, "workers": args.workers},
+        "overlapping": {**together, "num_envs": 2 * args.num_envs, "workers": args.workers},
     }
     figures, episodes = {}, {}
     for name, settings in cases.items():
         figures[name], episodes[name] = measure(policy, args.episodes, **settings)
         print(f"{name:14} " + "  ".join(f"{key} {value:.4g}" for key, value in figures[name].items()), flush=True)
-    if episodes["side by side"] != episodes["in workers"]:
+    if not episodes["side by side"] == episodes["in workers"] == episodes["overlapping"]:
         raise SystemExit("expected the same episodes in workers as in one process, but they differ")
     seconds = {name: each["seconds"] for name, each in figures.items()}
-    ratios = {name: seconds["one at a time"] / seconds[name] for name in ("in workers", "side by side")}
-    print(f"{args.episodes} episodes: in workers {ratios['in workers']:.2f} times as fast as one environment at a time")
+    ratios = {name: seconds["one at a time"] / seconds[name] for name in ("overlapping", "in workers", "side by side")}
+    faster = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+    print(f"{args.episodes} episodes: {faster} times as fast as one environment at a time")
     result = {
         "episodes": args.episodes,
         "policy": str(args.checkpoint.name) if args.checkpoint else "random weights",

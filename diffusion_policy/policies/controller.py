@@ -137,6 +137,10 @@ class RecedingHorizonController:
         """(E,) actions that each slot can still send without a new prediction; E is 0 while it is unknown."""
         return np.zeros(self.num_envs or 0, dtype=np.int64) if self._slots is None else self._slots.left.copy()
 
+    def upcoming(self, slot: int = 0) -> FloatArray:
+        """Returns the actions (N, *Da) that a slot will still send without a new prediction, in their order."""
+        return np.zeros((0, *self.action_spec.shape), np.float32) if self._slots is None else self._slots.upcoming(slot)
+
     @property
     def window(self) -> dict[str, Array]:
         """{key: (E, To, *shape)}, what each slot sees and saw, the newest last; empty before the first observation."""

@@ -54,6 +54,11 @@ class EpisodeSlots:
         drawn = [self.generators[row].standard_normal(shape, dtype=np.float32) for row in rows]
         return np.stack(drawn).astype(np.float32, copy=False)
 
+    def upcoming(self, slot: int) -> FloatArray:
+        """Returns (N, *Da): what is left in a slot's queue."""
+        Ta = self.horizons.action_horizon
+        return self.queue[slot, Ta - int(self.left[slot]) :].copy()
+
     def pop(self, rows: Array) -> FloatArray:
         """Returns (E, *Da): the next action of the given slots, zeros for the others."""
         actions = np.zeros((self.num_envs, *self.queue.shape[2:]), dtype=np.float32)

@@ -3,7 +3,7 @@
 Imports neither torch nor scipy: a worker starts in a fraction of a second and stays small.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,12 +65,12 @@ class Begin:
 
 
 Command = Begin | Array
-"""What a slot is told: to begin an episode, or an action (*Da) for the one that runs."""
+"""What a slot is told: to begin an episode, or actions (N, *Da) for the one that runs, in their order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """What came of a command.
+    """What came of one action, or of `Begin`.
 
     Args:
         obs: {key: (*shape)}, what the policy reads.
@@ -146,13 +146,20 @@ class EpisodeSlot:
         fps = self._env.metadata.get("render_fps")
         return EnvFacts(renderer_of(self._env, self._setup.obs_spec), float(fps) if fps else None)
 
-    def obey(self, command: Command) -> Moment:
-        """Returns what came of a command.
+    def obey(self, command: Command) -> Iterator[Moment]:
+        """Yields what comes of a command, step by step; actions beyond the end of the episode are not executed.
 
         Raises:
             RenderError: a filmed episode cannot be drawn.
         """
-        return self._begin(command) if isinstance(command, Begin) else self._step(command)
+        if isinstance(command, Begin):
+            yield self._begin(command)
+            return
+        for action in command:
+            moment = self._step(action)
+            yield moment
+            if moment.result is not None:
+                return
 
     def describe(self) -> str:
         """Returns where the slot is, for messages."""

@@ -4,7 +4,7 @@ Letters: E slots.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,16 +51,19 @@ class Rollouts:
         self._controller.reset(seeds=self._seeds)
         commands: dict[int, Command] = {place: self._begin(place, place) for place in list(self._episodes)}
         while self._episodes:
-            self._slots.send(commands | self._actions(self._slots.busy | set(commands)))
+            self._slots.send(commands | self._chunks(self._slots.busy | set(commands)))
             commands = {}
-            for place, moment in self._slots.receive():
-                index = self._take(place, moment)
-                if moment.result is None:
+            going: dict[int, Sequence[Moment]] = {}
+            for place, moments in self._slots.receive():
+                index, result = self._take(place, moments), moments[-1].result
+                if result is None:
+                    going[place] = moments
                     continue
                 following = next(upcoming, None)
                 if following is not None:
                     commands[place] = self._begin(place, following)
-                yield index, moment.result
+                yield index, result
+            self._catch_up(going)
 
     def speed(self) -> dict[str, float]:
         """Returns what `EvalResult.speed` says, until now."""
@@ -72,19 +75,33 @@ class Rollouts:
         self._episodes[place], self._seeds[place] = index, self._plan.seed + index
         return Begin(self._seeds[place], self._film is not None and self._film.wants(index))
 
-    def _take(self, place: int, moment: Moment) -> int:
-        """Returns the index of the episode that a moment belongs to; the slot is idle if it ended."""
-        index = self._episodes[place]
-        self._obs[place] = moment.obs
-        if moment.length == 0:
+    def _take(self, place: int, moments: Sequence[Moment]) -> int:
+        """Returns the index of the episode that moments belong to; the slot is idle if it ended."""
+        index, result = self._episodes[place], moments[-1].result
+        if moments[0].length == 0:
             self._start(place, index)
-        if self._film is not None and moment.picture is not None:
-            self._film.add(index, moment.picture, seed=self._seeds[place], max_reward=moment.best)
-        if moment.result is not None:
+        else:
+            self.env_steps += len(moments)
+        for moment in moments:
+            if self._film is not None and moment.picture is not None:
+                self._film.add(index, moment.picture, seed=self._seeds[place], max_reward=moment.best)
+        self._obs[place] = moments[-1].obs
+        if result is not None:
             del self._episodes[place]
             if self._film is not None and self._film.wants(index):
-                self._film.finish(index, moment.result.success)
+                self._film.finish(index, result.success)
         return index
+
+    def _catch_up(self, going: Mapping[int, Sequence[Moment]]) -> None:
+        """Lets the controller live through what happened while slots executed their chunks.
+
+        It sees every observation but the latest and gives the action that was sent, as it would step by step.
+        """
+        latest = dict(enumerate(self._obs))
+        for step in range(max((len(moments) for moments in going.values()), default=0)):
+            seen = {place: moments[step].obs for place, moments in going.items() if step < len(moments) - 1}
+            if seen:
+                self._act(latest | seen, list(seen))
 
     def _start(self, place: int, index: int) -> None:
         """Lets an episode start from its seed; perhaps not for the first time, if it was cut short."""
@@ -94,32 +111,36 @@ class Rollouts:
         if self._film is not None:
             self._film.restart(index)
 
-    def _actions(self, busy: Set[int]) -> dict[int, Array]:
-        """Returns the actions of the slots to move now.
+    def _chunks(self, busy: Set[int]) -> dict[int, Array]:
+        """Returns the actions (Ta, *Da) of the slots to move now.
 
-        Those with actions in their queue go on; the others wait, so that all predictions of a round fall into one
-        call. In lock-step, episodes that end at different times would soon ask one by one, in padded batches.
+        Slots that wait are predicted in full batches while others work, so that policy and environments overlap; in a
+        batch that is not full when nobody works any more. Each on its own, they would soon ask one by one, in padded
+        batches.
         """
-        free = np.array([place in self._episodes and place not in busy for place in range(len(self._obs))])
-        active = free & (self._controller.queued > 0)
-        if not active.any():
-            if busy or not free.any():
-                return {}
-            active = free
-        obs = {key: np.stack([seen[key] for seen in self._obs]) for key in self._controller.obs_spec}  # (E, *shape)
-        predicted = active & (self._controller.queued == 0)
-        actions = self._controller.act(obs, active=active)  # (E, *Da)
-        self._overlay(np.flatnonzero(predicted))
-        moved = [int(place) for place in np.flatnonzero(active)]
-        self._moved.update(moved)
-        self.env_steps += len(moved)
-        return {place: actions[place] for place in moved}
+        if not all(self._obs):  # somebody's first observation is still to come
+            return {}
+        ready = [place for place in sorted(self._episodes) if place not in busy]
+        if busy:
+            size = self._controller.batch_size or len(self._obs)
+            ready = ready[: len(ready) // size * size]
+        if not ready:
+            return {}
+        first = self._act(dict(enumerate(self._obs)), ready)
+        self._overlay(ready)
+        self._moved.update(ready)
+        return {place: np.concatenate([first[place][None], self._controller.upcoming(place)]) for place in ready}
 
-    def _overlay(self, predicted: Array) -> None:
+    def _act(self, seen: Mapping[int, dict[str, Any]], places: list[int]) -> Array:
+        """Returns (E, *Da), what the controller does in some slots about what is seen in all of them."""
+        obs = {key: np.stack([seen[place][key] for place in sorted(seen)]) for key in self._controller.obs_spec}
+        return self._controller.act(obs, active=np.isin(np.arange(len(seen)), places))
+
+    def _overlay(self, predicted: Sequence[int]) -> None:
         """Lets the film sample what else the policy might have predicted for the episodes that it shows."""
         if self._film is None or self._film.overlay is None:
             return
-        for place in map(int, predicted):
+        for place in predicted:
             index = self._episodes[place]
             if self._film.wants(index):
                 window = {key: values[place] for key, values in self._controller.window.items()}

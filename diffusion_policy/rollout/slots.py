@@ -3,7 +3,7 @@
 Letters: E slots.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from diffusion_policy.errors import DiffusionPolicyError, EnvironmentFailedError
@@ -11,9 +11,9 @@ from diffusion_policy.rollout.episode import Command, EnvFacts, EpisodeSlot, Mom
 
 
 class Slots(Protocol):
-    """Where episodes run. Slots are numbered 0 .. E - 1; each answers every command with one `Moment`.
+    """Where episodes run. Slots are numbered 0 .. E - 1; each answers every command with the `Moment`s that came of it.
 
-    A slot may answer with a `Moment` of length 0 that nobody asked for: its episode had to begin again.
+    A slot may answer with one `Moment` of length 0 that nobody asked for: its episode had to begin again.
     """
 
     @property
@@ -27,8 +27,8 @@ class Slots(Protocol):
     def send(self, commands: Mapping[int, Command]) -> None:
         """Gives slots that are not busy something to do; does not wait for it."""
 
-    def receive(self) -> Iterator[tuple[int, Moment]]:
-        """Yields (slot, moment) of some busy slots; waits until there are such."""
+    def receive(self) -> Iterator[tuple[int, Sequence[Moment]]]:
+        """Yields (slot, its moments) of some busy slots; waits until there are such."""
 
     def close(self) -> None:
         """Closes all environments."""
@@ -65,7 +65,7 @@ class LocalSlots:
         """See `Slots`."""
         self._commands.update(commands)
 
-    def receive(self) -> Iterator[tuple[int, Moment]]:
+    def receive(self) -> Iterator[tuple[int, Sequence[Moment]]]:
         """See `Slots`."""
         for place in list(self._commands):
             yield place, self._obeyed(place, self._commands.pop(place))
@@ -75,10 +75,10 @@ class LocalSlots:
         for slot in self._slots:
             slot.close()
 
-    def _obeyed(self, place: int, command: Command) -> Moment:
+    def _obeyed(self, place: int, command: Command) -> list[Moment]:
         slot = self._slots[place]
         try:
-            return slot.obey(command)
+            return list(slot.obey(command))
         except DiffusionPolicyError:
             raise
         except Exception as error:  # whatever somebody's environment raises

@@ -1,7 +1,7 @@
 """What runs in a worker process: a few environments, obeyed through a pipe.
 
-Everything comes and goes in order. In: a `Job`, then lists of (slot, command). Out: `EnvFacts`, then one
-(slot, moment) a command as soon as it is there; or a `Failure`, which is the last word.
+Everything comes and goes in order. In: a `Job`, then lists of (slot, command). Out: `EnvFacts`; then, for each list, a
+`Beat` a step and at its end one (slot, moments) a command; or a `Failure`, which is the last word.
 """
 
 import multiprocessing
@@ -14,12 +14,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import Self, TypeVar
 
 from diffusion_policy import errors
 from diffusion_policy.errors import DiffusionPolicyError
 from diffusion_policy.registry import import_plugins
-from diffusion_policy.rollout.episode import Command, EpisodeSlot, SlotSetup
+from diffusion_policy.rollout.episode import Command, EpisodeSlot, Moment, SlotSetup
 from diffusion_policy.rollout.gl import choose_gl
 
 T = TypeVar("T")
@@ -69,6 +70,19 @@ class Failure:
         return kind(self.message) if kind is not None and known else None
 
 
+@dataclass(frozen=True)
+class Beat:
+    """A sign of life: one step more. Small, for nobody may listen while the policy computes, and a pipe holds little.
+
+    Args:
+        place: the slot that took it.
+        last: whether it was the last one of its command.
+    """
+
+    place: int
+    last: bool
+
+
 class _FailedError(Exception):
     """Ends a worker that has reported a failure."""
 
@@ -84,12 +98,24 @@ def serve(conn: Connection) -> None:
     with suppress(_FailedError, EOFError, OSError), ExitStack() as closing:
         slots = _attempt(conn, None, lambda: _slots(conn, closing))
         while True:
-            for place, command in conn.recv():
-                _attempt(conn, place, partial(_obey, conn, slots[place], place, command))
+            answers = [
+                _attempt(conn, place, partial(_obeyed, conn, slots[place], place, command))
+                for place, command in conn.recv()
+            ]
+            for answer in answers:
+                conn.send_bytes(answer)
 
 
-def _obey(conn: Connection, slot: EpisodeSlot, place: int, command: Command) -> None:
-    conn.send((place, slot.obey(command)))  # an observation that cannot be pickled is the environment's failure, too
+def _obeyed(conn: Connection, slot: EpisodeSlot, place: int, command: Command) -> bytes:
+    """Returns (slot, moments), packed: an observation that cannot be is the environment's failure, too."""
+    moments: list[Moment] = []
+    for moment in slot.obey(command):
+        if moments:
+            conn.send(Beat(place, last=False))
+        moments.append(moment)
+    answer = bytes(ForkingPickler.dumps((place, moments)))
+    conn.send(Beat(place, last=True))
+    return answer
 
 
 def _slots(conn: Connection, closing: ExitStack) -> dict[int, EpisodeSlot]:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -31,9 +31,10 @@ class WorkerProcess:
         places: its slots.
         conn: the pipe to it.
         ready: it has made its environments.
-        due: slots whose answer is to come, in the order of work.
-        moments: answers that came while others are due.
-        deadline: when it hangs, on the monotonic clock, if something is due.
+        owing: how many slots' answers are to come.
+        due: slots that have not finished, in the order of work.
+        moments: answers that came while others are to come.
+        deadline: when it hangs, on the monotonic clock, if it owes something.
     """
 
     conn: Connection
@@ -41,23 +42,24 @@ class WorkerProcess:
     def __init__(self, job: Job) -> None:
         self.places, self._job = job.places, _packed(job)
         self.ready, self.deadline = False, 0.0
+        self.owing = 0
         self.due: list[int] = []
-        self.moments: dict[int, Moment] = {}
+        self.moments: dict[int, Sequence[Moment]] = {}
         self._process: SpawnProcess | None = None
 
     @property
     def busy(self) -> bool:
         """Whether it has something to do, or answers that nobody has taken."""
-        return bool(self.due or self.moments)
+        return bool(self.owing or self.moments)
 
     @property
     def complete(self) -> bool:
         """Whether all answers have come, and none is taken."""
-        return bool(self.moments) and not self.due
+        return bool(self.moments) and not self.owing
 
     def start(self, limit_s: float) -> None:
         """Spawns the process and tells it what it is for."""
-        self.ready, self.due, self.moments = False, [], {}
+        self.ready, self.owing, self.due, self.moments = False, 0, [], {}
         self.deadline = time.monotonic() + limit_s
         context = multiprocessing.get_context("spawn")
         with _inherited_calm():
@@ -73,12 +75,12 @@ class WorkerProcess:
 
     def send(self, commands: Mapping[int, Command], limit_s: float) -> bool:
         """Returns whether the process was there to take the commands."""
-        self.due = list(commands)
+        self.owing, self.due = len(commands), list(commands)
         self.deadline = time.monotonic() + limit_s
         try:
             self.conn.send(list(commands.items()))
         except OSError:
-            self.due = []
+            self.owing, self.due = 0, []
             return False
         return True
 

@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from diffusion_policy.errors import WorkerError
 from diffusion_policy.rollout.episode import Begin, Command, EnvFacts, Moment, SlotSetup
 from diffusion_policy.rollout.gl import choose_gl
-from diffusion_policy.rollout.worker import Failure, Job
+from diffusion_policy.rollout.worker import Beat, Failure, Job
 from diffusion_policy.rollout.worker_process import END_S, WorkerProcess
 
 _log = logging.getLogger(__name__)
@@ -77,17 +77,17 @@ class WorkerSlots:
             if mine and not worker.send(mine, self._timeout_s):
                 self._replace(worker)
 
-    def receive(self) -> Iterator[tuple[int, Moment]]:
+    def receive(self) -> Iterator[tuple[int, Sequence[Moment]]]:
         """Yields what a worker's slots answer, as soon as all those that had a command have done so."""
         while not any(worker.complete for worker in self._workers) and any(worker.busy for worker in self._workers):
             self._listen()
         for worker in self._workers:
             if worker.complete:
-                moments, worker.moments = worker.moments, {}
-                for place, moment in moments.items():
-                    if moment.result is not None:
+                answers, worker.moments = worker.moments, {}
+                for place, moments in answers.items():
+                    if moments[-1].result is not None:
                         del self._running[place]
-                    yield place, moment
+                    yield place, moments
 
     def close(self) -> None:
         """Ends all processes: those that close their environments in time, gently."""
@@ -105,7 +105,7 @@ class WorkerSlots:
 
     def _listen(self) -> None:
         """Waits for a word of any worker that has something to say, and hears it; replaces those that hang."""
-        expected = [worker for worker in self._workers if worker.due or not worker.ready]
+        expected = [worker for worker in self._workers if worker.owing or not worker.ready]
         patience = min(worker.deadline for worker in expected) - time.monotonic()
         heard = wait([worker.conn for worker in expected], max(0.0, patience))
         for worker in expected:
@@ -130,9 +130,13 @@ class WorkerSlots:
             if word != self._facts:
                 raise WorkerError(f"expected equal environments in all workers, but got {self._facts} and {word}")
             return
-        place, moment = word
-        worker.due.remove(place)
-        worker.moments[place] = moment
+        if isinstance(word, Beat):
+            if word.last:
+                worker.due.remove(word.place)
+            return
+        place, moments = word
+        worker.owing -= 1
+        worker.moments[place] = moments
 
     def _error(self, failure: Failure) -> Exception:
         expected = failure.expected()

@@ -197,6 +197,15 @@ def test_actions_are_clipped_to_bounds_only_where_there_are_both():
     assert RecedingHorizonController(half).act({"step": [9.0]}).tolist() == [9.0, 9.0]
 
 
+def test_upcoming_actions_are_those_that_act_gives_next():
+    controller = RecedingHorizonController(StepPolicy(), num_envs=2, batch_size=2)
+    assert controller.upcoming(1).shape == (0, 2)
+    for step in range(Ta):
+        controller.act(at(step, 10 + step))
+        expected = np.repeat(10.0 + np.arange(step + 1, Ta)[:, None], 2, axis=1)
+        np.testing.assert_array_equal(controller.upcoming(1), expected)
+
+
 def test_act_returns_a_copy_that_the_caller_may_change():
     control = RecedingHorizonController(StepPolicy())
     control.act(at(0))[:] = 99

@@ -60,6 +60,19 @@ def test_episodes_are_bit_equal_for_any_number_of_envs(toy_policy, kind, batch_s
         assert episodes(num_envs) == alone
 
 
+def test_episode_is_what_a_controller_does_step_by_step(toy_policy, toys):
+    env = toys()
+    controller = RecedingHorizonController(toy_policy(), batch_size=4, seeds=103)
+    obs, _ = env.reset(seed=103)
+    rewards, terminated = [], False
+    while not terminated:
+        obs, reward, terminated, _, _ = env.step(controller.act(obs))
+        rewards.append(reward)
+    result = run(toy_policy(), num_envs=4, batch_size=4).per_episode[3]
+    assert (result.seed, result.length) == (103, len(rewards))
+    assert result.episode_return == np.sum(rewards)
+
+
 def test_chaos_would_show_a_difference_in_the_last_digit(toy_policy):
     class Off(toy_policy):
         def predict(self, obs, noise):

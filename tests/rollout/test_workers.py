@@ -73,6 +73,28 @@ def test_workers_episodes_and_policy_calls_are_those_of_one_process(num_envs, wo
     assert multiprocessing.active_children() == []
 
 
+def test_policy_predicts_full_batches_while_workers_are_busy_and_changes_nothing(monkeypatch):
+    held = []
+
+    class Held(WorkerSlots):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            held.append(self)
+
+    class Watching(ToyPolicy):
+        def predict(self, obs, noise):
+            busy.append(bool(held[-1].busy))
+            filled.append(len(np.unique(noise, axis=0)))
+            return super().predict(obs, noise)
+
+    busy, filled = [], []
+    monkeypatch.setattr("diffusion_policy.rollout.evaluate.WorkerSlots", Held)
+    spread = run(Watching(), episodes=40, num_envs=8, workers=2, batch_size=4)
+    assert spread.per_episode == run(episodes=40, num_envs=1, workers=0, batch_size=4).per_episode
+    assert sum(busy) > len(busy) / 3
+    assert {rows for rows, meanwhile in zip(filled, busy, strict=True) if meanwhile} == {4}
+
+
 @pytest.mark.parametrize(("accident", "timeout_s"), [("kill", 60), ("hang", 3)])
 def test_worker_lost_in_mid_episode_changes_neither_result_nor_film(accident, timeout_s, tmp_path, caplog):
     expected, frames = film_of(workers=0)
