@@ -27,7 +27,7 @@ def random_policy() -> "DiffusionPolicy":
     import torch
 
     from diffusion_policy.config import ActionSpec, ObsField
-    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
+    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 
     torch.manual_seed(0)
     settings: dict[str, Any] = {
@@ -38,7 +38,9 @@ def random_policy() -> "DiffusionPolicy":
         "sampler": {"num_inference_steps": 10},
     }
     obs_spec = {"image": ObsField("rgb", (96, 96, 3)), "agent_pos": ObsField("low_dim", (2,))}
-    policy = DiffusionPolicy(PolicyConfig.from_plain(settings), obs_spec, ActionSpec((2,), low=0.0, high=512.0))
+    policy = DiffusionPolicy(
+        DiffusionPolicyConfig.from_plain(settings), obs_spec, ActionSpec((2,), low=0.0, high=512.0)
+    )
     places = torch.rand(1000, 2) * 512
     policy.fit_normalizers({"agent_pos": places}, places)
     return policy.eval()

@@ -36,10 +36,10 @@ def make_policy(down_dims: list[int]) -> "DiffusionPolicy":
     import torch
 
     from diffusion_policy.config import ActionSpec, ObsField
-    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
+    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 
     torch.manual_seed(0)
-    config = PolicyConfig.from_plain(
+    config = DiffusionPolicyConfig.from_plain(
         {
             "horizons": {"obs_horizon": 2, "action_horizon": 8, "pred_horizon": 16},
             "denoiser": {"name": "unet1d", "down_dims": down_dims, "embed_dim": 256},

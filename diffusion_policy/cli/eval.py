@@ -67,13 +67,13 @@ def _controller(config: dict[str, Any], checkpoint: Path) -> "RecedingHorizonCon
         size = count(config, "batch_size")  # at which it is warmed up
         return RecedingHorizonController.load(checkpoint, batch_size=size, **settings)
     from diffusion_policy.policies.device import pick_device
-    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
-    from diffusion_policy.policies.engines.eager import prepared
+    from diffusion_policy.policies.engines.eager import runnable
+    from diffusion_policy.policies.library import load_policy
 
-    policy = DiffusionPolicy.load(checkpoint, pick_device(str(config["device"])))
-    controller = RecedingHorizonController(
-        prepared(policy.with_sampler(**config["sampler"] or {}), config["precision"])
-    )
+    policy = load_policy(checkpoint, pick_device(str(config["device"])))
+    if config["sampler"]:
+        policy = policy.with_sampler(**config["sampler"])
+    controller = RecedingHorizonController(runnable(policy, config["precision"]))
     controller.path = checkpoint
     return controller
 

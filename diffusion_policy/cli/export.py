@@ -70,10 +70,16 @@ def _export(args: argparse.Namespace) -> int:
     import torch
 
     from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+    from diffusion_policy.policies.library import load_policy
     from diffusion_policy.registry import import_plugins
 
     import_plugins(args.plugins)
-    policy = DiffusionPolicy.load(args.checkpoint)
+    policy = load_policy(args.checkpoint)
+    if not isinstance(policy, DiffusionPolicy):
+        raise ConfigError(
+            f"{args.checkpoint} holds a policy of kind '{policy.kind}': only diffusion policies can be exported; "
+            f"run policy.pt itself"
+        )
     if args.steps is not None:
         policy = policy.with_sampler(num_inference_steps=args.steps)
     if args.threads is not None:

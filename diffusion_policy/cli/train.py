@@ -44,7 +44,7 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
 
 
 def _refuse_with_init(names: set[str]) -> None:
-    from diffusion_policy.training.assembly import POLICY_SECTIONS
+    from diffusion_policy.policies.library import POLICY_SECTIONS
 
     ours = sorted(name for name in names if name.partition(".")[0] in POLICY_SECTIONS)
     if ours:

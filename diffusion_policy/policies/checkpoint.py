@@ -18,10 +18,10 @@ from torch import Tensor
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
 from diffusion_policy.errors import CheckpointError, MissingFileError, StorageError, UnknownNameError
 from diffusion_policy.policies.info import CheckpointInfo
-from diffusion_policy.settings import plain
+from diffusion_policy.settings import plain, section
 from diffusion_policy.versions import installed_versions
 
-FORMAT = 2
+FORMAT = 3
 
 
 def _add_encoder(content: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,12 @@ def _add_encoder(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "config": {**content["config"], "encoder": {"hidden_dims": []}}}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_encoder}
+def _add_kind(content: dict[str, Any]) -> dict[str, Any]:
+    """Format 3 knows several kinds of policies; before, all were diffusion policies."""
+    return {**content, "config": {**content["config"], "policy": {"name": "diffusion"}}}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_encoder, 2: _add_kind}
 """From format n to n + 1, applied in turn; a fixture of each old format stays in the tests."""
 
 _SECTIONS = ("config", "obs_spec", "action_spec", "state_dict", "env", "dataset", "training", "versions", "eval")
@@ -41,13 +46,7 @@ P = TypeVar("P", bound="_Policy")
 class _Policy(Protocol):
     info: CheckpointInfo
 
-    def __init__(self, config: Any, obs_spec: ObsSpec, action_spec: ActionSpec) -> None: ...
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
-
-
-class _PlainConfig(Protocol):
-    @classmethod
-    def from_plain(cls, settings: Mapping[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,20 @@ class PolicyFile:
     state_dict: dict[str, Tensor]
     info: CheckpointInfo
 
-    def build(self, cls: type[P], config_cls: type[_PlainConfig]) -> P:
-        """Returns the policy: an instance of `cls` with this file's weights.
+    @property
+    def kind(self) -> str:
+        """The name of the kind of policy that it holds."""
+        return str(section(self.config, "policy").get("name"))
+
+    def build(self, make: Callable[[Mapping[str, Any], ObsSpec, ActionSpec], P]) -> P:
+        """Returns the policy: what `make` makes of the configuration, with this file's weights.
 
         Raises:
-            CheckpointError: its backbone is not registered, or the weights do not fit.
+            CheckpointError: its kind or backbone is not registered, or the weights do not fit.
         """
         try:
             settings = {name: value for name, value in self.config.items() if name != "backbone_module"}
-            policy = cls(config_cls.from_plain(settings), self.obs_spec, self.action_spec)
+            policy = make(settings, self.obs_spec, self.action_spec)
         except UnknownNameError as error:
             home = self.config.get("backbone_module", "the module that defines it")
             raise CheckpointError(

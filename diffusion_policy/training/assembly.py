@@ -11,22 +11,22 @@ from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_s
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.device import pick_device
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
 from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.library import POLICY_SECTIONS, load_policy, make_policy
+from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.symmetry import find_mirror
 from diffusion_policy.settings import build, build_part, plain, section
 from diffusion_policy.training.demonstration_checks import check_action_bounds, check_mirrored
 from diffusion_policy.training.demonstrations import DataConfig, Demonstrations, load_demonstrations
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
-from diffusion_policy.training.objective import DenoisingObjective
+from diffusion_policy.training.objective import ImitationObjective
 from diffusion_policy.training.optim import OptimConfig
 from diffusion_policy.training.ranks import Ranks
 from diffusion_policy.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
-POLICY_SECTIONS = ("horizons", "denoiser", "encoder", "diffusion", "sampler", "normalization")
 SECTIONS = ("env", "obs", "action", "dataset", "data", *POLICY_SECTIONS, "optim", "training", "logger")
 SETTINGS = ("seed", "device", "out", "init", "plugins")
 
@@ -74,10 +74,10 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
     if settings.get("init") is not None and not resuming:
         initial = _initial(str(settings["init"]), obs_spec, action_spec)
         obs_spec = {key: obs_spec[key] for key in initial.obs_spec}  # its order is the order of the features
-        settings = {**settings, **initial.config.to_plain(), "obs": plain(obs_spec)}
+        settings = {**settings, **dict.fromkeys(POLICY_SECTIONS), **initial.plain_config(), "obs": plain(obs_spec)}
     torch.manual_seed(seed)  # the one global seed: the networks' first weights are drawn from it
     sections = {name: section(settings, name) for name in POLICY_SECTIONS}
-    policy = DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec, action_spec)
+    policy = make_policy(sections, obs_spec, action_spec)
     settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
     data = load_demonstrations(settings, policy, seed, device, mirror, progress=ranks.first, sharers=ranks.size)
     if mirror is not None:
@@ -100,7 +100,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
         versions=installed_versions(),
     )
     policy.info = info
-    loop = TrainingLoop(DenoisingObjective(policy), data.train, loop_config, optim, seed=seed, ranks=ranks)
+    loop = TrainingLoop(ImitationObjective(policy), data.train, loop_config, optim, seed=seed, ranks=ranks)
     # what "auto" meant here, so that a resumed run computes the same
     settings = {**settings, "training": {**training, "bf16": loop.bf16}}
     return Assembly(settings, data, loop, hooks, info)
@@ -116,9 +116,9 @@ def _settled_mirror(
     return {**settings, "data": {**chosen, "mirror": mirror is not None}}, mirror
 
 
-def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> DiffusionPolicy:
+def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> Policy:
     """Returns the policy to fine-tune, after checking that it sees and does what the task says."""
-    policy = DiffusionPolicy.load(path)
+    policy = load_policy(path)
     wanted = {key: (field.type, field.shape) for key, field in obs_spec.items()}
     known = {key: (field.type, field.shape) for key, field in policy.obs_spec.items()}
     if wanted != known:
@@ -130,12 +130,12 @@ def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> Diffusion
     return policy
 
 
-def _warn_of_unreachable(policy: DiffusionPolicy, action: torch.Tensor) -> None:
+def _warn_of_unreachable(policy: Policy, action: torch.Tensor) -> None:
     """A kept normaliser may put new actions where clipped samples never get to."""
-    diffusion = policy.config.diffusion
-    if not diffusion.clip_sample:
+    reach = policy.reach
+    if reach is None:
         return
-    beyond = policy.action_normalizer.normalize(action.cpu()).abs() > diffusion.clip_sample_range + 1e-4
+    beyond = policy.action_normalizer.normalize(action.cpu()).abs() > reach + 1e-4
     if beyond.any():
         logger.warning(
             "init: %.1f %% of the new actions lie beyond those that the policy's normaliser knows, where clip_sample "

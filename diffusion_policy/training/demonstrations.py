@@ -17,7 +17,7 @@ from diffusion_policy.data.residence import Residence
 from diffusion_policy.data.source import Source, obs_source
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.paths import resolve_dataset
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.symmetry import MirrorChoice
 from diffusion_policy.settings import build, plain, section
@@ -68,7 +68,7 @@ class Demonstrations:
 
 def load_demonstrations(
     settings: Mapping[str, Any],
-    policy: DiffusionPolicy,
+    policy: Policy,
     seed: int,
     device: torch.device,
     mirror: Mirror | None = None,

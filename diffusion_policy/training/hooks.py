@@ -13,8 +13,8 @@ import torch
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.checkpoint import save_atomically
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.evaluate import EvalResult
 from diffusion_policy.training.curves import draw_curves
 from diffusion_policy.training.loop import TrainingLoop
@@ -73,11 +73,11 @@ def is_due(loop: TrainingLoop, every: int) -> bool:
     return every > 0 and (loop.grad_step % every == 0 or loop.grad_step == loop.num_grad_steps)
 
 
-def averaged_policy(loop: TrainingLoop) -> DiffusionPolicy:
+def averaged_policy(loop: TrainingLoop) -> Policy:
     """Returns the EMA policy; these hooks serve objectives that train one."""
     model = loop.ema.model
-    if not isinstance(model, DiffusionPolicy):
-        raise TypeError(f"expected an objective whose model is a DiffusionPolicy, but got {type(model).__name__}")
+    if not isinstance(model, Policy):
+        raise TypeError(f"expected an objective whose model is a Policy, but got {type(model).__name__}")
     return model
 
 
@@ -162,17 +162,13 @@ class ValidationHook(StatelessHook):
         self._log.record("validation", loop.grad_step, values)
 
     @torch.no_grad()
-    def _measure(self, policy: DiffusionPolicy, dataset: WindowDataset) -> dict[str, float]:
+    def _measure(self, policy: Policy, dataset: WindowDataset) -> dict[str, float]:
         ids = np.unique(np.linspace(0, len(dataset) - 1, self._windows).astype(np.int64))
         batch = dataset.batch(ids)
         generator = torch.Generator(policy.device).manual_seed(0)
-
-        def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=generator, device=policy.device)
-
-        t = policy.process.sample_timesteps(len(ids), generator)
-        loss = policy.loss(batch.obs, batch.action, noise=normal(*batch.action.shape), t=t).mean()
-        chunk = policy.predict(batch.obs, normal(len(ids), *policy.noise_shape))
+        loss = policy.losses(batch.obs, batch.action, policy.draw(len(ids), generator)).mean()
+        noise = torch.randn(len(ids), *policy.noise_shape, generator=generator, device=policy.device)
+        chunk = policy.predict(batch.obs, noise)
         start, length = policy.horizons.start, policy.horizons.action_horizon
         error = chunk.actions.flatten(2) - batch.action[:, start : start + length]
         return {"loss": float(loss), "action_rmse": float(error.square().mean().sqrt())}
@@ -190,7 +186,7 @@ class RolloutHook:
     """
 
     def __init__(
-        self, log: MetricsLog, evaluate: Callable[[DiffusionPolicy], EvalResult], folder: Path, every: int, keep: int
+        self, log: MetricsLog, evaluate: Callable[[Policy], EvalResult], folder: Path, every: int, keep: int
     ) -> None:
         self._log, self._evaluate, self._folder, self._every, self._keep = log, evaluate, folder, every, keep
         self._best: list[tuple[float, str]] = []  # (reward, file name), best first
@@ -211,7 +207,7 @@ class RolloutHook:
         self._log.record("rollout", loop.grad_step, values)
         self._keep_if_best(loop, policy, reward)
 
-    def _keep_if_best(self, loop: TrainingLoop, policy: DiffusionPolicy, reward: float) -> None:
+    def _keep_if_best(self, loop: TrainingLoop, policy: Policy, reward: float) -> None:
         grad_step = loop.grad_step
         name = f"best_step{grad_step:07d}_reward{reward:.3f}.pt"
         ranked = sorted([*self._best, (reward, name)], key=lambda entry: -entry[0])[: self._keep]

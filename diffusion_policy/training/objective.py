@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_policy.data.dataset import Batch
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
-
-Draws = dict[str, Tensor]
-"""Random numbers of a gradient step, each with the batch as its first axis."""
+from diffusion_policy.policies.policy import Draws, Policy
 
 
 class Objective(Protocol):
@@ -48,32 +45,30 @@ class Objective(Protocol):
         ...
 
 
-class DenoisingObjective:
-    """Behaviour cloning by denoising (Chi et al. 2023, eq. 5).
+class ImitationObjective:
+    """Behaviour cloning: the policy's own loss on demonstrated actions.
 
     Args:
         policy: the policy to train.
     """
 
-    def __init__(self, policy: DiffusionPolicy) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
     @property
-    def model(self) -> DiffusionPolicy:
+    def model(self) -> Policy:
         """The policy."""
         return self.policy
 
     @property
     def row_group(self) -> int:
-        """What the denoiser says; see `Denoiser`."""
-        return int(getattr(self.policy.denoiser, "row_group", 1))
+        """See `Policy`."""
+        return self.policy.row_group
 
     def draw(self, batch: Batch, rows: int, generator: torch.Generator) -> Draws:
-        """Returns noise (B, Tp, Da) and timesteps (B,)."""
-        action = batch.action
-        noise = torch.randn((rows, *action.shape[1:]), generator=generator, device=action.device)
-        return {"noise": noise, "t": self.policy.process.sample_timesteps(rows, generator)}
+        """Returns what the policy draws for a whole batch."""
+        return self.policy.draw(rows, generator)
 
     def loss(self, batch: Batch, draws: Draws) -> Tensor:
-        """Returns the denoising loss (B,) at random timesteps."""
-        return self.policy.loss(batch.obs, batch.action, noise=draws["noise"], t=draws["t"])
+        """Returns the policy's losses (B,)."""
+        return self.policy.losses(batch.obs, batch.action, draws)

@@ -16,7 +16,8 @@ from diffusion_policy.locks import FolderLock
 from diffusion_policy.paths import BUNDLED_PREFIX, new_folder, results_in
 from diffusion_policy.policies.checkpoint import read_tensors
 from diffusion_policy.policies.controller import RecedingHorizonController
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.library import load_policy
+from diffusion_policy.policies.policy import Policy
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.environments import check_fits, check_renderer, make_env, renderer_of
 from diffusion_policy.rollout.evaluate import EvalResult, evaluate
@@ -52,7 +53,7 @@ class Run:
     """
 
     out: Path
-    policy: DiffusionPolicy
+    policy: Policy
     finished: bool
     grad_steps: int
     rank: int = 0
@@ -213,7 +214,7 @@ def _run(assembly: Assembly, out: Path) -> Run:
             checkpoint.save(loop)
     finally:
         log.close()
-    return Run(out, DiffusionPolicy.load(out / "policy.pt", loop.device), finished, loop.grad_step)
+    return Run(out, load_policy(out / "policy.pt", loop.device), finished, loop.grad_step)
 
 
 def _remove_torn_files(out: Path) -> None:
@@ -249,7 +250,7 @@ def _boards(assembly: Assembly, out: Path) -> tuple[Board, ...]:
 def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> tuple[LogHook, ValidationHook, RolloutHook]:
     when, env = assembly.hooks, section(assembly.settings, "env")
 
-    def roll_out(policy: DiffusionPolicy) -> EvalResult:
+    def roll_out(policy: Policy) -> EvalResult:
         return evaluate(
             RecedingHorizonController(policy),
             str(env["id"]),

@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 
 from diffusion_policy.config import action_spec_from, obs_spec_from
 from diffusion_policy.paths import config_dir
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
-from diffusion_policy.training.assembly import POLICY_SECTIONS
+from diffusion_policy.policies.library import POLICY_SECTIONS, make_policy
 
 PRESETS = sorted(file.stem for file in (config_dir() / "preset").glob("*.yaml"))
 TASKS = sorted(file.stem for file in (config_dir() / "task").glob("*.yaml"))
@@ -30,7 +29,7 @@ def test_every_task_and_preset_makes_a_policy(task: str, preset: str) -> None:
     network = "denoiser.member" if preset == "best" else "denoiser"
     config = composed(f"task={task}", f"preset={preset}", f"{network}.down_dims=[16,16,16]")
     sections = {name: config[name] for name in POLICY_SECTIONS}
-    DiffusionPolicy(PolicyConfig.from_plain(sections), obs_spec_from(config["obs"]), action_spec_from(config["action"]))
+    make_policy(sections, obs_spec_from(config["obs"]), action_spec_from(config["action"]))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

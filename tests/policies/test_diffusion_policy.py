@@ -11,11 +11,12 @@ from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.diffusion.process import DiffusionConfig
 from diffusion_policy.diffusion.samplers import SamplerConfig
 from diffusion_policy.errors import ConfigError, ObservationError
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, NormalizationConfig, PolicyConfig
+from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
+from diffusion_policy.policies.policy_config import NormalizationConfig
 
 OBS = {"pos": ObsField("low_dim", (2,)), "points": ObsField("low_dim", (3, 2))}
 ACTION = ActionSpec((2,), low=0.0, high=512.0)
-CONFIG = PolicyConfig(
+CONFIG = DiffusionPolicyConfig(
     horizons=Horizons(2, 4, 8),
     denoiser={"name": "unet1d", "down_dims": (16, 32), "n_groups": 4, "embed_dim": 16, "kernel_size": 3},
     diffusion=DiffusionConfig(prediction_type="sample"),
@@ -23,7 +24,7 @@ CONFIG = PolicyConfig(
 )
 
 
-def make_policy(config: PolicyConfig = CONFIG, action: ActionSpec = ACTION) -> DiffusionPolicy:
+def make_policy(config: DiffusionPolicyConfig = CONFIG, action: ActionSpec = ACTION) -> DiffusionPolicy:
     torch.manual_seed(0)
     policy = DiffusionPolicy(config, OBS, action).eval()
     rows = torch.rand(50, 2) * 400

@@ -17,7 +17,7 @@ from diffusion_policy.errors import CheckpointError, ConfigError, ObservationErr
 from diffusion_policy.models.denoiser import BACKBONES
 from diffusion_policy.models.unet1d import ConditionalUnet1D
 from diffusion_policy.policies.controller import RecedingHorizonController
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, PolicyConfig
+from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
 from diffusion_policy.policies.engines.eager import prepared
 from diffusion_policy.policies.engines.parity import largest_difference, random_windows
 
@@ -37,7 +37,7 @@ def make_policy(*, pictures: bool = False, **settings) -> DiffusionPolicy:
         "sampler": {"num_inference_steps": 3},
         **settings,
     }
-    policy = DiffusionPolicy(PolicyConfig.from_plain(plain), obs_spec, ActionSpec((2,)))
+    policy = DiffusionPolicy(DiffusionPolicyConfig.from_plain(plain), obs_spec, ActionSpec((2,)))
     policy.fit_normalizers(
         {"agent_pos": 100 * torch.rand(50, 2), "points": 7 * torch.randn(50, 3, 2)}, 300 * torch.rand(50, 2)
     )

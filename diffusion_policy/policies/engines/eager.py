@@ -6,6 +6,7 @@ Weights are laid out once, and what the denoising steps take from time and condi
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.preparation import is_prepared
 from diffusion_policy.models.products import PackedProduct, PlainProduct, can_pack
-from diffusion_policy.policies.chunk import Array, FloatArray
+from diffusion_policy.policies.chunk import Array, ChunkPolicy, FloatArray
 from diffusion_policy.policies.device import has_fast_bf16
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.engines.description import Description
 from diffusion_policy.policies.engines.engine_policy import EnginePolicy
 from diffusion_policy.policies.engines.graph import PolicyGraph
+from diffusion_policy.policies.library import load_policy
+from diffusion_policy.policies.policy import Policy
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -41,9 +44,22 @@ def prepared(policy: DiffusionPolicy, precision: str | None = None) -> EnginePol
     return EnginePolicy(Description.of(policy), _runner(graph, policy.device), f"eager {precision or 'float32'}")
 
 
-def load_chunk_policy(path: str | Path, device: str | torch.device, precision: str | None) -> EnginePolicy:
-    """Returns the policy in a policy.pt, prepared: the controller's engine for .pt files."""
-    return prepared(DiffusionPolicy.load(path, device), precision)
+def load_chunk_policy(path: str | Path, device: str | torch.device, precision: str | None) -> ChunkPolicy:
+    """Returns the policy in a policy.pt, ready to run: the controller's engine for .pt files."""
+    return runnable(load_policy(path, device), precision)
+
+
+def runnable(policy: Policy, precision: str | None = None) -> ChunkPolicy:
+    """Returns a policy prepared, if it is one that denoises step by step; as it is otherwise.
+
+    Raises:
+        ConfigError: no such precision, for this policy, here.
+    """
+    if isinstance(policy, DiffusionPolicy):
+        return prepared(policy, precision)
+    if precision not in (None, "float32"):
+        raise ConfigError(f"precision={precision}: policy '{policy.kind}' computes in float32; leave it out")
+    return cast("ChunkPolicy", policy)
 
 
 def check_precision(precision: str, policy: DiffusionPolicy) -> torch.dtype:

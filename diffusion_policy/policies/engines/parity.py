@@ -8,10 +8,10 @@ import torch
 
 from diffusion_policy.models.normalizer import LinearNormalizer
 from diffusion_policy.policies.chunk import Array, ChunkPolicy
-from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.policy import Policy
 
 
-def random_windows(policy: DiffusionPolicy, rows: int, rng: np.random.Generator) -> dict[str, Array]:
+def random_windows(policy: Policy, rows: int, rng: np.random.Generator) -> dict[str, Array]:
     """Returns observations {key: (B, To, *shape)} in env units, spread over what the normalisers have seen."""
     windows = {}
     for (key, field), normalizer in zip(policy.obs_spec.items(), policy.obs_normalizers, strict=True):
@@ -26,7 +26,7 @@ def random_windows(policy: DiffusionPolicy, rows: int, rng: np.random.Generator)
     return windows
 
 
-def largest_difference(policy: DiffusionPolicy, engine: ChunkPolicy, *, rows: int = 4, seed: int = 0) -> float:
+def largest_difference(policy: Policy, engine: ChunkPolicy, *, rows: int = 4, seed: int = 0) -> float:
     """Returns by how much predictions differ at most, in normalised actions: their range is 2.
 
     Args:

@@ -1,0 +1,272 @@
+"""What all learned policies share: observations in, a condition, actions out, one file; each kind adds its own middle.
+
+Letters: B batch, To/Ta/Tp obs/action/pred horizon, Da numbers in an action, Dc condition size.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
+from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
+from diffusion_policy.models.observation import ObservationEncoder
+from diffusion_policy.policies.checkpoint import read_policy_file, write_policy_file
+from diffusion_policy.policies.chunk import ActionChunk
+from diffusion_policy.policies.device import pick_device
+from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.observation_check import check_noise, check_windows
+from diffusion_policy.policies.policy_config import PolicyConfig
+from diffusion_policy.registry import Registry
+from diffusion_policy.settings import plain, section
+
+Array = Tensor | np.ndarray[Any, Any]
+
+Draws = Mapping[str, Tensor]
+"""Random numbers of a gradient step, each with the batch as its first axis."""
+
+
+class Policy(nn.Module):
+    """Predicts chunks of actions from windows of observations. Holds no episode state; see the controller.
+
+    A kind of policy says what it draws, how it learns and how it answers: `noise_shape`, `draw`, `losses`, `sample`.
+
+    Args:
+        config: horizons, encoder, normalisation, and what its kind adds.
+        obs_spec: the observation schema.
+        action_spec: the action schema.
+
+    Attributes:
+        kind: its name in configuration; set by `register_policy`.
+        config_class: what configures it.
+        per_step: whether its condition is one vector for each observed step, (B, To, Dc), or one for all, (B, Dc).
+    """
+
+    kind: ClassVar[str]
+    config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
+    per_step: ClassVar[bool] = False
+
+    def __init__(self, config: PolicyConfig, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
+        super().__init__()
+        self.config, self.obs_spec, self.action_spec = config, obs_spec, action_spec
+        self.horizons = config.horizons
+        self.encoder = ObservationEncoder(obs_spec, 1 if self.per_step else config.horizons.obs_horizon, config.encoder)
+        raw = self.encoder.raw_keys
+        # a list, not a dict: field names like "observation.state" or "items" are no names for modules
+        self.obs_normalizers = nn.ModuleList(
+            nn.Identity() if key in raw else LinearNormalizer(field.shape) for key, field in obs_spec.items()
+        )
+        self.action_normalizer = LinearNormalizer((action_spec.size,))
+        self.info = CheckpointInfo()
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the standard-normal noise of one prediction, the source of all its chance; (0,) for none."""
+        return (0,)
+
+    @property
+    def row_group(self) -> int:
+        """A batch may be cut into pieces at multiples of this many rows; 1: anywhere."""
+        return 1
+
+    @property
+    def home(self) -> str:
+        """The module to import before a file of this policy can be loaded, if it is not one of this package."""
+        return type(self).__module__
+
+    @property
+    def reach(self) -> float | None:
+        """How far from 0 its normalised actions can get; None where nothing limits them."""
+        return None
+
+    def draw(self, rows: int, generator: torch.Generator) -> Draws:
+        """Returns the random numbers of a gradient step on `rows` windows, on the generator's device."""
+        return {}
+
+    def losses(self, obs: Mapping[str, Tensor], action: Tensor, draws: Draws) -> Tensor:
+        """Returns the loss of each window (B,).
+
+        Args:
+            obs: {key: (B, To, *shape)} in env units.
+            action: (B, Tp, Da) in env units.
+            draws: what `draw` returned for these windows.
+        """
+        raise NotImplementedError
+
+    def sample(self, cond: Tensor, noise: Tensor) -> Tensor:
+        """Returns normalised chunks (B, Tp, Da).
+
+        Args:
+            cond: what `condition` returns.
+            noise: (B, *noise_shape).
+        """
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.action_normalizer.scale.device
+
+    @property
+    def normalized_keys(self) -> list[str]:
+        """The observation fields that have a normaliser: all but those whose encoder takes them as recorded."""
+        return [key for key in self.obs_spec if key not in self.encoder.raw_keys]
+
+    def fit_normalizers(self, obs: Mapping[str, Tensor], action: Tensor) -> None:
+        """Sets all normalisers from data.
+
+        Args:
+            obs: {key: (N, *shape)} of `normalized_keys`, all steps of the training episodes.
+            action: (N, Da).
+        """
+        modes = self.config.normalization
+        for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True):
+            if isinstance(normalizer, LinearNormalizer):
+                normalizer.fit(obs[key], check_mode(modes.obs, "normalization.obs"))
+        bounds = self.action_spec.bounds()
+        limits = None if bounds is None else (torch.tensor(bounds[0]), torch.tensor(bounds[1]))
+        self.action_normalizer.fit(action, check_mode(modes.action, "normalization.action"), limits)
+
+    def condition(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Returns the condition (B, Dc), or (B, To, Dc), of observations {key: (B, To, *shape)} in env units."""
+        known = {key: normalizer(obs[key]) for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True)}
+        if not self.per_step:
+            return self.encoder(known)  # type: ignore[no-any-return]
+        rows = next(iter(known.values())).shape[:2]  # (B, To)
+        steps = {key: value.flatten(0, 1).unsqueeze(1) for key, value in known.items()}  # (B * To, 1, *shape)
+        return self.encoder(steps).unflatten(0, rows)  # type: ignore[no-any-return]
+
+    def predict(self, obs: Mapping[str, Array], noise: Array | None = None) -> ActionChunk[Any]:
+        """Returns the actions to execute and the whole prediction, in env units.
+
+        Args:
+            obs: {key: (B, To, *shape)}, NumPy or torch; the result is of the same kind.
+            noise: standard normal (B, *noise_shape); drawn from torch's global generator when None.
+
+        Raises:
+            ObservationError: a key, shape or dtype is not as in `obs_spec`.
+        """
+        wants_numpy = all(isinstance(value, np.ndarray) for value in obs.values())
+        with torch.inference_mode():
+            inputs = self._checked(obs)
+            batch = next(iter(inputs.values())).shape[0]
+            z = (
+                torch.randn(batch, *self.noise_shape, device=self.device)
+                if noise is None
+                else self._noise(noise, batch)
+            )
+            x0 = self.sample(self.condition(inputs), z)
+            flat = self.action_normalizer.unnormalize(x0)  # (B, Tp, Da)
+        prediction = flat.reshape(*flat.shape[:2], *self.action_spec.shape)
+        return ActionChunk.of(prediction.cpu().numpy() if wants_numpy else prediction, self.horizons)
+
+    def _checked(self, obs: Mapping[str, Array]) -> dict[str, Tensor]:
+        """Returns obs as tensors on the policy's device, float32 unless uint8, after checking keys and shapes."""
+        tensors = {key: _as_tensor(obs[key], key, self.device) for key in self.obs_spec if key in obs}
+        check_windows(tensors, self.obs_spec, self.horizons.obs_horizon)
+        return {key: value if value.dtype == torch.uint8 else value.float() for key, value in tensors.items()}
+
+    def _noise(self, noise: Array, batch: int) -> Tensor:
+        z = torch.as_tensor(noise, device=self.device, dtype=torch.float32)
+        check_noise(z, batch, self.noise_shape)
+        return z
+
+    def with_sampler(self, **changes: Any) -> Self:
+        """Returns this policy with another sampler, if its kind has one; weights are shared.
+
+        Raises:
+            ConfigError: it has none, or a setting does not fit.
+        """
+        raise ConfigError(f"policy '{self.kind}' has no sampler to change; leave sampler settings out")
+
+    def plain_config(self) -> dict[str, Any]:
+        """Returns the sections that make this policy again; see `from_sections`."""
+        sections = self.config.to_plain()
+        return {**sections, "policy": {"name": self.kind, **sections.get("policy", {})}}
+
+    @classmethod
+    def from_sections(cls, settings: Mapping[str, Any], obs_spec: ObsSpec, action_spec: ActionSpec) -> Self:
+        """Returns a new policy of this kind.
+
+        Args:
+            settings: sections as plain values; `policy` holds this kind's own, and its name.
+            obs_spec: the observation schema.
+            action_spec: the action schema.
+
+        Raises:
+            ConfigError: a section or a setting is unknown to this kind, or does not fit.
+        """
+        own = {name: value for name, value in section(settings, "policy").items() if name != "name"}
+        sections = {name: value for name, value in settings.items() if name != "policy" and value}
+        if own or any(entry.name == "policy" for entry in fields(cls.config_class)):
+            sections["policy"] = own
+        try:
+            config = cls.config_class.from_plain(sections)
+        except ConfigError as error:
+            raise ConfigError(f"policy '{cls.kind}': {error}") from error
+        return cls(config, obs_spec, action_spec)
+
+    def save(self, path: str | Path, info: CheckpointInfo | None = None) -> None:
+        """Writes policy.pt: plain data and tensors, readable with `torch.load(weights_only=True)`."""
+        write_policy_file(
+            path,
+            config=self.plain_config(),
+            obs_spec=plain(self.obs_spec),
+            action_spec=plain(self.action_spec),
+            state_dict=self.state_dict(),
+            backbone_module=self.home,
+            info=info or self.info,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Returns the policy in a policy.pt, in evaluation mode; `load_policy` takes any kind.
+
+        Nothing in the file is executed or imported.
+
+        Args:
+            path: the file.
+            device: auto, cpu, cuda, cuda:1, mps or a torch.device.
+
+        Raises:
+            MissingFileError: no such file.
+            ConfigError: no such device on this machine.
+            CheckpointError: damaged, of a newer format, not a policy or of another kind, or needs a module to be
+                imported first.
+        """
+        chosen = pick_device(device)
+        saved = read_policy_file(path)
+        if saved.kind != cls.kind:
+            raise CheckpointError(
+                f"{path} holds a policy of kind '{saved.kind}', expected '{cls.kind}'; diffusion_policy.load_policy "
+                f"loads any"
+            )
+        return saved.build(cls.from_sections).to(chosen).eval()
+
+
+POLICIES: Registry[type[Policy]] = Registry("policy")
+P = TypeVar("P", bound=type[Policy])
+
+
+def register_policy(name: str) -> Callable[[P], P]:
+    """Returns a decorator that makes a kind of policy known as `policy=name`."""
+
+    def add(cls: P) -> P:
+        cls.kind = name
+        POLICIES.register(name)(cls)
+        return cls
+
+    return add
+
+
+def _as_tensor(value: Array, key: str, device: torch.device) -> Tensor:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiub":
+            raise ObservationError(f"observation '{key}' must be numbers, but got dtype {value.dtype}")
+        value = np.ascontiguousarray(value)  # torch takes no negative strides (a flipped picture has them)
+    return torch.as_tensor(value, device=device)
