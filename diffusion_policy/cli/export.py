@@ -21,7 +21,7 @@ _TIMED = 20  # predictions
 _EXAMPLES = """\
 examples:
   dp-export runs/a/policy.pt policy.pt2                        # compiled for this kind of processor; runs with torch
-  dp-export runs/a/policy.pt policy.pt2 --precision bfloat16 --threads 4
+  dp-export runs/a/policy.pt policy_bf16.pt2 --precision bfloat16 --threads 4
   dp-export runs/a/policy.pt policy.onnx                       # onnxruntime or OpenVINO, without torch
   dp-export runs/a/policy.pt quick.onnx --steps 5              # fewer denoising steps
 
@@ -84,21 +84,20 @@ def _export(args: argparse.Namespace) -> int:
         policy = policy.with_sampler(num_inference_steps=args.steps)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    with Console(stderr=True).status(f"exporting to {args.out}: less than a minute, most often"):
+    from diffusion_policy.policies.engines.output import whole_or_nothing
+
+    status = Console(stderr=True).status(f"exporting to {args.out}: less than a minute, most often")
+    with status, whole_or_nothing(args.out) as made:  # nobody gets a file that has not been compared
         if args.out.suffix == ".onnx":
             from diffusion_policy.policies.engines.export_onnx import export_onnx
 
-            export_onnx(policy, args.out)
+            export_onnx(policy, made)
         else:
             from diffusion_policy.policies.engines.export_aoti import export_aoti
 
-            export_aoti(policy, args.out, batch_size=args.batch_size or 1, precision=args.precision or "float32")
-        print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB")
-        try:
-            _report(policy, args.out, args.precision or "float32")
-        except BaseException:  # nobody gets a file that has not been compared
-            args.out.unlink(missing_ok=True)
-            raise
+            export_aoti(policy, made, batch_size=args.batch_size or 1, precision=args.precision or "float32")
+        print(f"{args.out}  {made.stat().st_size / 1e6:.1f} MB")
+        _report(policy, made, args.precision or "float32")
     return 0
 
 

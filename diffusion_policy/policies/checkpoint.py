@@ -7,6 +7,8 @@ optionally `selector`. A format once released is read by every later version, th
 import os
 import pickle
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,6 +159,9 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
         raise MissingFileError(f"{what} {file} is a folder; name the file in it, e.g. {file / 'policy.pt'}")
     if not file.is_file():
         raise MissingFileError(f"{what} {file} does not exist")
+    if file.suffix in (".pt2", ".onnx"):
+        raise CheckpointError(f"{file} is an exported policy; expected the {what} that it was made of")
+    _check_sums(file, what)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -171,6 +176,17 @@ def read_tensors(path: str | Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{file} is no {what}: expected a mapping, got {type(content).__name__}")
     return content
+
+
+def _check_sums(file: Path, what: str) -> None:
+    """Raises CheckpointError where a bit has flipped since the file was written; torch's reader would not notice."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error):
+        return  # cut short, or an older kind of file: the reader says so
+    if broken is not None:
+        raise CheckpointError(f"{file} is damaged: {broken} is not what was written; copy the {what} again")
 
 
 def read_policy_file(path: str | Path) -> PolicyFile:

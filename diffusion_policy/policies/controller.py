@@ -107,7 +107,11 @@ class RecedingHorizonController:
         if not file.is_file():
             raise MissingFileError(f"policy file {file} does not exist; dp-train writes one as <out>/policy.pt")
         module, function = ENGINES[file.suffix].split(":")
-        policy = cast("ChunkPolicy", getattr(import_module(module), function)(file, device, precision))
+        try:
+            engine = import_module(module)
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"{file} needs {error.name}: pip install {error.name}") from error
+        policy = cast("ChunkPolicy", getattr(engine, function)(file, device, precision))
         for _ in range(_WARM_UP_CALLS):
             rows = batch_size or num_envs or 1
             policy.predict(blank_windows(policy, rows), np.zeros((rows, *policy.noise_shape), np.float32))

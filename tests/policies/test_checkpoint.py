@@ -66,6 +66,20 @@ def test_checkpoint_cut_short_is_refused(saved: Path, keep: int) -> None:
         DiffusionPolicy.load(saved)
 
 
+def test_checkpoint_with_a_flipped_bit_is_refused(saved: Path) -> None:
+    content = bytearray(saved.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is damaged: \S+ is not what was written"):
+        DiffusionPolicy.load(saved)
+
+
+def test_exported_policy_is_not_called_a_damaged_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "policy.onnx").touch()
+    with pytest.raises(CheckpointError, match="is an exported policy; expected the policy checkpoint"):
+        DiffusionPolicy.load(tmp_path / "policy.onnx")
+
+
 class _Evil:
     def __reduce__(self) -> tuple[object, ...]:
         return (os.mkdir, ("executed",))

@@ -331,6 +331,13 @@ def test_load_names_the_kinds_it_knows(tmp_path):
         RecedingHorizonController.load(tmp_path / "policy.pt")
 
 
+def test_load_names_the_package_that_an_engine_lacks(tmp_path, monkeypatch):
+    monkeypatch.setitem(controller_module.ENGINES, ".toy", "engine_that_nobody_has:load")
+    (tmp_path / "policy.toy").touch()
+    with pytest.raises(ConfigError, match="needs engine_that_nobody_has: pip install"):
+        RecedingHorizonController.load(tmp_path / "policy.toy")
+
+
 def test_load_picks_the_engine_by_the_kind_of_file_and_warms_it_up(tmp_path, monkeypatch):
     asked, policy = [], StepPolicy()
 

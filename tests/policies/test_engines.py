@@ -250,6 +250,16 @@ def test_compiled_policy_says_where_it_does_not_fit(compiled_file, tmp_path: Pat
     cut.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cut short"):
         RecedingHorizonController.load(cut)
+    with pytest.raises(ConfigError, match="float32 or bfloat16"):
+        RecedingHorizonController.load(path, precision="int8")
+
+
+def test_compiled_policy_with_a_flipped_bit_is_refused(compiled_file, tmp_path: Path) -> None:
+    content = bytearray(compiled_file[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "flipped.pt2").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is damaged: \S+ is not what was written"):
+        RecedingHorizonController.load(tmp_path / "flipped.pt2")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def load_chunk_policy(path: Path, device: object, precision: str | None) -> Engi
     if str(device) not in ("cpu", "auto"):
         raise ConfigError(f"{path} is compiled for the CPU: device must be cpu, but got '{device}'")
     description, program = _said(path)
+    if precision not in (None, "float32", "bfloat16"):
+        raise ConfigError(f"precision must be float32 or bfloat16, but got '{precision}'")
     if precision not in (None, program.precision):
         raise ConfigError(f"{path} computes in {program.precision}, but got precision={precision}; export it again")
     _check_machine(program, path)
@@ -108,9 +110,12 @@ def _said(path: Path) -> tuple[Description, Program]:
     """Returns what a file says of itself, before any of its code is loaded."""
     try:
         with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # checksums: a flipped bit of its code would move the robot elsewhere
             said = {name.rpartition("/")[2]: archive.read(name) for name in archive.namelist() if "/extra/" in name}
     except (OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is cut short or no .pt2 file; export the policy again") from error
+    if broken is not None:
+        raise CheckpointError(f"{path} is damaged: {broken} is not what was written; copy it again, or export anew")
     text = said.get(KEY)
     description = Description.from_json(None if text is None else text.decode(), path)
     try:

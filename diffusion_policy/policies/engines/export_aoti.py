@@ -68,7 +68,7 @@ def export_aoti(policy: DiffusionPolicy, path: str | Path, *, batch_size: int = 
                 STEP: _compiled(graph.denoiser, (x, graph.contexts(*obs)[0].contiguous())),
             }
         said = {KEY: Description.of(policy).to_json(), PROGRAM: json.dumps(plain(program))}
-        package_pt2(partial_path, aoti_files=files, extra_files=said)
+        package_pt2(str(partial_path), aoti_files=files, extra_files=said)
 
 
 class _Function(nn.Module):

@@ -59,7 +59,7 @@ def export_onnx(policy: DiffusionPolicy, path: str | Path) -> None:
         _fill(model, step.graph)
         entry = model.metadata_props.add()
         entry.key, entry.value = KEY, Description.of(policy).to_json()
-        onnx.save(model, partial)
+        onnx.save(model, str(partial))
 
 
 class _Place(Prepared):

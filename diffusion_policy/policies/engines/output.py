@@ -13,8 +13,8 @@ from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 
 
 @contextmanager
-def whole_or_nothing(target: Path) -> Iterator[str]:
-    """Yields a path of the same suffix to write to; it becomes `target` when all went well.
+def whole_or_nothing(target: Path) -> Iterator[Path]:
+    """Yields a path of the same name, in a folder of its own, to write to; it becomes `target` when all went well.
 
     Raises:
         OutputExistsError: there is such a file.
@@ -28,7 +28,7 @@ def whole_or_nothing(target: Path) -> Iterator[str]:
         raise _not_written(target, error) from error
     with folder:
         partial = Path(folder.name) / target.name
-        yield str(partial)
+        yield partial
         _refuse_existing(target)  # somebody may have been faster
         try:
             os.replace(partial, target)  # noqa: PTH105

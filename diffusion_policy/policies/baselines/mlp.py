@@ -1,0 +1,65 @@
+"""Regression: the mean squared error of the actions themselves, by a plain network.
+
+What every other method is measured against. Where demonstrations go two ways it answers with their mean, which may be
+none of them. One action at a time (To, Ta, Tp = 2, 1, 2) it is classical behaviour cloning; with chunks it shows what
+action sequences alone are worth.
+
+Letters: B batch, Tp pred_horizon, Da numbers in an action, Dc condition size.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.models.mlp import check_sizes, mlp
+from diffusion_policy.policies.policy import Draws, Policy, register_policy
+from diffusion_policy.policies.policy_config import PolicyConfig
+
+
+@dataclass(frozen=True)
+class MlpConfig:
+    """The network between condition and chunk.
+
+    Args:
+        hidden_dims: sizes of its layers, with Mish between them.
+        dropout: share of features dropped in training, before each layer but the first.
+    """
+
+    hidden_dims: tuple[int, ...] = (512, 512, 512)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_sizes("policy.hidden_dims", self.hidden_dims, dropout=self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpPolicyConfig(PolicyConfig):
+    """A policy that regresses."""
+
+    policy: MlpConfig = field(default_factory=MlpConfig)
+
+
+@register_policy("mlp")
+class MlpPolicy(Policy):
+    """Behaviour cloning by regression; see `Policy`. It draws no noise: equal observations, equal actions."""
+
+    config: MlpPolicyConfig
+    config_class = MlpPolicyConfig
+
+    def __init__(self, config: MlpPolicyConfig, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
+        super().__init__(config, obs_spec, action_spec)
+        self._chunk = (config.horizons.pred_horizon, action_spec.size)
+        own = config.policy
+        sizes = (self.encoder.cond_dim, *own.hidden_dims, self._chunk[0] * self._chunk[1])
+        self.network = nn.Sequential(nn.Mish(), mlp(sizes, dropout=own.dropout))  # the encoder ends without a bend
+
+    def losses(self, obs: Mapping[str, Tensor], action: Tensor, draws: Draws) -> Tensor:
+        """Returns the squared error (B,), the mean over the chunk's Tp x Da numbers."""
+        predicted = self.sample(self.condition(obs), action)
+        return (predicted - self.action_normalizer.normalize(action)).square().flatten(1).mean(1)
+
+    def sample(self, cond: Tensor, noise: Tensor) -> Tensor:
+        """Returns the chunk (B, Tp, Da) for cond (B, Dc); `noise` has no say."""
+        return self.network(cond).unflatten(1, self._chunk)  # type: ignore[no-any-return]
