@@ -38,7 +38,7 @@ class Mixture:
             noise: standard normal (B, T, 1 + Da); the first number chooses the mode.
             std: of the noise around the mean, in place of the mode's own.
         """
-        chosen = choose(self.logits, noise[..., 0])[..., None, None].expand(*self.mean.shape[:-2], 1, -1)
+        chosen = choose(self.logits, noise[..., :1])[..., None].expand(*self.mean.shape[:-2], 1, self.mean.shape[-1])
         mean = self.mean.gather(-2, chosen).squeeze(-2)  # (B, T, Da)
         return mean + std * noise[..., 1:]
 
@@ -67,10 +67,9 @@ class MixtureHead(nn.Module):
 
 
 def choose(logits: Tensor, normal: Tensor) -> Tensor:
-    """Returns one index for each row of logits (..., K), drawn by a standard-normal number (...).
+    """Returns indices (..., R) of logits (..., K), drawn by standard-normal numbers (..., R).
 
-    The same noise makes the same choice: the number's rank among all normal numbers is looked up in the weights.
+    The same number makes the same choice: its rank among all normal numbers is looked up in the weights.
     """
-    rank = torch.special.ndtr(normal).unsqueeze(-1)
-    below: Tensor = logits.softmax(-1).cumsum(-1)[..., :-1] < rank  # without the last: rounding must not lead beyond it
-    return below.sum(-1)
+    below = logits.softmax(-1).cumsum(-1)[..., :-1].contiguous()  # without the last: rounding must not lead beyond it
+    return torch.searchsorted(below, torch.special.ndtr(normal).contiguous())

@@ -16,6 +16,7 @@ from diffusion_policy.diffusion.process import DiffusionConfig, DiffusionProcess
 from diffusion_policy.diffusion.samplers import Sampler, SamplerConfig
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models import ensemble as _registers_ensemble  # noqa: F401
+from diffusion_policy.models import transformer as _registers_transformer  # noqa: F401
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
 from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.policies.policy import Draws, Policy, register_policy

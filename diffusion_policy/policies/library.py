@@ -8,6 +8,12 @@ import torch
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.policies import diffusion_policy as _registers_diffusion  # noqa: F401
+from diffusion_policy.policies.baselines import act as _registers_act  # noqa: F401
+from diffusion_policy.policies.baselines import bet as _registers_bet  # noqa: F401
+from diffusion_policy.policies.baselines import flow as _registers_flow  # noqa: F401
+from diffusion_policy.policies.baselines import ibc as _registers_ibc  # noqa: F401
+from diffusion_policy.policies.baselines import lstm_gmm as _registers_lstm_gmm  # noqa: F401
+from diffusion_policy.policies.baselines import mlp as _registers_mlp  # noqa: F401
 from diffusion_policy.policies.checkpoint import read_policy_file
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.policy import POLICIES, Policy

@@ -111,7 +111,7 @@ class TrainingLoop:
         self.seed = seed
         self.order = EpochOrder(len(dataset), config.batch_size, seed)
         self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
-        self.optimizer = make_optimizer(objective.model.parameters(), optim)
+        self.optimizer = make_optimizer(objective.model, optim)
         self.ema = EMA(objective.model, power=config.ema_power, max_decay=config.ema_max)
         self.device = next(objective.model.parameters()).device
         self.bf16 = has_fast_bf16(self.device) if config.bf16 == "auto" else config.bf16
