@@ -1,5 +1,7 @@
 """Detour as a flat drawing, for machines without OpenGL: the colours and shapes of the MuJoCo scene, by Pillow."""
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
@@ -53,14 +55,13 @@ def draw_table(state: Floats, size: int) -> NDArray[np.uint8]:
     picture = Image.new("RGB", (size * factor, size * factor), _MARGIN)
     draw = ImageDraw.Draw(picture)
 
-    def box(low: tuple[float, float], high: tuple[float, float]) -> list[float]:
+    def box(low: tuple[float, float], high: tuple[float, float]) -> list[int]:
         (left, bottom), (right, top) = to_pixels([low, high], size * factor)
-        # A pixel is drawn when its centre lies inside, and Pillow counts centres as whole numbers.
-        return [left - 0.5, top - 0.5, right - 0.5, bottom - 0.5]
+        # First and last pixels whose centres lie inside: so the picture of the mirror image is the mirror image.
+        return [math.ceil(left - 0.5), math.ceil(top - 0.5), math.floor(right - 0.5), math.floor(bottom - 0.5)]
 
     def rectangle(low: tuple[float, float], high: tuple[float, float], color: tuple[int, int, int]) -> None:
-        left, top, right, bottom = box(low, high)
-        draw.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], fill=color)
+        draw.rectangle(box(low, high), fill=color)
 
     def disc(center: Floats, radius: float, color: tuple[int, int, int]) -> None:
         x, y = center
