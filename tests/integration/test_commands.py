@@ -153,7 +153,7 @@ def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Pat
         ("eval", ["checkpoint=runs/a/policy.pt", "epsiodes=3"], "did you mean episodes"),
         ("eval", ["checkpoint=runs/a/policy.pt", "out=/proc/nope/x"], "cannot write /proc/nope/x"),
         ("train", ["init=runs/a/policy.pt", "sampler.num_inference_steps=3", "out=x"], "drop sampler.num_inference"),
-        ("train", ["training.rollout_every=5", "env.id=diffusion_policy_envs:None-v0", "out=x/y"], "PushT-v0"),
+        ("train", ["training.rollout_every=5", "env.id=diffusion_policy_envs:None-v0", "out=x/y"], "close to it: "),
         ("eval", ["checkpoint=runs/a/metrics.jsonl", "out=x"], "cut short or not a policy checkpoint"),
         ("collect", ["episodes=1"], "out: expected a path"),
         ("inspect", ["none.zarr"], "none.zarr"),

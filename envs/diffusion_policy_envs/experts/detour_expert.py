@@ -24,9 +24,10 @@ class DetourExpert:
         physics: the simulated table, which it only reads.
         seed: the same seed does the same; over seeds each route is as likely.
         control_hz: calls per simulated second.
-        lead: m, how far ahead the target is; 0.04 m make about 0.18 m/s.
-        hand_noise: m, standard deviation of the target's distance from the way, in either axis.
-        hand_seconds: s, in which the hand forgets where it was off.
+        lead: m, how far ahead the target is; 0.04 m make about 0.15 m/s.
+        hand_noise: m, standard deviation of how far from the way the hand drifts, in either axis.
+        hand_seconds: s, in which it forgets where it drifted, and in which it gets there: so the target moves smoothly
+            and is off by about 0.7 of `hand_noise`.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class DetourExpert:
         seed: int,
         control_hz: int = 10,
         lead: float = 0.04,
-        hand_noise: float = 0.006,
+        hand_noise: float = 0.008,
         hand_seconds: float = 0.5,
     ) -> None:
         self._physics = physics
@@ -45,6 +46,7 @@ class DetourExpert:
         self._lead = lead
         self._keep = float(np.exp(-1.0 / (control_hz * hand_seconds)))
         self._shake = hand_noise * float(np.sqrt(1.0 - self._keep**2))
+        self._drift = np.zeros(2)
         self._off = np.zeros(2)
         self._path: DetourPath | None = None
 
@@ -53,6 +55,7 @@ class DetourExpert:
         agent: Floats = self._physics.state[:2]
         if self._path is None:
             self._path = DetourPath(corners(agent, self.route))
-        self._off = self._keep * self._off + self._shake * self._rng.standard_normal(2)
+        self._drift = self._keep * self._drift + self._shake * self._rng.standard_normal(2)
+        self._off = self._keep * self._off + (1.0 - self._keep) * self._drift
         target = self._path.ahead(agent, self._lead) + self._off
         return np.clip(target, [-HALF_WIDTH, 0.0], [HALF_WIDTH, LENGTH]).astype(np.float32)
