@@ -133,6 +133,17 @@ def test_driving_straight_up_hits_the_first_pillar() -> None:
         assert 0.0 < max(rewards) < 0.3
 
 
+@pytest.mark.parametrize("aside", [0.0, 0.03, -0.05])
+def test_collision_is_reported_in_the_physics_step_in_which_the_discs_meet(aside: float) -> None:
+    env = make(control_hz=100)
+    env.reset(options={"state": [aside, 0.2, 0.0, 0.0]})
+    collided = False
+    while not collided:
+        *_, collided, _, info = env.step(np.float32([aside, 0.4]))
+        distance = np.linalg.norm(env.unwrapped.physics.state[:2] - PILLARS[0])
+        assert info["collided"] == (distance < AGENT_RADIUS + PILLAR_RADIUS)
+
+
 def test_the_mean_of_ways_left_and_right_hits_the_first_pillar() -> None:
     env = make()
     ways = {}
