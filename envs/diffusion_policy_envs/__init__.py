@@ -13,3 +13,9 @@ gym.register(
     entry_point="diffusion_policy_envs.pusht.env:PushTEnv",
     max_episode_steps=300,
 )
+
+gym.register(
+    id="Detour-v0",
+    entry_point="diffusion_policy_envs.detour.env:DetourEnv",
+    max_episode_steps=150,
+)

@@ -7,9 +7,19 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffusion_policy_envs.arguments import (
+    check_choice,
+    check_image_sizes,
+    check_obs_keys,
+    check_options,
+    check_size,
+    check_vector,
+    substeps,
+)
+from diffusion_policy_envs.board_pictures import RENDERERS
 from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, KEYPOINTS, Floats, block_points, coverage
 from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTPhysics
-from diffusion_policy_envs.pusht.pictures import RENDERERS, BoardPictures
+from diffusion_policy_envs.pusht.pictures import make_pictures
 from diffusion_policy_envs.pusht.recorded import recorded_state
 from diffusion_policy_envs.pusht.symmetry import mirror_actions, mirror_observations
 
@@ -105,17 +115,17 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         render_size: int = 512,
         renderer: str | None = None,
     ) -> None:
-        self._substeps = _substeps(control_hz)
+        self._substeps = substeps(control_hz, PHYSICS_HZ)
         self.metadata = {**self.metadata, "render_fps": control_hz}
-        _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
-        _check_choice("renderer", renderer, (None, *RENDERERS))
+        check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        check_choice("renderer", renderer, (None, *RENDERERS))
         self.render_mode = render_mode
-        self._image_sizes = _check_image_sizes(image_size)
-        self._render_size = _check_size("render_size", render_size)
-        self._pictures = BoardPictures(renderer)
+        self._image_sizes = check_image_sizes(image_size, tuple(_PICTURES))
+        self._render_size = check_size("render_size", render_size)
+        self._pictures = make_pictures(renderer)
         self.physics = PushTPhysics()
         self.action_space = gym.spaces.Box(0.0, BOARD_SIZE, (2,), np.float32)
-        self._obs_keys = _check_obs_keys(obs_keys)
+        self._obs_keys = check_obs_keys(obs_keys, _OBS_KEYS)
         self.observation_space = self._make_observation_space()
         self._max_coverage = 0.0
 
@@ -135,9 +145,8 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         """Starts an episode at random, or from `options["state"]`; see the class."""
         super().reset(seed=seed)
         options = options or {}
-        if unknown := sorted(set(options) - set(_OPTIONS)):
-            raise ValueError(f"reset options must be some of {list(_OPTIONS)}, but got {unknown}; leave those out")
-        velocity = _check_vector("options['agent_velocity']", options.get("agent_velocity", (0.0, 0.0)), 2, "in px/s")
+        check_options(options, _OPTIONS)
+        velocity = check_vector("options['agent_velocity']", options.get("agent_velocity", (0.0, 0.0)), 2, "in px/s")
         state = self._check_state(options["state"]) if "state" in options else self._random_state()
         self.physics.set_state(state, velocity)
         self._max_coverage = 0.0
@@ -145,7 +154,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, Info]:
         """Draws the agent to `action` for 1 / `control_hz` seconds; see the class."""
-        target = np.clip(_check_vector("action", action, 2, "the agent's target in px"), 0.0, BOARD_SIZE)
+        target = np.clip(check_vector("action", action, 2, "the agent's target in px"), 0.0, BOARD_SIZE)
         self.physics.step(target, self._substeps)
         state = self.physics.state
         info = self._measure(state)
@@ -203,7 +212,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         Raises:
             ValueError: the step does not say how the board looked.
         """
-        return self._pictures.draw(recorded_state(obs), _check_size("size", size))
+        return self._pictures.draw(recorded_state(obs), check_size("size", size))
 
     def action_pixels(self, actions: ArrayLike, size: int) -> Floats:
         """Returns where actions (K, 2) lie on a picture of the board, (K, 2), x and y in its px.
@@ -214,7 +223,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def action_at_pixel(self, xy: ArrayLike, size: int) -> NDArray[np.float32]:
         """Returns the action (2,), within its space, that a place (2,) means: x and y in px of a picture."""
-        place = _check_vector("xy", xy, 2, "x and y in px of the picture")
+        place = check_vector("xy", xy, 2, "x and y in px of the picture")
         return np.clip(place * (BOARD_SIZE / size), 0.0, BOARD_SIZE).astype(np.float32)
 
     def resting_action(self) -> NDArray[np.float32]:
@@ -227,7 +236,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         return np.concatenate([agent, block, [self.np_random.uniform(0.0, 2 * np.pi)]])
 
     def _check_state(self, value: ArrayLike) -> Floats:
-        state = _check_vector("options['state']", value, 5, "agent_x, agent_y, block_x, block_y in px, angle in rad")
+        state = check_vector("options['state']", value, 5, "agent_x, agent_y, block_x, block_y in px, angle in rad")
         if np.any(state[:4] < 0.0) or np.any(state[:4] > BOARD_SIZE):
             raise ValueError(
                 f"options['state'] must have positions in [0, 512] px, but got {state[:4]}; scale them to px"
@@ -250,49 +259,3 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         if key == "state":
             return state.astype(np.float32)
         return self._pictures.draw(state, self._image_sizes[key], _PICTURES[key])
-
-
-def _substeps(control_hz: int) -> int:
-    if not isinstance(control_hz, (int, np.integer)) or control_hz < 1 or PHYSICS_HZ % control_hz:
-        divisors = [hz for hz in range(1, PHYSICS_HZ + 1) if PHYSICS_HZ % hz == 0]
-        raise ValueError(f"control_hz must be one of {divisors} (divisors of {PHYSICS_HZ}), but got {control_hz!r}")
-    return PHYSICS_HZ // int(control_hz)
-
-
-def _check_obs_keys(obs_keys: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(obs_keys, str) or not obs_keys or not set(obs_keys) <= set(_OBS_KEYS):
-        raise ValueError(f"obs_keys must be a list of some of {list(_OBS_KEYS)}, but got {obs_keys!r}")
-    return tuple(obs_keys)
-
-
-def _check_image_sizes(image_size: int | Mapping[str, int]) -> dict[str, int]:
-    """Returns {key: size} of all pictures."""
-    if not isinstance(image_size, Mapping):
-        return dict.fromkeys(_PICTURES, _check_size("image_size", image_size))
-    if unknown := sorted(set(image_size) - set(_PICTURES)):
-        raise ValueError(f"image_size must name some of {list(_PICTURES)}, but got {unknown}; leave those out")
-    return {key: _check_size(f"image_size[{key!r}]", image_size.get(key, 96)) for key in _PICTURES}
-
-
-def _check_size(name: str, size: int) -> int:
-    if not isinstance(size, (int, np.integer)) or not 8 <= size <= 2048:
-        raise ValueError(f"{name} must be a whole number in [8, 2048] px, but got {size!r}")
-    return int(size)
-
-
-def _check_choice(name: str, value: str | None, known: tuple[str | None, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {list(known)}, but got {value!r}")
-
-
-def _check_vector(name: str, value: ArrayLike, size: int, meaning: str) -> Floats:
-    """Returns the value as (size,), float64; says what it should have been where it is not that."""
-    try:
-        vector = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be {size} numbers ({meaning}), but got {value!r}") from None
-    if vector.shape != (size,):
-        raise ValueError(f"{name} must have shape ({size},) ({meaning}), but got {vector.shape}; one vector per call")
-    if not np.all(np.isfinite(vector)):
-        raise ValueError(f"{name} must be finite ({meaning}), but got {vector}; check what computed it")
-    return vector
