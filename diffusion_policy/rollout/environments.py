@@ -160,6 +160,18 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
     return None if said is None else bool(said)
 
 
+def behavior_of(info: Mapping[str, Any]) -> str | None:
+    """Returns what `info["behavior"]` says; None where the environment does not, or not yet."""
+    said = info.get("behavior")
+    return said if isinstance(said, str) and said else None
+
+
+def subgoals_of(info: Mapping[str, Any]) -> dict[str, bool]:
+    """Returns what `info["subgoals"]` says; empty where the environment has none."""
+    said = info.get("subgoals")
+    return {str(name): bool(done) for name, done in said.items()} if isinstance(said, Mapping) else {}
+
+
 def unknown_id(env_id: str) -> str | None:
     """Returns what is wrong with an id if its package can be imported but registers no such one; None otherwise.
 

@@ -4,7 +4,7 @@ Imports neither torch nor scipy: a worker starts in a fraction of a second and s
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,15 @@ from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import RenderError
 from diffusion_policy.film.picture import Picture
 from diffusion_policy.policies.chunk import Array
-from diffusion_policy.rollout.environments import check_fits, make_env, policy_observation, renderer_of, success_of
+from diffusion_policy.rollout.environments import (
+    behavior_of,
+    check_fits,
+    make_env,
+    policy_observation,
+    renderer_of,
+    subgoals_of,
+    success_of,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,8 @@ class EpisodeResult:
         length: env steps.
         terminated: the task ended it.
         truncated: the time limit did.
+        behavior: which of several ways it went; None where the environment does not say.
+        subgoals: which parts of the task were reached at any step; empty where the environment names none.
     """
 
     seed: int
@@ -37,10 +47,12 @@ class EpisodeResult:
     length: int
     terminated: bool
     truncated: bool
+    behavior: str | None = None
+    subgoals: Mapping[str, bool] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the entry of eval.json, also a row of episodes.csv."""
-        return {
+        entry: dict[str, Any] = {
             "seed": self.seed,
             "return": self.episode_return,
             "max_reward": self.max_reward,
@@ -49,6 +61,9 @@ class EpisodeResult:
             "terminated": self.terminated,
             "truncated": self.truncated,
         }
+        if self.behavior is not None:
+            entry["behavior"] = self.behavior
+        return entry | {f"subgoal_{name}": done for name, done in self.subgoals.items()}
 
 
 @dataclass(frozen=True)
@@ -94,10 +109,12 @@ class EnvFacts:
     Args:
         renderer: what draws the pictures that the policy reads; None if it reads none or the environment does not say.
         fps: the environment's own frame rate, None where it has none.
+        behaviors: the ways in which an episode can go, all equally good; empty where the environment names none.
     """
 
     renderer: str | None
     fps: float | None
+    behaviors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,12 +156,15 @@ class EpisodeSlot:
         self._seed, self._filmed = 0, False
         self._rewards: list[float] = []
         self._success: bool | None = None
+        self._behavior: str | None = None
+        self._subgoals: dict[str, bool] = {}
 
     @property
     def facts(self) -> EnvFacts:
         """What there is to know about the environment."""
         fps = self._env.metadata.get("render_fps")
-        return EnvFacts(renderer_of(self._env, self._setup.obs_spec), float(fps) if fps else None)
+        behaviors = tuple(map(str, getattr(self._env.unwrapped, "behaviors", ())))
+        return EnvFacts(renderer_of(self._env, self._setup.obs_spec), float(fps) if fps else None, behaviors)
 
     def obey(self, command: Command) -> Iterator[Moment]:
         """Yields what comes of a command, step by step; actions beyond the end of the episode are not executed.
@@ -171,7 +191,7 @@ class EpisodeSlot:
 
     def _begin(self, command: Begin) -> Moment:
         self._seed, self._filmed = command.seed, command.filmed
-        self._rewards, self._success = [], None
+        self._rewards, self._success, self._behavior, self._subgoals = [], None, None, {}
         obs, _info = self._env.reset(seed=command.seed)
         return self._moment(obs, None)
 
@@ -181,6 +201,8 @@ class EpisodeSlot:
         said = success_of(info)
         if said is not None:
             self._success = said or bool(self._success)
+        self._behavior = behavior_of(info) or self._behavior
+        self._subgoals |= {name: done or self._subgoals.get(name, False) for name, done in subgoals_of(info).items()}
         result = self._result(bool(terminated), bool(truncated)) if terminated or truncated else None
         return self._moment(obs, result)
 
@@ -193,6 +215,8 @@ class EpisodeSlot:
             length=len(self._rewards),
             terminated=terminated,
             truncated=truncated,
+            behavior=self._behavior,
+            subgoals=dict(self._subgoals),
         )
 
     def _moment(self, obs: Any, result: EpisodeResult | None) -> Moment:

@@ -110,11 +110,11 @@ def evaluate(
                     finished[index] = episode
                     bar.update(len(finished), _running(finished))
         except KeyboardInterrupt as interrupt:
-            raise EvaluationInterrupted(_partial(controller, plan, finished, rollouts.speed())) from interrupt
+            raise EvaluationInterrupted(_partial(controller, plan, finished, rollouts)) from interrupt
         except DiffusionPolicyError as error:
-            error.partial = _partial(controller, plan, finished, rollouts.speed())
+            error.partial = _partial(controller, plan, finished, rollouts)
             raise
-        return _result(controller, plan, finished, rollouts.speed())
+        return _result(controller, plan, finished, rollouts)
 
 
 def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: str | Sequence[str]) -> Slots:
@@ -147,7 +147,7 @@ def _result(
     controller: RecedingHorizonController,
     plan: Plan,
     finished: Mapping[int, EpisodeResult],
-    speed: Mapping[str, float],
+    rollouts: Rollouts,
 ) -> EvalResult:
     path = controller.path
     return EvalResult(
@@ -164,7 +164,8 @@ def _result(
         },
         versions=installed_versions(),
         hardware=hardware(),
-        speed=speed,
+        speed=rollouts.speed(),
+        behaviors=rollouts.behaviors,
     )
 
 
@@ -172,14 +173,14 @@ def _partial(
     controller: RecedingHorizonController,
     plan: Plan,
     finished: Mapping[int, EpisodeResult],
-    speed: Mapping[str, float],
+    rollouts: Rollouts,
 ) -> EvalResult | None:
     """Returns the result of the first episodes, up to the first unfinished one; None when that is the very first.
 
     Later ones that happened to end early would flatter it.
     """
     gap = next(index for index in range(len(finished) + 1) if index not in finished)
-    return _result(controller, plan, {index: finished[index] for index in range(gap)}, speed) if gap else None
+    return _result(controller, plan, {index: finished[index] for index in range(gap)}, rollouts) if gap else None
 
 
 def _running(finished: Mapping[int, EpisodeResult]) -> str:

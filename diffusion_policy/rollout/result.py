@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.errors import StorageError
+from diffusion_policy.rollout.behavior import behavior_summary, subgoal_summary
 from diffusion_policy.rollout.episode import EpisodeResult
 from diffusion_policy.rollout.statistics import Estimate, bootstrap_mean, wilson_rate
 
@@ -31,6 +32,7 @@ class EvalResult:
         hardware: what computed it.
         speed: env_steps_per_second of all environments together, and policy_share, the part of the time in which the
             policy computed; the rest went into the environments. Empty when it was not measured.
+        behaviors: the ways that the environment knows, all equally good.
     """
 
     env_id: str
@@ -43,9 +45,12 @@ class EvalResult:
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     speed: Mapping[str, float] = field(default_factory=dict)
+    behaviors: Sequence[str] = ()
     max_reward: Estimate = field(init=False)
     episode_return: Estimate = field(init=False)
     success_rate: Estimate | None = field(init=False)
+    behavior: Mapping[str, Any] = field(init=False)
+    subgoals: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         said = [episode.success for episode in self.per_episode]
@@ -53,6 +58,8 @@ class EvalResult:
         object.__setattr__(self, "max_reward", bootstrap_mean([each.max_reward for each in self.per_episode]))
         object.__setattr__(self, "episode_return", bootstrap_mean([each.episode_return for each in self.per_episode]))
         object.__setattr__(self, "success_rate", rate)
+        object.__setattr__(self, "behavior", behavior_summary(self.per_episode, self.behaviors))
+        object.__setattr__(self, "subgoals", subgoal_summary(self.per_episode))
 
     @property
     def episodes(self) -> int:
@@ -70,6 +77,8 @@ class EvalResult:
             "max_reward": self.max_reward.to_dict(),
             "success_rate": self.success_rate.to_dict() if self.success_rate else None,
             "return": self.episode_return.to_dict(),
+            **({"behavior": dict(self.behavior)} if self.behavior else {}),
+            **({"subgoals": dict(self.subgoals)} if self.subgoals else {}),
             "latency_ms": dict(self.latency_ms),
             "speed": dict(self.speed),
             "per_episode": [episode.to_dict() for episode in self.per_episode],
@@ -100,8 +109,9 @@ class EvalResult:
             StorageError: it could not be written; an older file is intact.
         """
         rows = [episode.to_dict() for episode in self.per_episode]
+        names = list(dict.fromkeys(name for row in rows for name in row))  # an unfinished way has no behavior
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         _write(Path(path), text.getvalue())
@@ -119,7 +129,15 @@ class EvalResult:
             parts.append(shown("success", self.success_rate))
         else:
             parts.append("success not measured (info has neither is_success nor success)")
-        return ", ".join([*parts, shown("return", self.episode_return)])
+        parts.append(shown("return", self.episode_return))
+        if self.behavior:
+            counts = self.behavior["counts"]
+            used = sum(count > 0 for count in counts.values())
+            parts.append(f"{used} of {len(counts)} behaviors, entropy {self.behavior['entropy']:.2f}")
+        if self.subgoals:
+            rates = (f"{name} {rate['mean']:.2f}" for name, rate in self.subgoals["each"].items())
+            parts.append(f"subgoals {' '.join(rates)}")
+        return ", ".join(parts)
 
 
 def _write(path: Path, text: str) -> None:

@@ -65,6 +65,11 @@ class Rollouts:
                 yield index, result
             self._catch_up(going)
 
+    @property
+    def behaviors(self) -> tuple[str, ...]:
+        """The ways that the environment knows; see `EnvFacts`."""
+        return self._slots.facts.behaviors
+
     def speed(self) -> dict[str, float]:
         """Returns what `EvalResult.speed` says, until now."""
         seconds = max(1e-9, time.perf_counter() - self.begun)
