@@ -41,7 +41,7 @@ class ConditionalTransformer(nn.Module):
         action_dim: int,
         cond_dim: int,
         pred_horizon: int,
-        obs_tokens: int,
+        obs_tokens: int = 1,
         embed_dim: int = 256,
         layers: int = 8,
         heads: int = 4,

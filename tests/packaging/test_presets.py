@@ -10,8 +10,10 @@ from omegaconf import OmegaConf
 from diffusion_policy.config import action_spec_from, obs_spec_from
 from diffusion_policy.paths import config_dir
 from diffusion_policy.policies.library import POLICY_SECTIONS, make_policy
+from diffusion_policy.policies.policy import POLICIES
 
 PRESETS = sorted(file.stem for file in (config_dir() / "preset").glob("*.yaml"))
+POLICY_FILES = sorted(file.stem for file in (config_dir() / "policy").glob("*.yaml"))
 TASKS = sorted(file.stem for file in (config_dir() / "task").glob("*.yaml"))
 
 
@@ -30,6 +32,29 @@ def test_every_task_and_preset_makes_a_policy(task: str, preset: str) -> None:
     config = composed(f"task={task}", f"preset={preset}", f"{network}.down_dims=[16,16,16]")
     sections = {name: config[name] for name in POLICY_SECTIONS}
     make_policy(sections, obs_spec_from(config["obs"]), action_spec_from(config["action"]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("policy", POLICY_FILES)
+def test_every_kind_of_policy_is_made_for_every_task(task: str, policy: str) -> None:
+    config = composed(f"task={task}", f"policy={policy}")
+    made = make_policy(
+        {name: config[name] for name in POLICY_SECTIONS},
+        obs_spec_from(config["obs"]),
+        action_spec_from(config["action"]),
+    )
+    assert made.kind == policy.removesuffix("_step")
+
+
+def test_every_registered_kind_of_policy_has_a_file() -> None:
+    assert {name.removesuffix("_step") for name in POLICY_FILES} == set(POLICIES)
+
+
+def test_transformer_goes_with_any_task() -> None:
+    config = composed("task=detour", "denoiser=transformer", "encoder.hidden_dims=[]")
+    sections = {name: config[name] for name in POLICY_SECTIONS}
+    made = make_policy(sections, obs_spec_from(config["obs"]), action_spec_from(config["action"]))
+    assert made.denoiser.obs_tokens == made.horizons.obs_horizon  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -26,7 +26,12 @@ def test_entropy_is_one_for_even_ways_and_zero_for_a_single_one():
 
 
 def test_behavior_counts_the_ways_of_successful_episodes_only():
-    episodes = [episode(behavior="L"), episode(behavior="L"), episode(behavior="R"), episode(success=False, behavior="R")]
+    episodes = [
+        episode(behavior="L"),
+        episode(behavior="L"),
+        episode(behavior="R"),
+        episode(success=False, behavior="R"),
+    ]
     assert behavior_summary(episodes, ("L", "R", "M"))["counts"] == {"L": 2, "R": 1, "M": 0}
     assert behavior_summary(episodes, ()) == {}
 
