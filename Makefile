@@ -2,7 +2,7 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 BIN := $(dir $(PYTHON))
 
-.PHONY: check lint types imports test slow build format
+.PHONY: check lint types imports test slow regression build format
 check: lint types imports
 
 lint:                       ## style and docstrings (ruff's D rules, Google form)
@@ -20,6 +20,9 @@ test:
 
 slow:
 	$(PYTHON) -m pytest -m slow
+
+regression:                 ## retrains a small cell; fails if it falls below the stored interval
+	$(PYTHON) -m diffusion_policy.cli.benchmark suite=regression out=runs/regression against=benchmarks/results/regression
 
 build:                      ## wheel and sdist into dist/
 	$(PYTHON) -m build

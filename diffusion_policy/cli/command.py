@@ -120,6 +120,12 @@ def _help_in_words(config_name: str) -> Iterator[None]:
         print(with_words(said.getvalue(), config_name, config_dir()), end="")
 
 
+def config_folder() -> str | None:
+    """Returns the folder that --config-dir named on the command line, None without."""
+    sources = HydraConfig.get().runtime.config_sources
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
+
+
 def count(config: dict[str, Any], name: str, smallest: int = 1) -> int:
     """Returns a whole number of the configuration.
 

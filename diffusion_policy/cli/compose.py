@@ -1,9 +1,13 @@
 """The configuration of a command, composed in Python: for notebooks, without a command line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,7 +17,10 @@ from diffusion_policy.cli.messages import misplaced_group, one_line
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.paths import config_dir
 
-_OF_THE_COMMAND = {"train": ("choice", "collect", "published", "resume", "debug")}
+_OF_THE_COMMAND = {
+    "train": ("choice", "collect", "published", "resume", "debug"),
+    "collect": ("resume", "debug"),
+}
 """Command -> settings that its shell takes, and its function in Python does not."""
 
 
@@ -23,7 +30,7 @@ def compose_config(command: str, *overrides: str, conf: str | Path | None = None
     `train(compose_config("train", "task=pusht", "preset=fast", "dataset=demos.zarr", "out=runs/a"))`
 
     Args:
-        command: "train".
+        command: "train" or "collect".
         overrides: as on the command line, GROUP=NAME or KEY=VALUE.
         conf: a folder with tasks and presets of your own, as with --config-dir.
 
@@ -39,11 +46,22 @@ def compose_config(command: str, *overrides: str, conf: str | Path | None = None
         raise ConfigError(f"conf: expected a folder with task/*.yaml, but {folder} is none")
     words = list(overrides) + ([f"hydra.searchpath=[{_quoted(f'file://{folder}')}]"] if folder else [])
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        with _aside(), initialize_config_dir(str(config_dir()), version_base="1.3"):
             composed = compose(command, words, return_hydra_config=True)
             return _settings(composed, command)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(one_line(error, command)) from error
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """Lays aside the configuration that a running command was composed from; Hydra holds one at a time."""
+    state = Singleton.get_state()
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        Singleton.set_state(state)
 
 
 def _quoted(text: str) -> str:

@@ -33,6 +33,11 @@ def inspect() -> int:
     return _run("inspect")
 
 
+def benchmark() -> int:
+    """Runs dp-benchmark; returns the exit code."""
+    return _run("benchmark")
+
+
 def export() -> int:
     """Runs dp-export; returns the exit code."""
     return _run("export")

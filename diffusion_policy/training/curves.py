@@ -28,7 +28,7 @@ _SUCCESS: dict[str, Any] = {"color": "#CC79A7", "marker": "s", "markersize": 7, 
 
 _PANELS = (
     (
-        "denoising loss",
+        "loss",
         (
             _Line("train", "loss", "training episodes", _TRAINING),
             _Line("validation", "loss", "held-out episodes (EMA)", _HELD_OUT),
@@ -82,7 +82,8 @@ def _draw(axes: Any, records: list[dict[str, Any]], lines: tuple[_Line, ...]) ->
         if steps:
             style = line.style if len(steps) < _MARKED else {**line.style, "marker": None}
             axes.plot(steps, values, label=line.label, **style)
-    if lines[0].kind == "train" and axes.lines:
+    positive = all(value > 0 for drawn in axes.lines for value in drawn.get_ydata())  # a log-likelihood need not be
+    if lines[0].kind == "train" and axes.lines and positive:
         axes.set_yscale("log")
     if lines[0].kind == "rollout":  # rates end at 1, rewards as a rule
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(1.05, axes.get_ylim()[1]))

@@ -198,13 +198,14 @@ class RolloutHook:
         if not is_due(loop, self._every):
             return
         policy = averaged_policy(loop)
+        begun = time.perf_counter()
         result = self._evaluate(policy)
         reward = result.max_reward.mean
         values = {"max_reward": reward}
         if result.success_rate is not None:
             values["success_rate"] = result.success_rate.mean
         self.note = rollout_note(loop.grad_step, values)
-        self._log.record("rollout", loop.grad_step, values)
+        self._log.record("rollout", loop.grad_step, {**values, "seconds": time.perf_counter() - begun})
         self._keep_if_best(loop, policy, reward)
 
     def _keep_if_best(self, loop: TrainingLoop, policy: Policy, reward: float) -> None:

@@ -17,12 +17,15 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_run(a: Path, b: Path) -> None:
-    """Weights bit for bit, and the same measurements (but for speed) at the same steps."""
+    """Weights bit for bit, and the same measurements (but for speed and times) at the same steps."""
     first, second = weights(a), weights(b)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
 
     def measured(path: Path) -> list[dict[str, Any]]:
-        return [{k: v for k, v in r.items() if k != "samples_per_s"} for r in read_metrics(path / "metrics.jsonl")]
+        return [
+            {k: v for k, v in r.items() if k not in ("samples_per_s", "seconds")}
+            for r in read_metrics(path / "metrics.jsonl")
+        ]
 
     assert measured(a) == measured(b)

@@ -1,0 +1,170 @@
+"""One cell of a benchmark: train, judge, write down everything that a reader could ask."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.benchmark.stopwatch import Stopwatch
+from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Cell, Judging, Suite
+from diffusion_policy.policies.chunk import blank_windows
+from diffusion_policy.policies.controller import RecedingHorizonController
+from diffusion_policy.policies.library import load_policy
+from diffusion_policy.rollout.evaluate import EvalResult, evaluate
+from diffusion_policy.rollout.provenance import commit, hardware, usable_cores
+from diffusion_policy.rollout.statistics import percentiles
+from diffusion_policy.settings import section
+from diffusion_policy.training.metrics import read_metrics
+from diffusion_policy.training.run import Run, train
+from diffusion_policy.versions import installed_versions
+
+FORMAT = 1
+Compose = Callable[[str, Sequence[str]], dict[str, Any]]
+"""(command, its settings as words) -> its configuration; see `cli.compose`."""
+
+
+def cell_file(out: Path, cell: Cell) -> Path:
+    """Returns where a cell's results stand; the file is there when the cell is finished."""
+    return out / "cells" / f"{cell.name}.json"
+
+
+def run_cell(cell: Cell, suite: Suite, out: Path, dataset: str, compose: Compose) -> bool:
+    """Trains and judges a cell, or goes on where it was interrupted. Returns whether it is finished.
+
+    Args:
+        cell: which one.
+        suite: what it belongs to.
+        out: folder of the benchmark.
+        dataset: path of the task's demonstrations.
+        compose: makes configurations.
+
+    Raises:
+        DiffusionPolicyError: whatever training or evaluation raises.
+    """
+    folder = out / "runs" / cell.name
+    watch = Stopwatch(out / "times" / f"{cell.name}.json")
+    with watch.running():
+        run = _trained(cell, suite, folder, dataset, compose)
+    if not run.finished:
+        return False
+    judged = {"last": _judge(folder / "policy.pt", suite.judging)}
+    best = best_checkpoint(folder / "checkpoints")
+    if "best" in suite.judging.protocols and best is not None:
+        judged["best"] = _judge(best, suite.judging)
+    figures = {
+        "format": FORMAT,
+        **asdict(cell),
+        "words": suite.words(cell),
+        "config": run.policy.plain_config(),
+        "dataset": dict(run.policy.info.dataset),
+        "judging": asdict(suite.judging),
+        "training": {**_training_figures(folder, watch), "grad_steps": run.grad_steps, "parameters": _size(run.policy)},
+        "latency_ms": _latency(folder / "policy.pt", suite.judging.latency_calls),
+        "evaluations": judged,
+        "versions": installed_versions(),
+        "commit": commit(),
+        "hardware": hardware(),
+    }
+    _write(cell_file(out, cell), figures)
+    return True
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """Returns the checkpoint with the best reward on validation seeds, the earliest of equals; None without any."""
+    found = sorted(folder.glob("best_step*_reward*.pt"))
+    return max(found, key=lambda file: float(file.stem.rpartition("reward")[2]), default=None)
+
+
+def _trained(cell: Cell, suite: Suite, folder: Path, dataset: str, compose: Compose) -> Run:
+    if (folder / "config.yaml").is_file():
+        return train({"resume": str(folder)})
+    if folder.exists():  # killed before it began
+        shutil.rmtree(folder)
+    settings = compose("train", [*suite.words(cell), f"dataset={dataset}", f"out={folder}"])
+    return train(_validated(settings, suite.judging))
+
+
+def _validated(settings: dict[str, Any], judging: Judging) -> dict[str, Any]:
+    """Returns a training's settings with the rollouts that choose the best checkpoint, if the suite wants one."""
+    training = dict(section(settings, "training"))
+    if "best" not in judging.protocols or training.get("num_grad_steps") is None:
+        return settings
+    every = max(1, int(training["num_grad_steps"]) // judging.validations)
+    rollouts = {
+        "rollout_every": every,
+        "rollout_episodes": judging.validation_episodes,
+        "rollout_seed": VALIDATION_SEED,
+    }
+    return {**settings, "training": {**training, **rollouts, "keep_best": max(1, int(training.get("keep_best", 1)))}}
+
+
+def _judge(checkpoint: Path, judging: Judging) -> dict[str, Any]:
+    controller = RecedingHorizonController.load(checkpoint, batch_size=judging.batch_size)
+    info = load_policy(checkpoint).info
+    pictures = any(field.is_picture for field in controller.obs_spec.values())
+    result = evaluate(
+        controller,
+        str(info.env["id"]),
+        episodes=judging.episodes,
+        seed=REPORT_SEED,
+        num_envs=judging.num_envs,
+        env_kwargs=info.env.get("kwargs") or {},
+        batch_size=judging.batch_size,
+        workers=usable_cores() if pictures else 0,
+    )
+    return {"checkpoint": checkpoint.name, "grad_steps": info.training.get("grad_steps"), **_compact(result)}
+
+
+def _compact(result: EvalResult) -> dict[str, Any]:
+    """Returns an evaluation with a column for each figure of its episodes: a tenth of eval.json."""
+    told = result.to_dict()
+    rows = told.pop("per_episode")
+    names = dict.fromkeys(name for row in rows for name in row)
+    for name in ("versions", "hardware", "policy", "latency_ms"):
+        told.pop(name)
+    return {**told, "per_episode": {name: [row.get(name) for row in rows] for name in names}}
+
+
+def _training_figures(folder: Path, watch: Stopwatch) -> dict[str, Any]:
+    records = read_metrics(folder / "metrics.jsonl")
+    rollouts = sum(record.get("seconds", 0.0) for record in records if record.get("kind") == "rollout")
+    validation = _last(records, "validation")
+    figures = {name: validation.get(name) for name in ("loss", "action_rmse", "train_action_rmse")}
+    loss = _last(records, "train").get("loss")
+    return {**watch.read(), "rollout_s": rollouts, "train_loss": loss, "validation": figures}
+
+
+def _last(records: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
+    return next((record for record in reversed(records) if record.get("kind") == kind), {})
+
+
+def _latency(checkpoint: Path, calls: int) -> dict[str, float | None]:
+    """Returns percentiles of predictions of one row."""
+    policy = RecedingHorizonController.load(checkpoint, batch_size=1).policy
+    obs = blank_windows(policy, 1)
+    noise = np.random.default_rng(0).standard_normal((calls, 1, *policy.noise_shape), np.float32)
+    times = []
+    for each in noise:
+        begin = time.perf_counter()
+        policy.predict(obs, each)
+        times.append(1000 * (time.perf_counter() - begin))
+    return percentiles(times, (50, 95))
+
+
+def _size(policy: Any) -> int:
+    return sum(each.numel() for each in policy.parameters())
+
+
+def _write(file: Path, figures: Mapping[str, Any]) -> None:
+    """Writes all of it or nothing; one line a section, so that a difference can be read."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(value, default=str)}" for name, value in figures.items())
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    os.replace(partial, file)  # noqa: PTH105

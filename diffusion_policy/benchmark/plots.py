@@ -1,0 +1,86 @@
+"""Pictures of a benchmark: what each method reaches on each task, and what it costs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.benchmark.results import Results
+
+# Okabe and Ito (2008): told apart by the colour-blind, too
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
+
+
+def draw_results(results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path) -> None:
+    """Draws success by task and method: bars with intervals, a dot for each training seed.
+
+    Args:
+        results: the finished cells.
+        tasks: panels.
+        methods: bars.
+        picture: the PNG.
+    """
+    figure, panels = _figure(len(tasks), width=1.2 + 0.62 * len(methods))
+    for axes, task in zip(panels, tasks, strict=True):
+        for place, method in enumerate(methods):
+            rate = results.success(task, method)
+            if rate is None:
+                axes.text(place, 0.02, "not run", rotation=90, ha="center", va="bottom", color="grey")
+                continue
+            error = np.array([[rate.mean - rate.ci95[0]], [rate.ci95[1] - rate.mean]]).clip(0)
+            color = _COLORS[place % len(_COLORS)]
+            axes.bar(place, rate.mean, color=color, alpha=0.75, yerr=error, capsize=4, error_kw={"linewidth": 1.2})
+            seeds = list(results.by_seed(task, method).values())
+            axes.plot(np.linspace(place - 0.15, place + 0.15, len(seeds)), seeds, "o", color="black", markersize=3)
+        axes.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
+        axes.set_ylim(0, 1.05)
+        axes.set_title(task)
+        axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("success rate, last checkpoint")
+    _save(figure, picture)
+
+
+def draw_costs(results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path) -> None:
+    """Draws success against minutes of training, a point for each training seed.
+
+    Args:
+        results: the finished cells.
+        tasks: panels.
+        methods: colours.
+        picture: the PNG.
+    """
+    figure, panels = _figure(len(tasks), width=3.2)
+    for axes, task in zip(panels, tasks, strict=True):
+        for place, method in enumerate(methods):
+            found = results.of(task, method)
+            if not found:
+                continue
+            minutes = [each.figures["training"]["wall_s"] / 60 for each in found]
+            rates = [float(np.mean(each.column("success"))) for each in found]
+            axes.plot(minutes, rates, "o", color=_COLORS[place % len(_COLORS)], label=method, markersize=6)
+        axes.set_ylim(-0.03, 1.05)
+        axes.set_xscale("log")
+        axes.set_xlabel("minutes of training")
+        axes.set_title(task)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("success rate, last checkpoint")
+    handles = {line.get_label(): line for axes in panels for line in axes.lines}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False)
+    _save(figure, picture)
+
+
+def _figure(panels: int, width: float) -> tuple[Any, list[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(4.0, width * panels), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
+
+
+def _save(figure: Any, picture: Path) -> None:
+    temporary = picture.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=110)
+    temporary.replace(picture)

@@ -1,0 +1,75 @@
+"""A benchmark's report: Markdown and HTML from one set of tables, with pictures beside it."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from diffusion_policy.benchmark.plots import draw_costs, draw_results
+from diffusion_policy.benchmark.results import Results
+from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Suite
+from diffusion_policy.benchmark.tables import tables
+
+_PICTURES = {"results.png": draw_results, "costs.png": draw_costs}
+
+
+def write_report(suite: Suite, name: str, out: Path) -> Path:
+    """Writes report.md, report.html and their pictures into the folder of a benchmark; returns report.html.
+
+    Args:
+        suite: what was to be run; cells that are not finished are shown as "not run".
+        name: of the suite.
+        out: the folder, with at least one finished cell.
+    """
+    results = Results.read(out)
+    tasks, methods = list(suite.tasks), list(suite.methods)
+    for file, draw in _PICTURES.items():
+        draw(results, tasks, methods, out / file)
+    context = {
+        "name": name,
+        "tables": tables(results, tasks, methods, suite.reference),
+        "pictures": list(_PICTURES),
+        "protocol": _protocol(suite, results),
+    }
+    for kind in ("md", "html"):
+        (out / f"report.{kind}").write_text(_rendered(kind, context), encoding="utf-8")
+    return out / "report.html"
+
+
+def _rendered(kind: str, context: dict[str, Any]) -> str:
+    template = resources.files(__package__).joinpath(f"report.{kind}.j2").read_text(encoding="utf-8")
+    settings: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(autoescape=kind == "html", **settings).from_string(template).render(context)
+
+
+def _protocol(suite: Suite, results: Results) -> list[str]:
+    """Returns how the numbers were made, a sentence each."""
+    figures = [each.figures for each in results.cells]
+    judging = suite.judging
+    last = REPORT_SEED + judging.episodes - 1
+    said = [
+        f"{len(results.cells)} of {len(suite.cells())} cells are finished: {len(suite.tasks)} tasks, "
+        f"{len(suite.methods)} methods, training seeds {', '.join(map(str, suite.seeds))}.",
+        f"Evaluated on {judging.episodes} episodes, seeds {REPORT_SEED} to {last}, the same for all.",
+        "Reported is the last checkpoint of each training.",
+        f"Commit {_all(figures, 'commit')}.",
+        f"Hardware: {_all([each['hardware'] for each in figures], 'cpu')}, "
+        f"{_all([each['hardware'] for each in figures], 'torch_threads')} threads, "
+        f"GPU {_all([each['hardware'] for each in figures], 'gpu')}.",
+        f"torch {_all([each['versions'] for each in figures], 'torch')}, "
+        f"mujoco {_all([each['versions'] for each in figures], 'mujoco')}.",
+    ]
+    if "best" in judging.protocols:
+        said[2] = (
+            f"Reported are the last checkpoint and the best of {judging.validations} by {judging.validation_episodes} "
+            f"episodes from seed {VALIDATION_SEED} on; never the best on reported seeds."
+        )
+    data = {each["task"]: each["dataset"].get("digest", "")[:12] for each in figures}
+    return [*said, "Demonstrations: " + ", ".join(f"{task} {digest}" for task, digest in sorted(data.items())) + "."]
+
+
+def _all(figures: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Returns the values of a figure over all cells, each once."""
+    return ", ".join(dict.fromkeys(str(each.get(name) or "none") for each in figures))

@@ -1,0 +1,147 @@
+"""The finished cells of a benchmark, read back and put together.
+
+Letters: M evaluation seeds, S training seeds.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.benchmark.suite import Cell
+from diffusion_policy.errors import DataError, MissingFileError
+from diffusion_policy.rollout.statistics import Estimate, bootstrap_mean, paired_difference, wilson_rate
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """A finished cell.
+
+    Args:
+        cell: which one.
+        figures: the content of its file.
+    """
+
+    cell: Cell
+    figures: Mapping[str, Any]
+
+    def column(self, name: str, protocol: str = "last") -> list[float]:
+        """Returns a figure of every episode (M,), e.g. "success"; empty where this checkpoint was not judged.
+
+        Raises:
+            DataError: the environment does not tell it.
+        """
+        judged = self.figures["evaluations"].get(protocol)
+        if judged is None:
+            return []
+        values = judged["per_episode"].get(name)
+        if values is None or any(value is None for value in values):
+            raise DataError(
+                f"{self.cell.name}: expected '{name}' of every episode, but the environment does not say it"
+            )
+        return [float(value) for value in values]
+
+
+class Results:
+    """All finished cells in a folder.
+
+    Args:
+        cells: them.
+    """
+
+    def __init__(self, cells: Sequence[CellResult]) -> None:
+        self.cells = list(cells)
+
+    @classmethod
+    def read(cls, out: Path) -> "Results":
+        """Returns the cells whose files stand in out/cells.
+
+        Raises:
+            MissingFileError: there is none.
+            DataError: a file is damaged, or of a newer format.
+        """
+        files = sorted((out / "cells").glob("*.json"))
+        if not files:
+            raise MissingFileError(
+                f"{out}: no finished cell (expected {out / 'cells'}/*.json); run dp-benchmark out={out}"
+            )
+        return cls([_read(file) for file in files])
+
+    def of(self, task: str, method: str) -> list[CellResult]:
+        """Returns the cells of all training seeds, in their order."""
+        found = [each for each in self.cells if (each.cell.task, each.cell.method) == (task, method)]
+        return sorted(found, key=lambda each: each.cell.seed)
+
+    def success(self, task: str, method: str, protocol: str = "last") -> Estimate | None:
+        """Returns the success rate over all episodes of all training seeds; None where nothing ran.
+
+        Wilson's interval takes episodes as independent: it does not know how much training seeds differ, which is why
+        reports show them one by one.
+        """
+        values = [value for each in self.of(task, method) for value in each.column("success", protocol)]
+        return wilson_rate([bool(value) for value in values]) if values else None
+
+    def reward(self, task: str, method: str, protocol: str = "last") -> Estimate | None:
+        """Returns the mean of the best reward of each episode, over all training seeds; None where nothing ran."""
+        values = [value for each in self.of(task, method) for value in each.column("max_reward", protocol)]
+        return bootstrap_mean(values) if values else None
+
+    def by_seed(self, task: str, method: str, name: str = "success", protocol: str = "last") -> dict[int, float]:
+        """Returns {training seed: mean over its episodes}."""
+        columns = {each.cell.seed: each.column(name, protocol) for each in self.of(task, method)}
+        return {seed: float(np.mean(values)) for seed, values in columns.items() if values}
+
+    def lead(self, task: str, first: str, second: str, name: str, protocol: str = "last") -> Estimate | None:
+        """Returns by how much `first` is better than `second`, paired over evaluation seeds; None without both.
+
+        A pair is the mean over training seeds of one evaluation seed's episodes (M,), so that the interval tells
+        how much the choice of episodes matters.
+        """
+        sides = [[each.column(name, protocol) for each in self.of(task, method)] for method in (second, first)]
+        sides = [[column for column in side if column] for side in sides]
+        if not all(sides):
+            return None
+        lengths = {len(column) for side in sides for column in side}
+        if len(lengths) != 1:
+            raise DataError(
+                f"{task}: {first} and {second} were judged on {sorted(lengths)} episodes; expected the same"
+            )
+        means = [np.mean(side, axis=0).tolist() for side in sides]  # (S, M) -> (M,)
+        return paired_difference(*means)
+
+
+def fallen_below(new: Results, stored: Results) -> list[str]:
+    """Returns, for each cell that both have, where the new success lies below the stored one: intervals apart."""
+    known = {each.cell: each for each in stored.cells}
+    said = []
+    for each in new.cells:
+        if each.cell not in known:
+            continue
+        now, then = (_rate(side) for side in (each, known[each.cell]))
+        if now.ci95[1] < then.ci95[0]:
+            said.append(f"{each.cell.name}: success {_shown(now)}, stored {_shown(then)}")
+    return said
+
+
+def _rate(result: CellResult) -> Estimate:
+    return wilson_rate([bool(value) for value in result.column("success")])
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.mean:.2f} [{estimate.ci95[0]:.2f}, {estimate.ci95[1]:.2f}]"
+
+
+def _read(file: Path) -> CellResult:
+    try:
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        if figures["format"] > _FORMAT:
+            raise DataError(f"{file} has format {figures['format']}, this version reads up to {_FORMAT}; upgrade")
+        cell = Cell(str(figures["task"]), str(figures["method"]), int(figures["seed"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is no result of a benchmark ({error}); remove it to run that cell again") from error
+    return CellResult(cell, figures)

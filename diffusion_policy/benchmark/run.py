@@ -1,0 +1,83 @@
+"""Runs a suite, cell by cell: what is finished stays finished, whatever ends it."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusion_policy.benchmark.cell import Compose, cell_file, run_cell
+from diffusion_policy.benchmark.suite import Cell, Suite
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.locks import FolderLock
+from diffusion_policy.rollout.actors import ExpertActor
+from diffusion_policy.rollout.collect import collect
+from diffusion_policy.settings import section
+
+logger = logging.getLogger(__name__)
+
+
+def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = ()) -> bool:
+    """Runs the cells that are not finished. Returns whether all are now; False after Ctrl-C.
+
+    Args:
+        suite: what to run.
+        out: folder of the benchmark; one that holds finished cells goes on.
+        compose: makes configurations.
+        only: names of tasks, methods or cells; others are left out. Empty for all.
+
+    Raises:
+        ConfigError: `only` names nothing.
+        OutputExistsError: another process works there.
+        DiffusionPolicyError: whatever a cell raises; those before it stay.
+    """
+    cells = _chosen(suite, only)
+    out.mkdir(parents=True, exist_ok=True)
+    with FolderLock(out, "benchmark"):
+        left = [cell for cell in cells if not cell_file(out, cell).is_file()]
+        if len(left) < len(cells):
+            logger.info("%d of %d cells are finished already", len(cells) - len(left), len(cells))
+        begun = time.monotonic()
+        for number, cell in enumerate(left):
+            logger.info("cell %d of %d: %s%s", number + 1, len(left), cell.name, _eta(begun, number, len(left)))
+            if not run_cell(cell, suite, out, _dataset(suite, cell.task, out, compose), compose):
+                return False
+    return True
+
+
+def _chosen(suite: Suite, only: Sequence[str]) -> list[Cell]:
+    cells = suite.cells()
+    known = {name for cell in cells for name in (cell.task, cell.method, cell.name)}
+    if unknown := sorted(set(only) - known):
+        raise ConfigError(
+            f"only: no task, method or cell is called {', '.join(unknown)}; tasks {', '.join(suite.tasks)}, methods "
+            f"{', '.join(suite.methods)}, cells like {cells[0].name}"
+        )
+    return [cell for cell in cells if not only or {cell.task, cell.method, cell.name} & set(only)]
+
+
+def _eta(begun: float, done: int, total: int) -> str:
+    """Returns how long the rest may take, once a cell has shown it."""
+    if not done:
+        return ""
+    minutes = (time.monotonic() - begun) / done * (total - done) / 60
+    return f", {minutes:.0f} minutes left if the rest take as long"
+
+
+def _dataset(suite: Suite, task: str, out: Path, compose: Compose) -> str:
+    """Returns the path of a task's demonstrations; the environment's expert gives them where none are named."""
+    plan = suite.tasks[task]
+    if plan.dataset is not None:
+        return plan.dataset
+    path = out / "data" / f"{task}.zarr"
+    settings = compose("collect", plan.overrides)
+    env, recorded = section(settings, "env"), section(settings, "collect")
+    collect(
+        str(env["id"]),
+        ExpertActor(),
+        episodes=plan.collect,
+        seed=plan.collect_seed,
+        out=path,
+        env_kwargs={**section(env, "kwargs"), **recorded},
+        resume=path.exists(),
+    )
+    return str(path)

@@ -1,0 +1,160 @@
+"""What a benchmark compares: a suite of tasks, methods and training seeds, and how each cell is judged."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Self
+
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.settings import build, section
+
+REPORT_SEED = 100_000
+"""Of the first reported episode; nothing is tuned or chosen on it or later ones."""
+VALIDATION_SEED = 50_000
+"""Of the first episode on which checkpoints are chosen."""
+
+Protocol = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of a suite.
+
+    Args:
+        overrides: settings of dp-train that choose it, e.g. ("task=detour",).
+        dataset: path or package:// of its demonstrations; None to let the environment's expert give some.
+        collect: how many episodes the expert then gives.
+        collect_seed: of the first of them.
+    """
+
+    overrides: tuple[str, ...]
+    dataset: str | None = None
+    collect: int = 200
+    collect_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.collect < 1 or not 0 <= self.collect_seed < VALIDATION_SEED:
+            raise ConfigError(
+                f"expected collect >= 1 and collect_seed in [0, {VALIDATION_SEED}), but got {self.collect} and "
+                f"{self.collect_seed}"
+            )
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a trained policy is judged.
+
+    Args:
+        episodes: of the evaluation, from seed 100000 on.
+        num_envs: environments side by side.
+        batch_size: rows of every policy call.
+        protocols: which checkpoints: "last", and "best" by reward on seeds from 50000 on; never by reported ones.
+        validations: how often a run is judged on those seeds, evenly over its length; for "best" only.
+        validation_episodes: of each of these.
+        latency_calls: predictions of one row that are timed after the evaluation.
+    """
+
+    episodes: int = 100
+    num_envs: int = 32
+    batch_size: int = 32
+    protocols: tuple[str, ...] = ("last",)
+    validations: int = 5
+    validation_episodes: int = 32
+    latency_calls: int = 50
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.protocols) - {"last", "best"}):
+            raise ConfigError(f"judging.protocols: expected last or best, but got {', '.join(unknown)}")
+        if "last" not in self.protocols:
+            raise ConfigError("judging.protocols must hold last: what training ends with is always told")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name != "protocols" and value < 1:
+                raise ConfigError(f"judging.{each.name} must be at least 1, but got {value}")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a benchmark.
+
+    Args:
+        task: its name in the suite.
+        method: likewise.
+        seed: of the training.
+    """
+
+    task: str
+    method: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """What its files are called."""
+        return f"{self.task}-{self.method}-s{self.seed}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Tasks x methods x training seeds.
+
+    Args:
+        tasks: by name.
+        methods: name -> settings of dp-train.
+        seeds: of the trainings.
+        overrides: settings of dp-train for all cells, before those of the method.
+        special: "task/method", "task/*" or "*/method" -> settings for these cells, the last ones to hold.
+        judging: see there.
+        reference: the method with which the others are compared.
+    """
+
+    tasks: Mapping[str, Task]
+    methods: Mapping[str, tuple[str, ...]]
+    seeds: tuple[int, ...]
+    overrides: tuple[str, ...] = ()
+    special: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    judging: Judging = field(default_factory=Judging)
+    reference: str = "diffusion"
+
+    @classmethod
+    def from_plain(cls, settings: Mapping[str, Any]) -> Self:
+        """Returns the suite that a file of conf/suite describes.
+
+        Raises:
+            ConfigError: a setting is unknown, missing, or names no task or method.
+        """
+        known = [each.name for each in fields(cls)]
+        if unknown := sorted(set(settings) - set(known)):
+            raise ConfigError(f"suite: unknown setting {', '.join(unknown)}, known: {', '.join(known)}")
+        tasks = {name: build(Task, each, f"suite.tasks.{name}") for name, each in section(settings, "tasks").items()}
+        methods = {name: tuple(each or ()) for name, each in section(settings, "methods").items()}
+        seeds = tuple(settings.get("seeds") or ())
+        if not (tasks and methods and seeds):
+            raise ConfigError("suite: expected at least one task, one method and one seed")
+        if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
+            raise ConfigError(f"suite.seeds must be whole numbers, 0 or more, but got {list(seeds)}")
+        special = {name: tuple(each) for name, each in section(settings, "special").items()}
+        for name in special:
+            task, _, method = name.partition("/")
+            if task not in ("*", *tasks) or method not in ("*", *methods):
+                raise ConfigError(
+                    f"suite.special: '{name}' names no cells; tasks {list(tasks)}, methods {list(methods)}"
+                )
+        return cls(
+            tasks=tasks,
+            methods=methods,
+            seeds=seeds,
+            overrides=tuple(settings.get("overrides") or ()),
+            special=special,
+            judging=build(Judging, section(settings, "judging"), "suite.judging"),
+            reference=str(settings.get("reference") or "diffusion"),
+        )
+
+    def cells(self) -> list[Cell]:
+        """Returns all cells: first every task and method with the first seed, so that a part is worth reading."""
+        return [Cell(task, method, seed) for seed in self.seeds for task in self.tasks for method in self.methods]
+
+    def words(self, cell: Cell) -> list[str]:
+        """Returns the settings of dp-train that a cell has, in the order in which they hold."""
+        task, method = cell.task, cell.method
+        chosen = [self.special.get(name, ()) for name in (f"{task}/*", f"*/{method}", f"{task}/{method}")]
+        words = [*self.tasks[task].overrides, *self.overrides, *self.methods[method]]
+        return [*words, *(word for each in chosen for word in each), f"seed={cell.seed}"]

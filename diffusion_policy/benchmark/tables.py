@@ -1,0 +1,143 @@
+"""The tables of a benchmark's report: intervals, training seeds one by one, "not run" where nothing is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.benchmark.results import CellResult, Results
+from diffusion_policy.rollout.statistics import Estimate
+
+NOT_RUN = "not run"
+_WORDS = {"last": "last checkpoint", "best": "best checkpoint by validation seeds"}
+_NOTES = {
+    "success": (
+        "Success rate",
+        "Wilson's 95 % interval over the episodes of all training seeds; in brackets the rate of each training seed.",
+    ),
+    "max_reward": (
+        "Mean max reward",
+        "The best reward of each episode; bootstrap interval over episodes; in brackets each training seed.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Args:
+        title: what it shows.
+        head: of its columns.
+        rows: each as long as the head.
+        note: how to read it.
+    """
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def tables(results: Results, tasks: Sequence[str], methods: Sequence[str], reference: str) -> list[Table]:
+    """Returns all tables of a report.
+
+    Args:
+        results: the finished cells.
+        tasks: rows, also those of which no cell is finished.
+        methods: columns, likewise.
+        reference: the method with which the others are compared.
+    """
+    protocols = [
+        name for name in ("last", "best") if any(name in each.figures["evaluations"] for each in results.cells)
+    ]
+    made = []
+    for protocol in protocols:
+        made += [_outcomes(results, tasks, methods, name, protocol) for name in _NOTES]
+    if reference in methods and len(methods) > 1:
+        made += [_leads(results, tasks, methods, reference, name) for name in ("success", "max_reward")]
+    if any(_behavior(each) for each in results.cells):
+        made.append(_behaviors(results, tasks, methods))
+    return [*made, _costs(results, tasks, methods)]
+
+
+def shown(estimate: Estimate | None, sign: bool = False) -> str:
+    """Returns an estimate with its interval; "not run" for None."""
+    if estimate is None:
+        return NOT_RUN
+    form = "+.3f" if sign else ".3f"
+    low, high = estimate.ci95
+    return f"{estimate.mean:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _outcomes(results: Results, tasks: Sequence[str], methods: Sequence[str], name: str, protocol: str) -> Table:
+    estimate = {"success": results.success, "max_reward": results.reward}[name]
+
+    def cell(task: str, method: str) -> str:
+        seeds = results.by_seed(task, method, name, protocol).values()
+        return shown(estimate(task, method, protocol)) + (
+            f" ({', '.join(f'{each:.2f}' for each in seeds)})" if seeds else ""
+        )
+
+    title, note = _NOTES[name]
+    return Table(f"{title}, {_WORDS[protocol]}", ["task", *methods], _grid(tasks, methods, cell), note)
+
+
+def _leads(results: Results, tasks: Sequence[str], methods: Sequence[str], reference: str, name: str) -> Table:
+    others = [method for method in methods if method != reference]
+
+    def cell(task: str, method: str) -> str:
+        return shown(results.lead(task, reference, method, name), sign=True)
+
+    note = (
+        "Paired over the same evaluation seeds, training seeds averaged; an interval above zero is a lead that other "
+        "episodes would confirm."
+    )
+    return Table(f"Lead of {reference}: {_NOTES[name][0].lower()}", ["task", *others], _grid(tasks, others, cell), note)
+
+
+def _behaviors(results: Results, tasks: Sequence[str], methods: Sequence[str]) -> Table:
+    known = [task for task in tasks if any(_behavior(each) for each in results.cells if each.cell.task == task)]
+
+    def cell(task: str, method: str) -> str:
+        found = [_behavior(each) for each in results.of(task, method)]
+        told = [each for each in found if each]
+        if not told:
+            return NOT_RUN
+        used = np.mean([sum(count > 0 for count in each["counts"].values()) for each in told])
+        entropy, even = (np.mean([each[name] for each in told]) for name in ("entropy", "entropy_if_uniform"))
+        return f"{entropy:.2f} of {even:.2f} ({used:.0f} of {len(told[0]['counts'])} ways)"
+
+    note = (
+        "Entropy of the ways that successful episodes went, 1 being evenly all; after `of` what so many episodes of a "
+        "perfectly even policy have. Mean over training seeds."
+    )
+    return Table("Behaviour entropy, last checkpoint", ["task", *methods], _grid(known, methods, cell), note)
+
+
+def _costs(results: Results, tasks: Sequence[str], methods: Sequence[str]) -> Table:
+    def cell(task: str, method: str) -> str:
+        found = results.of(task, method)
+        if not found:
+            return NOT_RUN
+        training = [each.figures["training"] for each in found]
+        wall, cpu = (np.mean([each[name] for each in training]) / 60 for name in ("wall_s", "cpu_s"))
+        whole = "" if all(each["complete"] for each in training) else " at least"
+        latency = np.mean([each.figures["latency_ms"]["p50"] for each in found])
+        steps, size = training[0]["grad_steps"], training[0]["parameters"] / 1e6
+        return f"{wall:.1f} min{whole} ({cpu:.1f} CPU), {steps} steps, {size:.1f} M, {latency:.1f} ms"
+
+    note = (
+        "Minutes of training, rollouts that choose checkpoints included, mean over training seeds; gradient steps; "
+        "parameters; median time of one prediction at batch 1."
+    )
+    return Table("Cost", ["task", *methods], _grid(tasks, methods, cell), note)
+
+
+def _grid(tasks: Sequence[str], methods: Sequence[str], cell: Callable[[str, str], str]) -> list[list[str]]:
+    return [[task, *(cell(task, method) for method in methods)] for task in tasks]
+
+
+def _behavior(result: CellResult) -> dict[str, Any]:
+    return dict(result.figures["evaluations"]["last"].get("behavior") or {})
