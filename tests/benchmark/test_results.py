@@ -1,0 +1,145 @@
+"""Figures of several cells put together: pooled, by training seed, paired."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffusion_policy.benchmark.report import write_report
+from diffusion_policy.benchmark.results import CellResult, Results, fallen_below
+from diffusion_policy.benchmark.suite import Cell, Suite
+from diffusion_policy.benchmark.tables import tables
+from diffusion_policy.errors import DataError, MissingFileError
+
+EPISODES = 60
+SUITE = Suite.from_plain(
+    {
+        "tasks": {"easy": {"overrides": ["task=easy"]}, "hard": {"overrides": ["task=hard"]}},
+        "methods": {"diffusion": [], "mlp": ["policy=mlp"]},
+        "seeds": [0, 1],
+        "judging": {"episodes": EPISODES},
+    }
+)
+
+
+def result(task: str, method: str, seed: int, success: np.ndarray, **changes: Any) -> CellResult:
+    episodes = {"seed": list(range(len(success))), "success": success.tolist(), "max_reward": (0.5 * success).tolist()}
+    figures = {
+        "format": 1,
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "dataset": {"digest": "abcdef0123456789"},
+        "training": {"wall_s": 120.0, "cpu_s": 240.0, "complete": True, "grad_steps": 10, "parameters": 2_500_000},
+        "latency_ms": {"p50": 4.5, "p95": 5.0},
+        "evaluations": {"last": {"per_episode": episodes}},
+        "versions": {"torch": "2.13"},
+        "commit": "0123abc",
+        "hardware": {"cpu": "abacus", "torch_threads": 2, "gpu": None},
+    }
+    return CellResult(Cell(task, method, seed), {**figures, **changes})
+
+
+@pytest.fixture
+def results() -> Results:
+    rng = np.random.default_rng(0)
+    hard = rng.random(EPISODES) < 0.5  # some episodes are hard for everybody
+    worse = hard & (rng.random(EPISODES) < 0.8)
+    return Results(
+        [
+            result("easy", "diffusion", 1, hard),
+            result("easy", "diffusion", 0, hard),
+            result("easy", "mlp", 0, worse),
+        ]
+    )
+
+
+def test_success_is_pooled_over_training_seeds_and_told_for_each(results: Results) -> None:
+    pooled, seeds = results.success("easy", "diffusion"), results.by_seed("easy", "diffusion")
+    assert pooled is not None
+    assert list(seeds) == [0, 1]
+    assert pooled.mean == pytest.approx(np.mean(list(seeds.values())))
+    assert results.success("hard", "mlp") is None
+    assert results.by_seed("hard", "mlp") == {}
+
+
+def test_lead_is_paired_over_evaluation_seeds(results: Results) -> None:
+    lead = results.lead("easy", "diffusion", "mlp", "success")
+    back = results.lead("easy", "mlp", "diffusion", "success")
+    better, worse = (results.success("easy", method) for method in ("diffusion", "mlp"))
+    assert None not in (lead, back, better, worse)
+    assert lead.mean == pytest.approx(better.mean - worse.mean)
+    assert lead.mean == pytest.approx(-back.mean)
+    assert lead.ci95[0] > 0  # the same episodes: sure
+    assert worse.ci95[1] > better.ci95[0]  # apart: not
+    assert results.lead("hard", "diffusion", "mlp", "success") is None
+
+
+def test_lead_refuses_different_episodes(results: Results) -> None:
+    results.cells.append(result("easy", "mlp", 1, np.ones(5, bool)))
+    with pytest.raises(DataError, match=r"judged on \[5, 60\] episodes"):
+        results.lead("easy", "diffusion", "mlp", "success")
+
+
+def test_regression_is_an_interval_wholly_below_the_stored_one() -> None:
+    def cells(successes: int) -> Results:
+        return Results([result("easy", "mlp", 0, np.arange(EPISODES) < successes)])
+
+    assert fallen_below(cells(55), cells(57)) == []
+    assert fallen_below(cells(60), cells(30)) == []
+    (said,) = fallen_below(cells(30), cells(57))
+    assert said.startswith("easy-mlp-s0: success 0.50")
+    assert fallen_below(Results([result("easy", "mlp", 5, np.zeros(9, bool))]), cells(57)) == []  # another cell
+
+
+def test_tables_say_not_run_where_nothing_is(results: Results) -> None:
+    made = {table.title: table for table in tables(results, ["easy", "hard"], ["diffusion", "mlp"], "diffusion")}
+    rates = made["Success rate, last checkpoint"]
+    assert rates.rows[1] == ["hard", "not run", "not run"]
+    assert rates.rows[0][1].count(",") == 2  # an interval, two seeds
+    assert made["Lead of diffusion: success rate"].rows[0][1].startswith("+")
+    assert made["Cost"].rows[0][1] == "2.0 min (4.0 CPU), 10 steps, 2.5 M, 4.5 ms"
+    assert "Success rate, best checkpoint by validation seeds" not in made
+    assert not any(title.startswith("Behaviour") for title in made)
+
+
+def test_lost_time_is_told(results: Results) -> None:
+    results.cells[-1].figures["training"]["complete"] = False
+    made = {table.title: table for table in tables(results, ["easy"], ["mlp"], "diffusion")}
+    assert made["Cost"].rows[0][1].startswith("2.0 min at least")
+
+
+def test_report_holds_tables_pictures_and_protocol(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    for each in results.cells:
+        (tmp_path / "cells" / f"{each.cell.name}.json").write_text(json.dumps(each.figures))
+    html = write_report(SUITE, "two <tasks>", tmp_path).read_text()
+    assert "two &lt;tasks&gt;" in html
+    assert html.count("<table>") == 5
+    text = (tmp_path / "report.md").read_text()
+    assert "3 of 8 cells are finished" in text
+    assert "seeds 100000 to 100059" in text
+    assert "Commit 0123abc" in text
+    assert "| easy | " in text
+    assert (tmp_path / "results.png").stat().st_size > 5000
+    assert (tmp_path / "costs.png").stat().st_size > 5000
+
+
+def test_folders_without_results_and_damaged_cells_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="no finished cell"):
+        Results.read(tmp_path)
+    (tmp_path / "cells").mkdir()
+    file = tmp_path / "cells" / "a.json"
+    for content in ("{", "{}", json.dumps({**result("a", "b", 0, np.ones(2)).figures, "format": 9})):
+        file.write_text(content)
+        with pytest.raises(DataError, match=r"a\.json"):
+            Results.read(tmp_path)
+
+
+def test_environments_that_say_no_success_are_named(results: Results) -> None:
+    silent = result("easy", "mlp", 3, np.ones(4))
+    silent.figures["evaluations"]["last"]["per_episode"]["success"] = [None] * 4
+    with pytest.raises(DataError, match="easy-mlp-s3: expected 'success' of every episode"):
+        silent.column("success")

@@ -1,0 +1,54 @@
+from typing import Any
+
+import pytest
+
+from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Cell, Suite
+from diffusion_policy.errors import ConfigError
+
+PLAIN: dict[str, Any] = {
+    "tasks": {"a": {"overrides": ["task=a"]}, "b": {"overrides": ["task=b"], "dataset": "b.zarr"}},
+    "methods": {"diffusion": None, "mlp": ["policy=mlp"]},
+    "seeds": [0, 7],
+    "overrides": ["preset=fast", "training.num_grad_steps=10"],
+    "special": {"a/mlp": ["training.num_grad_steps=30"], "*/mlp": ["training.num_grad_steps=20"]},
+}
+
+
+def test_cells_of_the_first_seed_come_first() -> None:
+    cells = Suite.from_plain(PLAIN).cells()
+    assert len(cells) == 8
+    assert {cell.seed for cell in cells[:4]} == {0}
+    assert cells[1] == Cell("a", "mlp", 0)
+    assert cells[1].name == "a-mlp-s0"
+
+
+def test_the_most_special_setting_comes_last_and_so_holds() -> None:
+    suite = Suite.from_plain(PLAIN)
+    assert suite.words(Cell("a", "mlp", 7)) == [
+        "task=a", "preset=fast", "training.num_grad_steps=10", "policy=mlp", "training.num_grad_steps=20",
+        "training.num_grad_steps=30", "seed=7",
+    ]  # fmt: skip
+    assert suite.words(Cell("b", "diffusion", 0)) == ["task=b", "preset=fast", "training.num_grad_steps=10", "seed=0"]
+
+
+def test_checkpoints_are_chosen_and_reported_on_different_seeds() -> None:
+    assert VALIDATION_SEED < REPORT_SEED
+    assert Suite.from_plain(PLAIN).judging.validation_episodes < REPORT_SEED - VALIDATION_SEED
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": {}}, "unknown setting task, known: tasks"),
+        ({"seeds": []}, "at least one task, one method and one seed"),
+        ({"seeds": [-1]}, "whole numbers"),
+        ({"special": {"c/mlp": ["x=1"]}}, "'c/mlp' names no cells"),
+        ({"judging": {"protocols": ["best"]}}, "must hold last"),
+        ({"judging": {"protocols": ["last", "reported"]}}, "expected last or best, but got reported"),
+        ({"judging": {"episodes": 0}}, "judging.episodes must be at least 1"),
+        ({"tasks": {"a": {"overrides": ["task=a"], "collect_seed": 100_000}}}, "collect_seed in"),
+    ],
+)
+def test_suites_that_cannot_be_run_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Suite.from_plain({**PLAIN, **change})
