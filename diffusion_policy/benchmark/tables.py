@@ -107,6 +107,8 @@ def _behaviors(results: Results, tasks: Sequence[str], methods: Sequence[str]) -
             return NOT_RUN
         used = np.mean([sum(count > 0 for count in each["counts"].values()) for each in told])
         entropy, even = (np.mean([each[name] for each in told]) for name in ("entropy", "entropy_if_uniform"))
+        if not used:
+            return "no success"
         return f"{entropy:.2f} of {even:.2f} ({used:.0f} of {len(told[0]['counts'])} ways)"
 
     note = (
