@@ -113,8 +113,9 @@ def test_expert_finds_the_way_from_other_places(state: tuple[float, float]) -> N
         obs, info = env.reset(options={"state": [*state, 0.0, 0.0]})
         assert not info["collided"], "the place is within a pillar"
         expert = env.unwrapped.make_expert(seed)
-        while not (info["is_success"] or info["collided"]):
-            obs, *_, info = env.step(expert(obs, info))
+        truncated = False
+        while not (info["is_success"] or info["collided"] or truncated):
+            obs, _, _, truncated, info = env.step(expert(obs, info))
         assert info["is_success"], (seed, info)
 
 

@@ -51,7 +51,7 @@ class DetourEnv(gym.Env[Observation, NDArray[np.float32]]):
     The pillars stand like the pins of a Galton board: four rows of one to four, each pillar in the middle of the way
     that leads from a gap of the row before. So at every row the agent must pass a pillar on the left or on the right,
     and the mean of both ways hits it. All sixteen routes are equally long, and the whole is symmetric about the middle
-    line. The table is 1 m wide and 1.2 m long, the agent 5 cm wide, the gaps 15 cm. x is zero on the middle line and
+    line. The table is 1 m wide and 1.2 m long, the agent 4 cm wide, the gaps 16 cm. x is zero on the middle line and
     points right, y is zero at the near edge and points to the finish.
 
     ## Action space
@@ -98,7 +98,7 @@ class DetourEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     ## Expert
     `make_expert(seed)` returns one that takes a route by chance, each as likely: `action = expert(obs, info)`, once per
-    step. Routes through the same gap are the same until they part, 13 cm before the next pillar.
+    step. Routes through the same gap are the same until they part, 14 cm before the next pillar.
 
     ## Symmetry
     `mirror(obs, action)` returns steps as they look in the mirror x = 0; L and R change places.

@@ -33,8 +33,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 HALF_WIDTH, LENGTH = 0.5, 1.2  # of the table; its edges are walls
-AGENT_RADIUS, PILLAR_RADIUS = 0.025, 0.03
-SPACING = 0.21  # between neighbours in a row: the gaps are 0.15 wide
+AGENT_RADIUS, PILLAR_RADIUS = 0.02, 0.025
+SPACING = 0.21  # between neighbours in a row: the gaps are 0.16 wide
 ROW_Y = (0.34, 0.54, 0.74, 0.94)
 NUM_ROWS = len(ROW_Y)
 START = (0.0, 0.1)

@@ -10,8 +10,8 @@ from diffusion_policy_envs.detour.geometry import LENGTH, NUM_ROWS, ROW_Y, Float
 
 __all__ = ["SPLIT", "DetourPath", "corners"]
 
-SPLIT = 0.13  # m before a row: ways left and right part here
-_INTO_GAP = 0.02  # m before a row: the way aside ends here
+SPLIT = 0.14  # m before a row: ways left and right part here
+_INTO_GAP = 0.03  # m before a row: the way aside ends here
 _ROUNDING = 0.025  # m of either leg that a rounded corner takes
 _SPACING = 0.002  # m between points of a way
 

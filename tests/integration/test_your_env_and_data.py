@@ -1,0 +1,41 @@
+"""docs/your_env_and_data.md, word for word: files are written as they stand there, commands run in their order."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "your_env_and_data.md"
+_BLOCK = re.compile(r"(?:^`([\w./]+)`:\n\n)?^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.slow
+def test_page_leads_from_an_environment_and_npz_files_to_a_policy_and_a_video(tmp_path: Path) -> None:
+    bin_dir = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{bin_dir}{os.pathsep}{os.environ['PATH']}"}
+    said = ""
+    for name, kind, content in _BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+        if kind == "bash":
+            script = f"set -e\n{content}"
+            done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            said += done.stdout
+        else:
+            assert name, f"a block of {kind} without a file name: {content[:60]}"
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+    result = json.loads((tmp_path / "runs/reach/eval/eval.json").read_text())
+    assert result["success_rate"]["mean"] > 0.8
+    video = str(tmp_path / "runs/reach/eval/rollouts.mp4")
+    decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", video, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    pixels = np.frombuffer(subprocess.run(decode, capture_output=True, check=True).stdout, np.uint8)
+    assert len(pixels) > 10 * 128 * 128 * 3
+    assert pixels.std() > 5
+    assert said.rstrip().endswith("reached")
+    assert (tmp_path / "runs/reach/curves.png").is_file()
