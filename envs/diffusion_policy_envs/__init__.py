@@ -13,3 +13,8 @@ gym.register(
     entry_point="diffusion_policy_envs.pusht.env:PushTEnv",
     max_episode_steps=300,
 )
+gym.register(
+    id="PickPlace-v0",
+    entry_point="diffusion_policy_envs.pickplace.env:PickPlaceEnv",
+    max_episode_steps=100,
+)

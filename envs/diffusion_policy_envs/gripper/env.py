@@ -1,0 +1,189 @@
+"""What the environments with the gripper share: arguments, stepping, pictures, recorded steps."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, cast
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffusion_policy_envs.gripper.arguments import (
+    check_choice,
+    check_keys,
+    check_size,
+    check_sizes,
+    check_substeps,
+    check_vector,
+)
+from diffusion_policy_envs.gripper.pictures import ScenePictures
+from diffusion_policy_envs.gripper.scene import PHYSICS_HZ, Floats, GripperScene
+
+__all__ = ["ACTION_HIGH", "ACTION_LOW", "GripperEnv", "Info", "Observation"]
+
+Observation = dict[str, NDArray[Any]]
+Info = dict[str, Any]
+
+ACTION_LOW, ACTION_HIGH = (-0.2, -0.2, 0.02, 0.0), (0.2, 0.2, 0.25, 1.0)
+_CAMERAS = {"image": "front", "wrist": "wrist"}  # observations that cameras see
+# Nothing ends the table for what rolls off it; a cube that was shot away is within this for as long as an episode lasts.
+_FAR = 100.0
+
+
+class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
+    """An environment in which a gripper moves cubes; a task says which, what is observed and what is wanted.
+
+    Args:
+        obs_keys: entries of the observation.
+        control_hz: actions per second; divides 200.
+        image_size: height and width of the observed pictures, px; one number, or one for each.
+        render_mode: None or `rgb_array`.
+        render_size: height and width of what `render()` returns, px.
+
+    Attributes:
+        scene: the simulated table.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own type)
+    renderer = "mujoco"
+    _shapes: ClassVar[dict[str, tuple[int, ...]]]  # of the task's own observations; `gripper` and `state` come with all
+
+    def __init__(
+        self,
+        obs_keys: Sequence[str],
+        control_hz: int,
+        image_size: int | Mapping[str, int],
+        render_mode: str | None,
+        render_size: int,
+    ) -> None:
+        self._substeps = check_substeps(control_hz, PHYSICS_HZ)
+        self.metadata = {**self.metadata, "render_fps": control_hz}
+        self.render_mode = check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
+        self._image_sizes = check_sizes(image_size, tuple(_CAMERAS))
+        self._render_size = check_size("render_size", render_size)
+        self._obs_keys = check_keys(obs_keys, ("gripper", *self._shapes, "state", *_CAMERAS))
+        self.scene = self._make_scene()
+        self.action_space = gym.spaces.Box(np.float32(ACTION_LOW), np.float32(ACTION_HIGH), dtype=np.float32)
+        self.observation_space = self._make_observation_space()
+
+    def _make_observation_space(self) -> gym.Space[Observation]:
+        shapes = {"gripper": (4,), **self._shapes, "state": (self.scene.state_size,)}
+        known: dict[str, gym.Space[Any]] = {
+            key: gym.spaces.Box(-_FAR, _FAR, shape, np.float32) for key, shape in shapes.items()
+        }
+        known |= {key: gym.spaces.Box(0, 255, (size, size, 3), np.uint8) for key, size in self._image_sizes.items()}
+        return cast("gym.Space[Observation]", gym.spaces.Dict({key: known[key] for key in self._obs_keys}))
+
+    @staticmethod
+    @abstractmethod
+    def _make_scene() -> GripperScene:
+        """Returns a table of this task."""
+
+    @abstractmethod
+    def _random_state(self) -> Floats:
+        """Returns where an episode begins."""
+
+    @abstractmethod
+    def _numbers(self, key: str, scene: GripperScene) -> Floats:
+        """Returns one of the task's own observations of a table."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Forgets the last episode."""
+
+    @abstractmethod
+    def _measure(self) -> tuple[float, Info]:
+        """Returns the reward and `info`, with `is_success`."""
+
+    @abstractmethod
+    def make_expert(self, seed: int) -> Callable[[Observation, Info], NDArray[np.float32]]:
+        """Returns a script that solves the task, which reads the simulated state; the same seed acts the same."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
+        """Starts an episode at random, or from `options["state"]`; see the class."""
+        super().reset(seed=seed)
+        options = options or {}
+        if unknown := sorted(set(options) - {"state"}):
+            raise ValueError(f"reset options must be some of ['state'], but got {unknown}; leave those out")
+        state = self._check_state("options['state']", options["state"]) if options else self._random_state()
+        self.scene.set_state(state)
+        self._begin()
+        _, info = self._measure()
+        return self._observe(self.scene), info
+
+    def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, Info]:
+        """Draws the gripper to `action` for 1 / `control_hz` seconds; see the class."""
+        vector = check_vector("action", action, 4, "targets of x, y, z in m and of the opening in [0, 1]")
+        self.scene.step(np.clip(vector, ACTION_LOW, ACTION_HIGH), self._substeps)
+        reward, info = self._measure()
+        return self._observe(self.scene), reward, info["is_success"], False, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Returns the table as (render_size, render_size, 3), uint8; None without a render mode."""
+        if self.render_mode != "rgb_array":
+            return None
+        return self._pictures.draw(self.scene.state, self._render_size, _CAMERAS["image"])
+
+    def close(self) -> None:
+        """Frees the GL contexts; the environment stays usable."""
+        self._pictures.close()
+
+    def observe(self, obs: Mapping[str, ArrayLike]) -> Observation:
+        """Returns what this environment would have shown at a recorded step; the episode goes on untouched.
+
+        Args:
+            obs: {key: array} of one step, with `state`.
+
+        Raises:
+            ValueError: the step does not say how the table looked.
+        """
+        self._pictures.scene.set_state(self._recorded(obs))
+        return self._observe(self._pictures.scene)
+
+    def picture(self, obs: Mapping[str, ArrayLike], size: int) -> NDArray[np.uint8]:
+        """Returns a recorded step as `render()` would show it, (size, size, 3), uint8; the episode goes on untouched.
+
+        Args:
+            obs: {key: array} of one step, with `state`.
+            size: height and width, px.
+
+        Raises:
+            ValueError: the step does not say how the table looked.
+        """
+        return self._pictures.draw(self._recorded(obs), check_size("size", size), _CAMERAS["image"])
+
+    def action_pixels(self, actions: ArrayLike, size: int) -> Floats:
+        """Returns where the gripper shall go, of actions (K, 4), on a picture: (K, 2), x and y in its px.
+
+        (0, 0) is the outer corner of the first pixel, (size, size) that of the last.
+        """
+        targets = np.clip(np.asarray(actions, np.float64).reshape(-1, 4), ACTION_LOW, ACTION_HIGH)
+        return self._pictures.pixels(targets[:, :3], size, _CAMERAS["image"])
+
+    @cached_property
+    def _pictures(self) -> ScenePictures:
+        return ScenePictures(self._make_scene)
+
+    def _recorded(self, obs: Mapping[str, ArrayLike]) -> Floats:
+        if "state" not in obs:
+            names = ", ".join(sorted(obs)) or "none"
+            raise ValueError(f"a recorded step must hold state, but it has {names}; record it with obs_keys=[..., state]")
+        return self._check_state("a recorded state", obs["state"])
+
+    def _check_state(self, name: str, value: ArrayLike) -> Floats:
+        state = check_vector(name, value, self.scene.state_size, "as the observation `state` has it")
+        turns = state[5 : self.scene.model.nq].reshape(-1, 7)[:, 3:]
+        if np.any(np.abs(np.linalg.norm(turns, axis=1) - 1.0) > 1e-3):
+            raise ValueError(f"{name} must hold quaternions of length 1, but got {turns.tolist()}; divide by the length")
+        return state
+
+    def _observe(self, scene: GripperScene) -> Observation:
+        return {key: self._observe_key(key, scene) for key in self._obs_keys}
+
+    def _observe_key(self, key: str, scene: GripperScene) -> NDArray[Any]:
+        if key in _CAMERAS:
+            return self._pictures.draw(scene.state, self._image_sizes[key], _CAMERAS[key])
+        if key == "state":
+            return scene.state
+        return (scene.gripper if key == "gripper" else self._numbers(key, scene)).astype(np.float32)
