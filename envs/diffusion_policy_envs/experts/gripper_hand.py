@@ -16,7 +16,7 @@ __all__ = ["Clearances", "GripperHand"]
 
 _SPEED, _ACCELERATION = 0.5, 4.0  # m/s, m/s^2: of the target, which the gripper follows 67 ms behind
 _BRAKING = 7.0  # 1/s: speed allowed per metre that is left
-_ALIGNED_X, _ALIGNED_Y = 0.009, 0.012  # m: how far from the cube's middle the fingers may come down beside it
+_ALIGNED, _BESIDE = 0.008, 0.013  # m: this near the cube's middle the fingers may go down, this far only above it
 _LEVEL = 0.005  # m: and how far from their height they may close
 _BETWEEN = 0.012  # m: a cube this near may be closed upon further, once the fingers have begun
 _FIRM = (CUBE_HALF + 0.0012) / FINGER_TRAVEL  # opening at which a cube lies flat between the pads
@@ -53,9 +53,7 @@ class GripperHand:
         clearances: of the task.
     """
 
-    def __init__(
-        self, scene: GripperScene, rng: np.random.Generator, control_hz: int, clearances: Clearances
-    ) -> None:
+    def __init__(self, scene: GripperScene, rng: np.random.Generator, control_hz: int, clearances: Clearances) -> None:
         self._scene = scene
         self._rng = rng
         self._dt = 1.0 / control_hz
@@ -98,21 +96,18 @@ class GripperHand:
         """Returns the next action towards a cube that is not held: over it, down to it, close."""
         x, y, z, opening = self._scene.gripper
         center = self._scene.cube_position(cube)
-        unsure = np.clip((z - center[2] - 0.03) / 0.05, 0.0, 1.0)
-        aim = center[:2] + self._slip + unsure * self._miss
-        off = np.abs(center[:2] - [x, y])
+        free = self._heights.free
         level = max(center[2] + self._depth, ACTION_LOW[2])
-        if opening < _BEGUN and np.all(off < _BETWEEN) and abs(z - level) < 2 * _LEVEL:
+        off = float(np.abs(center[:2] - [x, y]).max())
+        begun = opening < _BEGUN
+        if off < (_BETWEEN if begun else _ALIGNED) and abs(z - level) < (2 * _LEVEL if begun else _LEVEL):
             return self._action(np.array([*self._target[:2], level]), 0.0)
-        error = np.abs(aim - [x, y])
-        if error[0] < _ALIGNED_X and error[1] < _ALIGNED_Y:
-            closing = np.all(off < _BETWEEN) and abs(z - level) < _LEVEL
-            return self._action(np.array([*aim, level]), 0.0 if closing else 1.0)
-        # Over the cube by way of a funnel: high when far, at its top when near.
-        funnel = self._heights.free + self._travel * float(np.clip((error.max() - 0.02) / 0.06, 0.0, 1.0))
-        if z < self._heights.free - 0.01:
-            return self._action(np.array([*self._target[:2], funnel + 0.01]), 1.0)
-        return self._action(np.array([*aim, funnel]), 1.0)
+        aim = center[:2] + self._slip + self._miss * np.clip((z - free + 0.005) / 0.035, 0.0, 1.0)
+        if off > _BESIDE and z < free - 0.01:  # up first: it stands beside something
+            return self._action(np.array([*self._target[:2], free + 0.01]), 1.0)
+        # Over the cube by way of a funnel: high when far, on the fingers' level when above it.
+        down = np.interp(off, [_ALIGNED, _BESIDE, 0.08], [level, free, free + self._travel])
+        return self._action(np.array([*aim, down]), 1.0)
 
     def _carry(self, cube: int, place: Floats) -> NDArray[np.float32]:
         """Returns the next action with a cube between the fingers: up, over to its place, down."""

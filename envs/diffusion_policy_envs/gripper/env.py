@@ -27,8 +27,7 @@ Info = dict[str, Any]
 
 ACTION_LOW, ACTION_HIGH = (-0.2, -0.2, 0.02, 0.0), (0.2, 0.2, 0.25, 1.0)
 _CAMERAS = {"image": "front", "wrist": "wrist"}  # observations that cameras see
-# Nothing ends the table for what rolls off it; a cube that was shot away is within this for as long as an episode lasts.
-_FAR = 100.0
+_FAR = 1000.0  # m, m/s, rad/s: the table has no end, but nothing gets as far or as fast as this in an episode
 
 
 class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
@@ -64,7 +63,7 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         self._render_size = check_size("render_size", render_size)
         self._obs_keys = check_keys(obs_keys, ("gripper", *self._shapes, "state", *_CAMERAS))
         self.scene = self._make_scene()
-        self.action_space = gym.spaces.Box(np.float32(ACTION_LOW), np.float32(ACTION_HIGH), dtype=np.float32)
+        self.action_space = gym.spaces.Box(np.array(ACTION_LOW, np.float32), np.array(ACTION_HIGH, np.float32))
         self.observation_space = self._make_observation_space()
 
     def _make_observation_space(self) -> gym.Space[Observation]:
@@ -168,14 +167,18 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     def _recorded(self, obs: Mapping[str, ArrayLike]) -> Floats:
         if "state" not in obs:
             names = ", ".join(sorted(obs)) or "none"
-            raise ValueError(f"a recorded step must hold state, but it has {names}; record it with obs_keys=[..., state]")
+            raise ValueError(
+                f"a recorded step must hold state, but it has {names}; record it with obs_keys=[..., state]"
+            )
         return self._check_state("a recorded state", obs["state"])
 
     def _check_state(self, name: str, value: ArrayLike) -> Floats:
         state = check_vector(name, value, self.scene.state_size, "as the observation `state` has it")
         turns = state[5 : self.scene.model.nq].reshape(-1, 7)[:, 3:]
         if np.any(np.abs(np.linalg.norm(turns, axis=1) - 1.0) > 1e-3):
-            raise ValueError(f"{name} must hold quaternions of length 1, but got {turns.tolist()}; divide by the length")
+            raise ValueError(
+                f"{name} must hold quaternions of length 1, but got {turns.tolist()}; divide by the length"
+            )
         return state
 
     def _observe(self, scene: GripperScene) -> Observation:
