@@ -18,3 +18,8 @@ gym.register(
     entry_point="diffusion_policy_envs.pickplace.env:PickPlaceEnv",
     max_episode_steps=100,
 )
+gym.register(
+    id="Stack-v0",
+    entry_point="diffusion_policy_envs.stack.env:StackEnv",
+    max_episode_steps=250,
+)

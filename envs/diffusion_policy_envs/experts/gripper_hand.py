@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from diffusion_policy_envs.gripper.env import ACTION_HIGH, ACTION_LOW
 from diffusion_policy_envs.gripper.scene import CUBE_HALF, FINGER_TRAVEL, Floats, GripperScene
 
-__all__ = ["Clearances", "GripperHand"]
+__all__ = ["Clearances", "GripperHand", "expert_rng"]
 
 _SPEED, _ACCELERATION = 0.5, 4.0  # m/s, m/s^2: of the target, which the gripper follows 67 ms behind
 _BRAKING = 7.0  # 1/s: speed allowed per metre that is left
@@ -39,6 +39,11 @@ class Clearances:
     free: float
     lift: float
     carry: float
+
+
+def expert_rng(seed: int) -> np.random.Generator:
+    """Returns an expert's generator: not that of an environment reset with the same seed, whose draws it would echo."""
+    return np.random.default_rng([seed, 1])
 
 
 class GripperHand:

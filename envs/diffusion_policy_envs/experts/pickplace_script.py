@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy_envs.experts.gripper_hand import Clearances, GripperHand
+from diffusion_policy_envs.experts.gripper_hand import Clearances, GripperHand, expert_rng
 from diffusion_policy_envs.gripper.scene import CUBE_HALF, GripperScene
 
 __all__ = ["PickPlaceScript"]
@@ -24,7 +24,7 @@ class PickPlaceScript:
 
     def __init__(self, scene: GripperScene, *, seed: int, control_hz: int = 20) -> None:
         self._scene = scene
-        self._hand = GripperHand(scene, np.random.default_rng(seed), control_hz, _HEIGHTS)
+        self._hand = GripperHand(scene, expert_rng(seed), control_hz, _HEIGHTS)
 
     def __call__(self, obs: dict[str, NDArray[Any]], info: dict[str, Any]) -> NDArray[np.float32]:
         """Returns the next action (4,)."""

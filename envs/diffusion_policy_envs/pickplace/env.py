@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy_envs.gripper.env import GripperEnv, Info, Observation
+from diffusion_policy_envs.gripper.progress import progress
 from diffusion_policy_envs.gripper.scene import CUBE_HALF, Floats, GripperScene
 from diffusion_policy_envs.gripper.starts import apart, start_state
 
@@ -14,9 +15,7 @@ __all__ = ["PickPlaceEnv"]
 
 _TOLERANCE = 0.02  # m, from the target's centre
 _ON_TABLE = 0.004  # m: how much higher than on the table a cube may be that lies there
-_LIFTED = 0.03  # m: a cube so high is lifted
 _REACH, _APART = 0.14, 0.1  # m: where cube and target lie, and how far from each other
-_FAR = 0.3  # m: nothing is near at this distance
 
 
 class PickPlaceEnv(GripperEnv):
@@ -125,14 +124,6 @@ class PickPlaceEnv(GripperEnv):
         scene, cube = self.scene, self.scene.cube_position(0)
         distance = float(np.linalg.norm(cube[:2] - scene.place(0)))
         height = float(cube[2]) - CUBE_HALF
-        held = scene.held(0)
         there = distance < _TOLERANCE and abs(height) < _ON_TABLE and scene.rests(0) and not scene.touched(0)
-        reward = 0.2 * _near(float(np.linalg.norm(cube - scene.gripper[:3])))
-        if held:
-            lifted = 1.0 if distance < _TOLERANCE else min(max(height / _LIFTED, 0.0), 1.0)
-            reward = 0.4 + 0.2 * lifted + 0.3 * _near(distance)
-        return 1.0 if there else reward, {"is_success": there, "held": held, "distance": distance}
-
-
-def _near(distance: float) -> float:
-    return 1.0 - min(distance / _FAR, 1.0)
+        reward = 1.0 if there else progress(scene, 0, scene.place(0), _TOLERANCE)
+        return reward, {"is_success": there, "held": scene.held(0), "distance": distance}
