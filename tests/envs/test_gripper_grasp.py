@@ -81,7 +81,7 @@ def test_nothing_is_lifted_without_friction() -> None:
     assert scene.cube_position(0)[2] < CUBE_HALF + 0.005
 
 
-@pytest.mark.parametrize("xml", ["pickplace.xml"])
+@pytest.mark.parametrize("xml", ["pickplace.xml", "stack.xml"])
 def test_models_attach_nothing_to_anything(xml: str) -> None:
     scene = GripperScene(xml, [], [])
     assert scene.model.neq == 0  # no weld, no equality of any kind
