@@ -19,6 +19,7 @@ from diffusion_policy_envs.gripper.arguments import (
 )
 from diffusion_policy_envs.gripper.pictures import ScenePictures
 from diffusion_policy_envs.gripper.scene import PHYSICS_HZ, Floats, GripperScene
+from diffusion_policy_envs.gripper.symmetry import mirror_actions, mirror_observations
 
 __all__ = ["ACTION_HIGH", "ACTION_LOW", "GripperEnv", "Info", "Observation"]
 
@@ -127,6 +128,17 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
     def close(self) -> None:
         """Frees the GL contexts; the environment stays usable."""
         self._pictures.close()
+
+    def mirror(
+        self, obs: Mapping[str, NDArray[Any]], action: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+        """Returns the mirror image of steps: an equally good demonstration of the same task.
+
+        Args:
+            obs: {key: (N, *shape)}, some of this environment's observations.
+            action: (N, 4).
+        """
+        return mirror_observations(obs, len(self.scene.cubes), len(self.scene.places)), mirror_actions(action)
 
     def observe(self, obs: Mapping[str, ArrayLike]) -> Observation:
         """Returns what this environment would have shown at a recorded step; the episode goes on untouched.

@@ -79,6 +79,9 @@ class PickPlaceEnv(GripperEnv):
     ## Expert
     `make_expert(seed)` returns a script that solves the task: `action = expert(obs, info)`, once per step.
 
+    ## Symmetry
+    `mirror(obs, action)` returns steps as they look in the mirror x = 0, in which the task is the same.
+
     ## Pictures
     Drawn by MuJoCo, which needs OpenGL; without, asking for one raises RuntimeError and says what to install.
     `observe(obs)` makes these observations of a recorded step with `state`; `picture(obs, size)` draws one, and
