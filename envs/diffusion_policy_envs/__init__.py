@@ -16,10 +16,10 @@ gym.register(
 gym.register(
     id="PickPlace-v0",
     entry_point="diffusion_policy_envs.pickplace.env:PickPlaceEnv",
-    max_episode_steps=100,
+    max_episode_steps=120,
 )
 gym.register(
     id="Stack-v0",
     entry_point="diffusion_policy_envs.stack.env:StackEnv",
-    max_episode_steps=250,
+    max_episode_steps=260,
 )

@@ -23,6 +23,7 @@ _FIRM = (CUBE_HALF + 0.0012) / FINGER_TRAVEL  # opening at which a cube lies fla
 _BEGUN = 0.92  # opening below which the fingers have begun to close
 _SEATED = 0.003  # m: how near its support a cube is let go
 _AT_PLACE = 0.012  # m: and how near its place
+_AWAY = 0.17  # m: how far above a cube the hand withdraws
 _GLIDE = 0.035  # m: within this of its place the cube is lowered while it still moves there
 
 
@@ -93,9 +94,10 @@ class GripperHand:
             return self._carry(cube, place)
         return self._grasp(cube)
 
-    def retreat(self) -> NDArray[np.float32]:
-        """Returns the action that opens the fingers and goes up to where they are free."""
-        return self._action(np.array([*self._target[:2], self._heights.free + self._travel]), 1.0)
+    def retreat(self, cube: int) -> NDArray[np.float32]:
+        """Returns the next action upwards from a cube that was let go."""
+        over = self._scene.cube_position(cube)[2] + _AWAY
+        return self._action(np.array([*self._target[:2], over]), 1.0)
 
     def _grasp(self, cube: int) -> NDArray[np.float32]:
         """Returns the next action towards a cube that is not held: over it, down to it, close."""

@@ -1,4 +1,4 @@
-"""An expert for PickPlace: over the cube, down, close, up, over to the target, down, open."""
+"""An expert for PickPlace: over the cube, down, close, up, over to the target, down, open, away."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy_envs.experts.gripper_hand import Clearances, GripperHand, expert_rng
-from diffusion_policy_envs.gripper.scene import CUBE_HALF, GripperScene
+from diffusion_policy_envs.gripper.scene import GripperScene
+from diffusion_policy_envs.pickplace.goal import placed, target_of
 
 __all__ = ["PickPlaceScript"]
 
@@ -28,4 +29,6 @@ class PickPlaceScript:
 
     def __call__(self, obs: dict[str, NDArray[Any]], info: dict[str, Any]) -> NDArray[np.float32]:
         """Returns the next action (4,)."""
-        return self._hand.take(0, np.array([*self._scene.place(0), CUBE_HALF]))
+        if placed(self._scene):
+            return self._hand.retreat(0)
+        return self._hand.take(0, target_of(self._scene))

@@ -35,7 +35,7 @@ class StackScript:
         if stacked(self._scene, self._cube):
             missing = [cube for cube in self._order if not stacked(self._scene, cube)]
             if not missing:
-                return self._hand.retreat()
+                return self._hand.retreat(self._cube)
             self._cube = missing[0]
             self._hand.hesitate()
         return self._hand.take(self._cube, place_of(self._scene, self._cube))

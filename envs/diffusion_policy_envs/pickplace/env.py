@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from diffusion_policy_envs.gripper.env import GripperEnv, Info, Observation
 from diffusion_policy_envs.gripper.progress import progress
-from diffusion_policy_envs.gripper.scene import CUBE_HALF, Floats, GripperScene
+from diffusion_policy_envs.gripper.scene import Floats, GripperScene
 from diffusion_policy_envs.gripper.starts import apart, start_state
+from diffusion_policy_envs.pickplace.goal import TOLERANCE, placed
 
 __all__ = ["PickPlaceEnv"]
 
-_TOLERANCE = 0.02  # m, from the target's centre
-_ON_TABLE = 0.004  # m: how much higher than on the table a cube may be that lies there
 _REACH, _APART = 0.14, 0.1  # m: where cube and target lie, and how far from each other
+_PLACED = 0.95  # reward while the cube is placed, but the gripper still around it
 
 
 class PickPlaceEnv(GripperEnv):
@@ -56,8 +56,8 @@ class PickPlaceEnv(GripperEnv):
     In [0, 1], from the present state alone; 1 only on success. With near(d) = 1 - min(d / 0.3 m, 1):
     0.2 near(gripper to cube); while both fingers touch the cube 0.4 + 0.2 lifted + 0.3 near(cube to target), where
     lifted grows from 0 to 1 over the first 3 cm above the table and is 1 over the target. So an episode's highest
-    reward says how far it got: below 0.2 not even reached, to 0.7 grasped, 0.9 at the target, 1 placed. `info` holds
-    `is_success`, `held` (both fingers touch the cube) and `distance` (cube to target, m).
+    reward says how far it got: below 0.2 not even reached, to 0.7 grasped, 0.9 at the target, 0.95 placed, 1 with the
+    gripper withdrawn. `info` holds `is_success`, `held` (both fingers touch the cube) and `distance` (cube to target, m).
 
     ## Starting state
     Cube and target are uniform in [-0.14, 0.14]^2 m, at least 10 cm apart; the cube is turned by up to 0.35 rad either
@@ -66,8 +66,9 @@ class PickPlaceEnv(GripperEnv):
     bit as the recorded one did.
 
     ## Episode end
-    Terminated when the cube rests on the table within 2 cm of the target's centre and nothing of the gripper touches
-    it. Truncated by the registered id after 100 steps (5 s).
+    Terminated when the cube rests on the table within 2 cm of the target's centre, nothing of the gripper touches it,
+    and the gripper has withdrawn: the middle between its pads is 12 cm from the cube's centre. Truncated by the
+    registered id after 120 steps (6 s).
 
     ## Arguments
     - `obs_keys`: entries of the observation, of `gripper`, `cube`, `target`, `state`, `image`, `wrist`.
@@ -124,9 +125,8 @@ class PickPlaceEnv(GripperEnv):
         """Nothing of an episode is remembered."""
 
     def _measure(self) -> tuple[float, Info]:
-        scene, cube = self.scene, self.scene.cube_position(0)
-        distance = float(np.linalg.norm(cube[:2] - scene.place(0)))
-        height = float(cube[2]) - CUBE_HALF
-        there = distance < _TOLERANCE and abs(height) < _ON_TABLE and scene.rests(0) and not scene.touched(0)
-        reward = 1.0 if there else progress(scene, 0, scene.place(0), _TOLERANCE)
-        return reward, {"is_success": there, "held": scene.held(0), "distance": distance}
+        scene, there = self.scene, placed(self.scene)
+        success = there and scene.withdrawn(0)
+        reward = _PLACED if there else progress(scene, 0, scene.place(0), TOLERANCE)
+        distance = float(np.linalg.norm(scene.cube_position(0)[:2] - scene.place(0)))
+        return 1.0 if success else reward, {"is_success": success, "held": scene.held(0), "distance": distance}

@@ -15,6 +15,7 @@ from diffusion_policy_envs.stack.subgoals import COLOURS, TOLERANCE, ReachedSubg
 __all__ = ["StackEnv"]
 
 _REACH, _APART = 0.15, 0.11  # m: where cubes and blocks stand, and how far from each other: fingers fit between
+_STACKED = 0.95  # reward while both cubes stand, but the gripper is still around one
 
 
 class StackEnv(GripperEnv):
@@ -56,7 +57,8 @@ class StackEnv(GripperEnv):
     ## Rewards
     In [0, 1], from the present state alone; 1 only on success: 0.5 for each cube that stands on its block, and half of
     how far the other one has come (of two others, the one that has come furthest): 0.2 near(gripper to cube); while
-    both fingers touch the cube 0.4 + 0.2 lifted + 0.3 near(cube to its block), as in PickPlace. `info` holds
+    both fingers touch the cube 0.4 + 0.2 lifted + 0.3 near(cube to its block), as in PickPlace; 0.95 when both stand,
+    but the gripper has not withdrawn. `info` holds
     `is_success`, `subgoals` ({"red": bool, "blue": bool}: reached so far, that is, at this or an earlier step of the
     episode) and `behavior`: the order in which they were first reached, one of `behaviors`, "" until both were.
 
@@ -67,8 +69,9 @@ class StackEnv(GripperEnv):
     by bit as the recorded one did, but for subgoals that were reached before and no longer hold.
 
     ## Episode end
-    Terminated when both cubes rest on the blocks of their colours (centres within 2.5 cm, seen from above) and nothing
-    of the gripper touches them. Truncated by the registered id after 250 steps (12.5 s).
+    Terminated when both cubes rest on the blocks of their colours (centres within 2.5 cm, seen from above), nothing of
+    the gripper touches them, and the gripper has withdrawn: the middle between its pads is 12 cm from both centres.
+    Truncated by the registered id after 260 steps (13 s).
 
     ## Arguments
     - `obs_keys`: entries of the observation, of `gripper`, `cubes`, `bases`, `state`, `image`, `wrist`.
@@ -132,9 +135,10 @@ class StackEnv(GripperEnv):
         self._reached.see(standing)
         others = [i for i, stands in enumerate(standing) if not stands]
         ways = [progress(self.scene, i, self.scene.place(i), TOLERANCE) for i in others]
-        reward = 0.5 * sum(standing) + 0.5 * max(ways, default=0.0)
+        success = all(standing) and all(self.scene.withdrawn(i) for i in range(len(COLOURS)))
+        reward = 1.0 if success else min(0.5 * sum(standing) + 0.5 * max(ways, default=0.0), _STACKED)
         info = {
-            "is_success": all(standing),
+            "is_success": success,
             "subgoals": self._reached.subgoals,
             "behavior": self._reached.behavior,
         }
