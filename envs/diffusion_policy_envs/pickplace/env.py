@@ -57,7 +57,8 @@ class PickPlaceEnv(GripperEnv):
     0.2 near(gripper to cube); while both fingers touch the cube 0.4 + 0.2 lifted + 0.3 near(cube to target), where
     lifted grows from 0 to 1 over the first 3 cm above the table and is 1 over the target. So an episode's highest
     reward says how far it got: below 0.2 not even reached, to 0.7 grasped, 0.9 at the target, 0.95 placed, 1 with the
-    gripper withdrawn. `info` holds `is_success`, `held` (both fingers touch the cube) and `distance` (cube to target, m).
+    gripper withdrawn. `info` holds `is_success`, `held` (both fingers touch the cube) and `distance` (from cube to
+    target, m).
 
     ## Starting state
     Cube and target are uniform in [-0.14, 0.14]^2 m, at least 10 cm apart; the cube is turned by up to 0.35 rad either
