@@ -58,6 +58,15 @@ def test_reward_tells_the_stages_of_an_episode_apart() -> None:
     assert rewards[lifted].min() > 0.6
 
 
+def test_info_and_reward_are_those_of_the_state_that_is_observed() -> None:
+    """Contacts are those of this state, not those that the last physics step began with."""
+    env = make("PickPlace-v0", obs_keys=["state"])
+    for seed in range(5):
+        episode = expert_episode(env, seed)
+        for state, info in zip(episode["state"], episode["info"], strict=True):
+            assert env.reset(options={"state": state})[1] == info
+
+
 def test_truncated_after_120_steps() -> None:
     env = make("PickPlace-v0")
     env.reset(seed=0)
