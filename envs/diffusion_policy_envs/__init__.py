@@ -21,5 +21,5 @@ gym.register(
 gym.register(
     id="Stack-v0",
     entry_point="diffusion_policy_envs.stack.env:StackEnv",
-    max_episode_steps=260,
+    max_episode_steps=270,
 )

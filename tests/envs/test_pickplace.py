@@ -16,7 +16,7 @@ def placed(**where: Any) -> tuple[float, bool, dict[str, Any]]:
     env = make("PickPlace-v0", obs_keys=["state"])
     state = env.reset(seed=0)[0]["state"]
     state[:5] = where.get("gripper", [*AWAY[:3], FINGER_TRAVEL, FINGER_TRAVEL])
-    state[-2:] = 0.05, 0.05
+    state[-3:] = 0.05, 0.05, where.get("held_s", 0.45)  # so that one step completes half a second
     state[5:12] = [*(np.array([0.05, 0.05]) + where["offset"]), CUBE_HALF + where.get("height", 0.0), 1, 0, 0, 0]
     env.reset(options={"state": state})
     action = np.float32([*state[:3], state[3] / FINGER_TRAVEL])
@@ -31,17 +31,24 @@ def test_success_is_a_cube_at_rest_within_2_cm_of_the_target(offset: tuple[float
     assert info["distance"] == pytest.approx(np.linalg.norm(offset), abs=1e-4)
 
 
-def test_success_needs_the_cube_on_the_table_let_go_and_left() -> None:
+def test_success_needs_the_cube_on_the_table_and_let_go() -> None:
     assert not placed(offset=(0.0, 0.0), height=0.05)[1]  # it falls
     around = [0.05, 0.05, CUBE_HALF, 0.0245, 0.0245]  # fingers on both sides press it
     reward, terminated, info = placed(offset=(0.0, 0.0), gripper=around)
     assert (terminated, info["held"]) == (False, True)
     assert 0.88 < reward < 0.901
-    fingers = [FINGER_TRAVEL, FINGER_TRAVEL]
-    for height, left in ((0.0, False), (0.11, False), (0.13, True)):  # open, and so far above it
-        reward, terminated, info = placed(offset=(0.0, 0.0), gripper=[0.05, 0.05, CUBE_HALF + height, *fingers])
-        assert terminated is left is info["is_success"]
-        assert reward == (1.0 if left else 0.95)
+    assert placed(offset=(0.0, 0.0), gripper=[*around[:3], FINGER_TRAVEL, FINGER_TRAVEL])[1]  # open, not yet away
+
+
+def test_success_comes_after_half_a_second_at_any_rate() -> None:
+    assert [placed(offset=(0.0, 0.0), held_s=held_s)[1] for held_s in (0.0, 0.4, 0.45)] == [False, False, True]
+    assert placed(offset=(0.0, 0.0), held_s=0.0)[0] == 0.95
+    state = expert_episode(make("PickPlace-v0", obs_keys=["state"]), 3)["state"][-1]
+    for control_hz in (10, 20, 50):
+        env = make("PickPlace-v0", obs_keys=["state"], control_hz=control_hz).unwrapped
+        env.reset(options={"state": np.append(state[:-1], 0.0)})
+        ends = [env.step(AWAY)[2] for _ in range(control_hz // 2)]
+        assert ends == [*[False] * (control_hz // 2 - 1), True]
 
 
 def test_reward_tells_the_stages_of_an_episode_apart() -> None:

@@ -27,6 +27,9 @@ Observation = dict[str, NDArray[Any]]
 Info = dict[str, Any]
 
 ACTION_LOW, ACTION_HIGH = (-0.2, -0.2, 0.02, 0.0), (0.2, 0.2, 0.25, 1.0)
+# How long the goal must hold. A policy executes chunks of eight actions and learns from windows that end at most seven
+# steps after an episode: were letting go an episode's last action, it could learn it as the last of a chunk only.
+HOLD_S = 0.5  # s
 _CAMERAS = {"image": "front", "wrist": "wrist"}  # observations that cameras see
 _FAR = 1000.0  # m, m/s, rad/s: the table has no end, but nothing gets as far or as fast as this in an episode
 
@@ -40,6 +43,8 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         image_size: height and width of the observed pictures, px; one number, or one for each.
         render_mode: None or `rgb_array`.
         render_size: height and width of what `render()` returns, px.
+
+    The observation `state` is the table's, and the time (s) for which the goal has held.
 
     Attributes:
         scene: the simulated table.
@@ -64,11 +69,12 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         self._render_size = check_size("render_size", render_size)
         self._obs_keys = check_keys(obs_keys, ("gripper", *self._shapes, "state", *_CAMERAS))
         self.scene = self._make_scene()
+        self._held_s = 0.0
         self.action_space = gym.spaces.Box(np.array(ACTION_LOW, np.float32), np.array(ACTION_HIGH, np.float32))
         self.observation_space = self._make_observation_space()
 
     def _make_observation_space(self) -> gym.Space[Observation]:
-        shapes = {"gripper": (4,), **self._shapes, "state": (self.scene.state_size,)}
+        shapes = {"gripper": (4,), **self._shapes, "state": (self.scene.state_size + 1,)}
         known: dict[str, gym.Space[Any]] = {
             key: gym.spaces.Box(-_FAR, _FAR, shape, np.float32) for key, shape in shapes.items()
         }
@@ -82,7 +88,7 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
 
     @abstractmethod
     def _random_state(self) -> Floats:
-        """Returns where an episode begins."""
+        """Returns how the table looks when an episode begins."""
 
     @abstractmethod
     def _numbers(self, key: str, scene: GripperScene) -> Floats:
@@ -93,8 +99,12 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         """Forgets the last episode."""
 
     @abstractmethod
+    def _goal_holds(self) -> bool:
+        """Returns whether everything stands where it shall, let go."""
+
+    @abstractmethod
     def _measure(self) -> tuple[float, Info]:
-        """Returns the reward and `info`, with `is_success`."""
+        """Returns the reward before success, and what `info` holds beside `is_success`."""
 
     @abstractmethod
     def make_expert(self, seed: int) -> Callable[[Observation, Info], NDArray[np.float32]]:
@@ -106,18 +116,25 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         options = options or {}
         if unknown := sorted(set(options) - {"state"}):
             raise ValueError(f"reset options must be some of ['state'], but got {unknown}; leave those out")
-        state = self._check_state("options['state']", options["state"]) if options else self._random_state()
-        self.scene.set_state(state)
+        state = self._check_state("options['state']", options["state"]) if options else [*self._random_state(), 0.0]
+        self.scene.set_state(state[:-1])
+        self._held_s = float(np.float32(state[-1]))
         self._begin()
-        _, info = self._measure()
-        return self._observe(self.scene), info
+        return self._observe(self.scene, self._held_s), self._score()[1]
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, Info]:
         """Draws the gripper to `action` for 1 / `control_hz` seconds; see the class."""
         vector = check_vector("action", action, 4, "targets of x, y, z in m and of the opening in [0, 1]")
         self.scene.step(np.clip(vector, ACTION_LOW, ACTION_HIGH), self._substeps)
+        # As float32, like all of a state: see `GripperScene`.
+        self._held_s = float(np.float32(self._held_s + self._substeps / PHYSICS_HZ)) if self._goal_holds() else 0.0
+        reward, info = self._score()
+        return self._observe(self.scene, self._held_s), reward, info["is_success"], False, info
+
+    def _score(self) -> tuple[float, Info]:
         reward, info = self._measure()
-        return self._observe(self.scene), reward, info["is_success"], False, info
+        success = self._held_s > HOLD_S - 1e-4
+        return 1.0 if success else reward, {"is_success": success, **info}
 
     def render(self) -> NDArray[np.uint8] | None:
         """Returns the table as (render_size, render_size, 3), uint8; None without a render mode."""
@@ -149,8 +166,9 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         Raises:
             ValueError: the step does not say how the table looked.
         """
-        self._pictures.scene.set_state(self._recorded(obs))
-        return self._observe(self._pictures.scene)
+        state = self._recorded(obs)
+        self._pictures.scene.set_state(state[:-1])
+        return self._observe(self._pictures.scene, float(state[-1]))
 
     def picture(self, obs: Mapping[str, ArrayLike], size: int) -> NDArray[np.uint8]:
         """Returns a recorded step as `render()` would show it, (size, size, 3), uint8; the episode goes on untouched.
@@ -162,7 +180,7 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         Raises:
             ValueError: the step does not say how the table looked.
         """
-        return self._pictures.draw(self._recorded(obs), check_size("size", size), _CAMERAS["image"])
+        return self._pictures.draw(self._recorded(obs)[:-1], check_size("size", size), _CAMERAS["image"])
 
     def action_pixels(self, actions: ArrayLike, size: int) -> Floats:
         """Returns where the gripper shall go, of actions (K, 4), on a picture: (K, 2), x and y in its px.
@@ -185,7 +203,7 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         return self._check_state("a recorded state", obs["state"])
 
     def _check_state(self, name: str, value: ArrayLike) -> Floats:
-        state = check_vector(name, value, self.scene.state_size, "as the observation `state` has it")
+        state = check_vector(name, value, self.scene.state_size + 1, "as the observation `state` has it")
         turns = state[5 : self.scene.model.nq].reshape(-1, 7)[:, 3:]
         if np.any(np.abs(np.linalg.norm(turns, axis=1) - 1.0) > 1e-3):
             raise ValueError(
@@ -193,12 +211,12 @@ class GripperEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
             )
         return state
 
-    def _observe(self, scene: GripperScene) -> Observation:
-        return {key: self._observe_key(key, scene) for key in self._obs_keys}
+    def _observe(self, scene: GripperScene, held_s: float) -> Observation:
+        return {key: self._observe_key(key, scene, held_s) for key in self._obs_keys}
 
-    def _observe_key(self, key: str, scene: GripperScene) -> NDArray[Any]:
+    def _observe_key(self, key: str, scene: GripperScene, held_s: float) -> NDArray[Any]:
         if key in _CAMERAS:
             return self._pictures.draw(scene.state, self._image_sizes[key], _CAMERAS[key])
         if key == "state":
-            return scene.state
+            return np.append(scene.state, np.float32(held_s))
         return (scene.gripper if key == "gripper" else self._numbers(key, scene)).astype(np.float32)

@@ -21,7 +21,6 @@ PHYSICS_HZ = 200  # the timestep in the XML
 FINGER_TRAVEL = 0.045  # m: of each finger, from closed to open
 CUBE_HALF = 0.025  # m: half an edge
 _GRIPPER_QPOS, _CUBE_QPOS, _CUBE_QVEL = 5, 7, 6  # numbers of x, y, z and two fingers; of a free body
-_WITHDRAWN = 0.12  # m: the gripper has left a cube when the middle between its pads is so far from the cube's centre
 _REST_SPEED, _REST_TURN = 0.03, 0.5  # m/s, rad/s: slower than this is at rest
 
 
@@ -124,11 +123,6 @@ class GripperScene:
     def held(self, index: int) -> bool:
         """Returns whether both fingers touch a cube."""
         return self._touching(index).issuperset(self._fingers)
-
-    def withdrawn(self, index: int) -> bool:
-        """Returns whether the gripper has left a cube."""
-        gap = self.cube_position(index) - self.data.qpos[:3]
-        return bool(gap @ gap > _WITHDRAWN**2)
 
     def _touching(self, index: int) -> set[int]:
         """Returns the geoms that touch a cube."""

@@ -49,7 +49,7 @@ def _mirrored(key: str, values: Array, cubes: int, places: int) -> Array:
 
 def _mirror_state(state: Array, cubes: int, places: int) -> Array:
     slides = (*_GRIPPER[:3], *_FINGERS)
-    signs = np.array([*slides, *cubes * _POSE, *slides, *cubes * _TWIST, *places * _PLACE])
+    signs = np.array([*slides, *cubes * _POSE, *slides, *cubes * _TWIST, *places * _PLACE, 1])
     order = np.arange(len(signs))
     for left in (3, 3 + len(slides) + cubes * len(_POSE)):  # positions and velocities of the fingers change places
         order[[left, left + 1]] = left + 1, left
