@@ -63,12 +63,23 @@ def test_starts_differ_and_lie_apart(name: str) -> None:
 
 
 def test_nothing_moves_until_the_gripper_does(name: str) -> None:
+    """Also where it starts low: it touches nothing."""
     env = make(name, obs_keys=["state", "gripper"])
-    obs, _ = env.reset(seed=0)
-    start = obs
-    for _ in range(20):
-        obs, *_ = env.step(start["gripper"])
-    np.testing.assert_allclose(obs["state"], start["state"], atol=2e-3)
+    for seed in range(20):
+        start, _ = env.reset(seed=seed)
+        for _ in range(5):
+            obs, *_ = env.step(start["gripper"])
+        np.testing.assert_allclose(obs["state"], start["state"], atol=2e-3)
+
+
+def test_some_starts_look_as_if_a_grasp_had_missed(name: str) -> None:
+    env = make(name, obs_keys=["gripper"])
+    starts = np.array([env.reset(seed=seed)[0]["gripper"] for seed in range(200)])
+    closed = starts[:, 3] < 0.999
+    assert 0.2 < closed.mean() < 0.4
+    assert np.all(starts[~closed, 2] >= 0.12)
+    assert np.mean(starts[closed, 2] < 0.1) > 0.2
+    assert starts[closed, 3].min() < 0.1
 
 
 def test_random_actions_keep_observations_in_their_space_and_rewards_in_range(name: str) -> None:

@@ -63,7 +63,9 @@ class PickPlaceEnv(GripperEnv):
 
     ## Starting state
     Cube and target are uniform in [-0.14, 0.14]^2 m, at least 10 cm apart; the cube is turned by up to 0.35 rad either
-    way, as far as the fingers bear. The gripper is open, uniform in [-0.1, 0.1]^2 x [0.12, 0.18] m. All is at rest.
+    way, as far as the fingers bear. The gripper is open, uniform in [-0.12, 0.12]^2 x [0.12, 0.18] m. In three of ten
+    episodes it has any opening and z in [0.03, 0.18] m and, below 0.12 m, stands beside the things, as if a grasp had
+    missed. All is at rest.
     `reset(options={"state": state})` starts exactly from an observed `state`; the episode goes on from there bit by
     bit as the recorded one did.
 
