@@ -2,7 +2,7 @@
 
 # top-level modules of the dependencies in pyproject.toml
 DEPENDENCIES = (
-    "diffusers", "gymnasium", "hydra", "imageio", "imageio_ffmpeg", "matplotlib", "mujoco", "numpy", "omegaconf", "PIL",
+    "diffusers", "gymnasium", "hydra", "imageio", "imageio_ffmpeg", "jinja2", "matplotlib", "mujoco", "numpy", "omegaconf", "PIL",
     "rich", "scipy", "shapely", "tensorboard", "torch", "yaml", "zarr",
 )  # fmt: skip
 

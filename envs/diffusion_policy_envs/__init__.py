@@ -13,9 +13,18 @@ gym.register(
     entry_point="diffusion_policy_envs.pusht.env:PushTEnv",
     max_episode_steps=300,
 )
-
 gym.register(
     id="Detour-v0",
     entry_point="diffusion_policy_envs.detour.env:DetourEnv",
     max_episode_steps=150,
+)
+gym.register(
+    id="PickPlace-v0",
+    entry_point="diffusion_policy_envs.pickplace.env:PickPlaceEnv",
+    max_episode_steps=120,
+)
+gym.register(
+    id="Stack-v0",
+    entry_point="diffusion_policy_envs.stack.env:StackEnv",
+    max_episode_steps=270,
 )

@@ -1,0 +1,1 @@
+"""PickPlace: take a cube and put it on a drawn pad."""
