@@ -2,8 +2,8 @@
 
 # top-level modules of the dependencies in pyproject.toml
 DEPENDENCIES = (
-    "diffusers", "gymnasium", "hydra", "imageio", "imageio_ffmpeg", "jinja2", "matplotlib", "mujoco", "numpy", "omegaconf", "PIL",
-    "rich", "scipy", "shapely", "tensorboard", "torch", "yaml", "zarr",
+    "diffusers", "gymnasium", "hydra", "imageio", "imageio_ffmpeg", "jinja2", "matplotlib", "mujoco", "numpy",
+    "omegaconf", "PIL", "rich", "scipy", "shapely", "tensorboard", "torch", "yaml", "zarr",
 )  # fmt: skip
 
 
