@@ -41,6 +41,42 @@ def draw_results(results: Results, tasks: Sequence[str], methods: Sequence[str],
     _save(figure, picture)
 
 
+def draw_curves(results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path, *, axis: str) -> None:
+    """Draws success and mean max reward against a number, with intervals; a dot for each training seed.
+
+    Args:
+        results: the finished cells.
+        tasks: panels.
+        methods: named by the numbers.
+        picture: the PNG.
+        axis: what the numbers count.
+    """
+    figure, panels = _figure(len(tasks), width=3.6)
+    measures = {"success": (results.success, "success rate"), "max_reward": (results.reward, "mean max reward")}
+    for axes, task in zip(panels, tasks, strict=True):
+        for color, (name, (estimate, label)) in zip(_COLORS, measures.items(), strict=False):
+            found = {int(method): estimate(task, method) for method in methods}
+            known = {number: each for number, each in found.items() if each is not None}
+            means = [each.mean for each in known.values()]
+            ends = np.array([each.ci95 for each in known.values()]).reshape(-1, 2).T  # (2, points)
+            axes.errorbar(
+                list(known), means, yerr=np.abs(ends - means), color=color, marker="o", capsize=3, label=label
+            )
+            for number in known:
+                seeds = list(results.by_seed(task, str(number), name).values())
+                axes.plot([number] * len(seeds), seeds, ".", color=color, alpha=0.5)
+        axes.set_xscale("log")
+        axes.set_xticks(sorted(map(int, methods)), sorted(map(int, methods)))
+        axes.minorticks_off()
+        axes.set_ylim(-0.03, 1.05)
+        axes.set_xlabel(axis)
+        axes.set_title(task)
+        axes.grid(alpha=0.3)
+    panels[0].legend(frameon=False)
+    panels[0].set_ylabel("last checkpoint")
+    _save(figure, picture)
+
+
 def draw_costs(results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path) -> None:
     """Draws success against minutes of training, a point for each training seed.
 

@@ -1,18 +1,17 @@
 """A benchmark's report: Markdown and HTML from one set of tables, with pictures beside it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from diffusion_policy.benchmark.plots import draw_costs, draw_results
+from diffusion_policy.benchmark.plots import draw_costs, draw_curves, draw_results
 from diffusion_policy.benchmark.results import Results
 from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Suite
 from diffusion_policy.benchmark.tables import tables
-
-_PICTURES = {"results.png": draw_results, "costs.png": draw_costs}
 
 
 def write_report(suite: Suite, name: str, out: Path) -> Path:
@@ -25,12 +24,15 @@ def write_report(suite: Suite, name: str, out: Path) -> Path:
     """
     results = Results.read(out)
     tasks, methods = list(suite.tasks), list(suite.methods)
-    for file, draw in _PICTURES.items():
+    pictures = {"results.png": draw_results, "costs.png": draw_costs}
+    if suite.axis:
+        pictures = {"results.png": partial(draw_curves, axis=suite.axis)}
+    for file, draw in pictures.items():
         draw(results, tasks, methods, out / file)
     context = {
         "name": name,
         "tables": tables(results, tasks, methods, suite.reference),
-        "pictures": list(_PICTURES),
+        "pictures": list(pictures),
         "protocol": _protocol(suite, results),
     }
     for kind in ("md", "html"):

@@ -104,6 +104,7 @@ class Suite:
         special: "task/method", "task/*" or "*/method" -> settings for these cells, the last ones to hold.
         judging: see there.
         reference: the method with which the others are compared.
+        axis: what the methods are values of, if they are numbers, e.g. "demonstrations": pictures then show curves.
     """
 
     tasks: Mapping[str, Task]
@@ -113,6 +114,7 @@ class Suite:
     special: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     judging: Judging = field(default_factory=Judging)
     reference: str = "diffusion"
+    axis: str | None = None
 
     @classmethod
     def from_plain(cls, settings: Mapping[str, Any]) -> Self:
@@ -125,12 +127,14 @@ class Suite:
         if unknown := sorted(set(settings) - set(known)):
             raise ConfigError(f"suite: unknown setting {', '.join(unknown)}, known: {', '.join(known)}")
         tasks = {name: build(Task, each, f"suite.tasks.{name}") for name, each in section(settings, "tasks").items()}
-        methods = {name: tuple(each or ()) for name, each in section(settings, "methods").items()}
+        methods = {str(name): tuple(each or ()) for name, each in section(settings, "methods").items()}
         seeds = tuple(settings.get("seeds") or ())
         if not (tasks and methods and seeds):
             raise ConfigError("suite: expected at least one task, one method and one seed")
         if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
             raise ConfigError(f"suite.seeds must be whole numbers, 0 or more, but got {list(seeds)}")
+        if settings.get("axis") and not all(str(name).isdigit() for name in methods):
+            raise ConfigError(f"suite.axis: expected methods named by numbers, but got {', '.join(map(str, methods))}")
         special = {name: tuple(each) for name, each in section(settings, "special").items()}
         for name in special:
             task, _, method = name.partition("/")
@@ -146,6 +150,7 @@ class Suite:
             special=special,
             judging=build(Judging, section(settings, "judging"), "suite.judging"),
             reference=str(settings.get("reference") or "diffusion"),
+            axis=settings.get("axis"),
         )
 
     def cells(self) -> list[Cell]:

@@ -127,6 +127,22 @@ def test_report_holds_tables_pictures_and_protocol(results: Results, tmp_path: P
     assert (tmp_path / "costs.png").stat().st_size > 5000
 
 
+def test_report_of_numbered_methods_draws_curves(tmp_path: Path) -> None:
+    plain = {
+        "axis": "demonstrations",
+        "methods": {"10": [], "50": []},
+        "tasks": {"easy": {"overrides": []}},
+        "seeds": [0],
+    }
+    (tmp_path / "cells").mkdir()
+    for method, good in (("10", 20), ("50", 40)):
+        cell = result("easy", method, 0, np.arange(EPISODES) < good)
+        (tmp_path / "cells" / f"{cell.cell.name}.json").write_text(json.dumps(cell.figures))
+    write_report(Suite.from_plain(plain), "counts", tmp_path)
+    assert (tmp_path / "results.png").stat().st_size > 5000
+    assert "costs.png" not in (tmp_path / "report.md").read_text()
+
+
 def test_folders_without_results_and_damaged_cells_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no finished cell"):
         Results.read(tmp_path)

@@ -41,6 +41,7 @@ def test_checkpoints_are_chosen_and_reported_on_different_seeds() -> None:
     [
         ({"task": {}}, "unknown setting task, known: tasks"),
         ({"seeds": []}, "at least one task, one method and one seed"),
+        ({"axis": "demonstrations"}, "expected methods named by numbers, but got diffusion, mlp"),
         ({"seeds": [-1]}, "whole numbers"),
         ({"special": {"c/mlp": ["x=1"]}}, "'c/mlp' names no cells"),
         ({"judging": {"protocols": ["best"]}}, "must hold last"),

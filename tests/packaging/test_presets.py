@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from diffusion_policy.benchmark.suite import Suite
 from diffusion_policy.config import action_spec_from, obs_spec_from
 from diffusion_policy.paths import config_dir
 from diffusion_policy.policies.library import POLICY_SECTIONS, make_policy
@@ -48,6 +50,15 @@ def test_every_kind_of_policy_is_made_for_every_task(task: str, policy: str) -> 
 
 def test_every_registered_kind_of_policy_has_a_file() -> None:
     assert {name.removesuffix("_step") for name in POLICY_FILES} == set(POLICIES)
+
+
+@pytest.mark.parametrize("file", sorted((config_dir() / "suite").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_cell_of_every_suite_makes_a_policy(file: Path) -> None:
+    suite = Suite.from_plain(yaml.safe_load(file.read_text()))
+    for cell in (each for each in suite.cells() if each.seed == suite.seeds[0]):
+        config = composed(*suite.words(cell))
+        sections = {name: config[name] for name in POLICY_SECTIONS}
+        make_policy(sections, obs_spec_from(config["obs"]), action_spec_from(config["action"]))
 
 
 def test_transformer_goes_with_any_task() -> None:
