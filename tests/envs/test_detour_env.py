@@ -220,6 +220,23 @@ def test_behavior_stays_empty_where_the_beginning_is_unknown() -> None:
     assert (info["route"], info["behavior"]) == ("????", "")
 
 
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ((0.01, 0.1), (-0.01, ROW_Y[0] - 0.1)),  # the only one of the first row
+        ((-0.1, 0.4), (-0.005, ROW_Y[1] - 0.4)),  # the left one of the second
+        ((0.1, 0.5), (0.005, ROW_Y[1] - 0.5)),  # the right one
+        ((0.3, 1.0), (0.0, FINISH_Y - 1.0)),  # behind all rows, the finish line
+    ],
+)
+def test_pillar_is_the_way_to_the_nearest_one_of_the_next_row(place, expected) -> None:
+    env = make(obs_keys=["pillar"])
+    obs, _ = env.reset(options={"state": [*place, 0.0, 0.0]})
+    np.testing.assert_allclose(obs["pillar"], expected, atol=1e-6)
+    mirrored, _ = env.reset(options={"state": [-place[0], place[1], 0.0, 0.0]})
+    np.testing.assert_allclose(env.unwrapped.mirror(obs, np.zeros((1, 2)))[0]["pillar"], mirrored["pillar"], atol=1e-6)
+
+
 def test_mirrored_episodes_lead_to_mirrored_states_on_mirrored_routes() -> None:
     env = make()
     for seed in range(4):
@@ -237,6 +254,7 @@ def test_mirrored_episodes_lead_to_mirrored_states_on_mirrored_routes() -> None:
 def test_the_mirror_of_the_mirror_is_the_original() -> None:
     rng = np.random.default_rng(0)
     obs = {"state": rng.normal(size=(20, 4)), "agent_pos": rng.normal(size=(20, 2)).astype(np.float32)}
+    obs["pillar"] = rng.normal(size=(20, 2)).astype(np.float32)
     obs["image"] = rng.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     for key, values in mirror_observations(mirror_observations(obs)).items():
         np.testing.assert_array_equal(values, obs[key])
@@ -274,7 +292,7 @@ def test_bad_reset_options_are_explained(options: dict[str, Any], message: str) 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"obs_keys": ["keypoints"]}, r"some of \['agent_pos', 'state', 'image'\], but got \['keypoints'\]"),
+        ({"obs_keys": ["keypoints"]}, r"some of \['agent_pos', 'pillar', 'state', 'image'\], but got \['keypoints'\]"),
         ({"control_hz": 30}, "control_hz must be one of"),
         ({"image_size": 0}, "image_size must be"),
         ({"renderer": "gl"}, "renderer must be one of"),

@@ -25,6 +25,7 @@ from diffusion_policy_envs.detour.geometry import (
     START,
     START_SPREAD,
     Floats,
+    ahead,
 )
 from diffusion_policy_envs.detour.physics import PHYSICS_HZ, DetourPhysics
 from diffusion_policy_envs.detour.recorded import recorded_state
@@ -36,7 +37,7 @@ __all__ = ["DetourEnv"]
 Observation = dict[str, NDArray[Any]]
 Info = dict[str, Any]
 
-_OBS_KEYS = ("agent_pos", "state", "image")
+_OBS_KEYS = ("agent_pos", "pillar", "state", "image")
 _OPTIONS = ("state", "route")
 _LOW, _HIGH = np.array([-HALF_WIDTH, 0.0]), np.array([HALF_WIDTH, LENGTH])
 _MAX_SPEED = 10.0  # m/s, of a start; the controller alone reaches 6
@@ -69,6 +70,8 @@ class DetourEnv(gym.Env[Observation, NDArray[np.float32]]):
     | Key         | Shape     | Type    | Unit     | Meaning                                        |
     |-------------|-----------|---------|----------|------------------------------------------------|
     | `agent_pos` | (2,)      | float32 | m        | centre of the agent                            |
+    | `pillar`    | (2,)      | float32 | m        | from it to the nearest pillar of the next row, |
+    |             |           |         |          | behind all rows to the finish line             |
     | `state`     | (4,)      | float32 | m, m/s   | agent x, y and its velocity along them         |
     | `image`     | (s, s, 3) | uint8   | 0 to 255 | picture from above, s = `image_size`           |
 
@@ -118,7 +121,7 @@ class DetourEnv(gym.Env[Observation, NDArray[np.float32]]):
 
     def __init__(
         self,
-        obs_keys: Sequence[str] = ("agent_pos",),
+        obs_keys: Sequence[str] = ("agent_pos", "pillar"),
         control_hz: int = 10,
         image_size: int = 96,
         render_mode: str | None = None,
@@ -144,6 +147,7 @@ class DetourEnv(gym.Env[Observation, NDArray[np.float32]]):
         fastest = np.full(2, 2 * _MAX_SPEED, np.float32)
         known: dict[str, gym.Space[Any]] = {
             "agent_pos": gym.spaces.Box(low, high, dtype=np.float32),
+            "pillar": gym.spaces.Box(-2 * high, 2 * high, dtype=np.float32),
             "state": gym.spaces.Box(np.append(low, -fastest), np.append(high, fastest), dtype=np.float32),
             "image": gym.spaces.Box(0, 255, (self._image_size, self._image_size, 3), np.uint8),
         }
@@ -265,6 +269,8 @@ class DetourEnv(gym.Env[Observation, NDArray[np.float32]]):
     def _observe_key(self, key: str, state: Floats) -> NDArray[Any]:
         if key == "image":
             return self._pictures.draw(state, self._image_size)
+        if key == "pillar":
+            return ahead(*state[:2]).astype(np.float32)
         return (state[:2] if key == "agent_pos" else state).astype(np.float32)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "START_SPREAD",
     "VIEW",
     "Floats",
+    "ahead",
     "gap_at",
     "gap_x",
     "pillar_x",
@@ -60,6 +61,15 @@ def gap_x(row: int, gap: int) -> float:
 def gap_at(row: int, x: float) -> int:
     """Returns the gap of a row in which x lies: how many of its pillars stand left of x, or at x."""
     return sum(pillar_x(row, pillar) <= x for pillar in range(row + 1))
+
+
+def ahead(x: float, y: float) -> Floats:
+    """Returns where, from a place, the nearest pillar of the next row is, (2,); behind all rows, the finish line."""
+    row = rows_passed(y)
+    if row == NUM_ROWS:
+        return np.array([0.0, FINISH_Y - y])
+    nearest = min((pillar_x(row, pillar) - x for pillar in range(row + 1)), key=abs)
+    return np.array([nearest, ROW_Y[row] - y])
 
 
 def rows_passed(y: float) -> int:

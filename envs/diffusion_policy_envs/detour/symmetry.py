@@ -25,6 +25,7 @@ def _mirror_image(image: Array) -> Array:
 
 _MIRRORS: dict[str, Callable[[Array], Array]] = {
     "agent_pos": _mirror_points,
+    "pillar": _mirror_points,
     "state": _mirror_state,
     "image": _mirror_image,
 }
