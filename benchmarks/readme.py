@@ -125,9 +125,29 @@ def scaling() -> str:
     )
 
 
+def suite(name: str) -> str:
+    """Returns the tables of the finished cells in benchmarks/results/NAME, "not run" where there is none."""
+    import yaml
+
+    from diffusion_policy.benchmark.results import Results
+    from diffusion_policy.benchmark.suite import Suite
+    from diffusion_policy.benchmark.tables import tables
+
+    plan = Suite.from_plain(yaml.safe_load((ROOT / "conf" / "suite" / f"{name}.yaml").read_text(encoding="utf-8")))
+    folder = RESULTS / name
+    results = Results.read(folder) if any((folder / "cells").glob("*.json")) else Results([])
+    made = tables(results, list(plan.tasks), list(plan.methods), plan.reference)
+    shown = [each for each in made if "max reward" not in each.title and "best checkpoint" not in each.title]
+    parts = [f"{each.title}:\n\n{table(list(each.head), [list(row) for row in each.rows])}" for each in shown]
+    commits = ", ".join(dict.fromkeys(str(each.figures["commit"])[:7] for each in results.cells)) or "none"
+    done = f"{len(results.cells)} of {len(plan.cells())} cells are finished; commits {commits}."
+    return "\n\n".join([*parts, done])
+
+
 def filled(text: str) -> str:
     """Returns README.md with the figures between its markers."""
-    for name, part in {"latency": latency(), "training": training(), "precision": precision()}.items():
+    parts = {"latency": latency(), "training": training(), "precision": precision(), "quick": suite("quick")}
+    for name, part in parts.items():
         begin, end = f"<!-- {name}: by benchmarks/readme.py -->", f"<!-- /{name} -->"
         if begin not in text or end not in text:
             raise SystemExit(f"README.md has no place for {name}: expected {begin} ... {end}")

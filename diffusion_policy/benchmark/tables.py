@@ -49,9 +49,8 @@ def tables(results: Results, tasks: Sequence[str], methods: Sequence[str], refer
         methods: columns, likewise.
         reference: the method with which the others are compared.
     """
-    protocols = [
-        name for name in ("last", "best") if any(name in each.figures["evaluations"] for each in results.cells)
-    ]
+    judged = {protocol for each in results.cells for protocol in each.figures["evaluations"]}
+    protocols = [protocol for protocol in _WORDS if protocol in judged] or ["last"]
     made = []
     for protocol in protocols:
         made += [_outcomes(results, tasks, methods, name, protocol) for name in _NOTES]
