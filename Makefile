@@ -22,6 +22,7 @@ slow:
 	$(PYTHON) -m pytest -m slow
 
 regression:                 ## retrains a small cell; fails if it falls below the stored interval
+	rm -rf runs/regression
 	$(PYTHON) -m diffusion_policy.cli.benchmark suite=regression out=runs/regression against=benchmarks/results/regression
 
 build:                      ## wheel and sdist into dist/

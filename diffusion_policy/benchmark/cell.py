@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.benchmark.results import FORMAT
 from diffusion_policy.benchmark.stopwatch import Stopwatch
 from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Cell, Judging, Suite
+from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import blank_windows
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.library import load_policy
@@ -24,7 +26,6 @@ from diffusion_policy.training.metrics import read_metrics
 from diffusion_policy.training.run import Run, train
 from diffusion_policy.versions import installed_versions
 
-FORMAT = 1
 Compose = Callable[[str, Sequence[str]], dict[str, Any]]
 """(command, its settings as words) -> its configuration; see `cli.compose`."""
 
@@ -34,7 +35,7 @@ def cell_file(out: Path, cell: Cell) -> Path:
     return out / "cells" / f"{cell.name}.json"
 
 
-def run_cell(cell: Cell, suite: Suite, out: Path, dataset: str, compose: Compose) -> bool:
+def run_cell(cell: Cell, suite: Suite, out: Path, dataset: str, compose: Compose, plugins: Sequence[str] = ()) -> bool:
     """Trains and judges a cell, or goes on where it was interrupted. Returns whether it is finished.
 
     Args:
@@ -43,29 +44,34 @@ def run_cell(cell: Cell, suite: Suite, out: Path, dataset: str, compose: Compose
         out: folder of the benchmark.
         dataset: path of the task's demonstrations.
         compose: makes configurations.
+        plugins: modules that every process imports first.
 
     Raises:
+        ConfigError: it was begun with other settings.
         DiffusionPolicyError: whatever training or evaluation raises.
     """
     folder = out / "runs" / cell.name
     watch = Stopwatch(out / "times" / f"{cell.name}.json")
+    _check_words(out / "times" / f"{cell.name}.words.json", suite.words(cell), cell)
     with watch.running():
-        run = _trained(cell, suite, folder, dataset, compose)
+        run = _trained(cell, suite, folder, dataset, compose, plugins)
     if not run.finished:
         return False
-    judged = {"last": _judge(folder / "policy.pt", suite.judging)}
+    device = str(run.policy.device)
+    judged = {"last": _judge(folder / "policy.pt", suite.judging, device, plugins)}
     best = best_checkpoint(folder / "checkpoints")
     if "best" in suite.judging.protocols and best is not None:
-        judged["best"] = _judge(best, suite.judging)
+        judged["best"] = _judge(best, suite.judging, device, plugins)
     figures = {
         "format": FORMAT,
         **asdict(cell),
         "words": suite.words(cell),
         "config": run.policy.plain_config(),
-        "dataset": dict(run.policy.info.dataset),
+        "dataset": _origin(run.policy.info.dataset),
         "judging": asdict(suite.judging),
         "training": {**_training_figures(folder, watch), "grad_steps": run.grad_steps, "parameters": _size(run.policy)},
-        "latency_ms": _latency(folder / "policy.pt", suite.judging.latency_calls),
+        "latency_ms": _latency(folder / "policy.pt", suite.judging.latency_calls, device),
+        "device": device,
         "evaluations": judged,
         "versions": installed_versions(),
         "commit": commit(),
@@ -81,20 +87,51 @@ def best_checkpoint(folder: Path) -> Path | None:
     return max(found, key=lambda file: float(file.stem.rpartition("reward")[2]), default=None)
 
 
-def _trained(cell: Cell, suite: Suite, folder: Path, dataset: str, compose: Compose) -> Run:
+def check_same(wanted: Any, stored: Any, what: str, cell: Cell) -> None:
+    """Raises ConfigError where a cell that is there was made otherwise than is asked for now."""
+    wanted = json.loads(json.dumps(wanted))
+    if wanted != stored:
+        raise ConfigError(
+            f"{cell.name} is there with another {what}: {stored}, but now {wanted} is asked for; take another out=, or "
+            f"remove its files to run it again"
+        )
+
+
+def _check_words(file: Path, words: list[str], cell: Cell) -> None:
+    if file.is_file():
+        check_same(words, json.loads(file.read_text(encoding="utf-8")), "setting", cell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(words), encoding="utf-8")
+
+
+def _trained(cell: Cell, suite: Suite, folder: Path, dataset: str, compose: Compose, plugins: Sequence[str]) -> Run:
     if (folder / "config.yaml").is_file():
         return train({"resume": str(folder)})
     if folder.exists():  # killed before it began
         shutil.rmtree(folder)
-    settings = compose("train", [*suite.words(cell), f"dataset={dataset}", f"out={folder}"])
-    return train(_validated(settings, suite.judging))
+    settings = cell_settings(cell, suite, compose)
+    return train({**settings, "dataset": dataset, "out": str(folder), "plugins": list(plugins)})
+
+
+def cell_settings(cell: Cell, suite: Suite, compose: Compose) -> dict[str, Any]:
+    """Returns the training's configuration of a cell, without data and folder.
+
+    Raises:
+        ConfigError: a setting is unknown, or the best checkpoint is wanted of a run whose length is not known.
+    """
+    return _validated(compose("train", suite.words(cell)), suite.judging)
 
 
 def _validated(settings: dict[str, Any], judging: Judging) -> dict[str, Any]:
     """Returns a training's settings with the rollouts that choose the best checkpoint, if the suite wants one."""
     training = dict(section(settings, "training"))
-    if "best" not in judging.protocols or training.get("num_grad_steps") is None:
+    if "best" not in judging.protocols:
         return settings
+    if training.get("num_grad_steps") is None:
+        raise ConfigError(
+            "judging.protocols: best needs training.num_grad_steps, but the length is given in epochs; give it in "
+            "steps, or leave best out"
+        )
     every = max(1, int(training["num_grad_steps"]) // judging.validations)
     rollouts = {
         "rollout_every": every,
@@ -104,8 +141,8 @@ def _validated(settings: dict[str, Any], judging: Judging) -> dict[str, Any]:
     return {**settings, "training": {**training, **rollouts, "keep_best": max(1, int(training.get("keep_best", 1)))}}
 
 
-def _judge(checkpoint: Path, judging: Judging) -> dict[str, Any]:
-    controller = RecedingHorizonController.load(checkpoint, batch_size=judging.batch_size)
+def _judge(checkpoint: Path, judging: Judging, device: str, plugins: Sequence[str]) -> dict[str, Any]:
+    controller = RecedingHorizonController.load(checkpoint, device=device, batch_size=judging.batch_size)
     info = load_policy(checkpoint).info
     pictures = any(field.is_picture for field in controller.obs_spec.values())
     result = evaluate(
@@ -117,6 +154,7 @@ def _judge(checkpoint: Path, judging: Judging) -> dict[str, Any]:
         env_kwargs=info.env.get("kwargs") or {},
         batch_size=judging.batch_size,
         workers=usable_cores() if pictures else 0,
+        plugins=plugins,
     )
     return {"checkpoint": checkpoint.name, "grad_steps": info.training.get("grad_steps"), **_compact(result)}
 
@@ -144,9 +182,9 @@ def _last(records: Sequence[Mapping[str, Any]], kind: str) -> Mapping[str, Any]:
     return next((record for record in reversed(records) if record.get("kind") == kind), {})
 
 
-def _latency(checkpoint: Path, calls: int) -> dict[str, float | None]:
+def _latency(checkpoint: Path, calls: int, device: str) -> dict[str, float | None]:
     """Returns percentiles of predictions of one row."""
-    policy = RecedingHorizonController.load(checkpoint, batch_size=1).policy
+    policy = RecedingHorizonController.load(checkpoint, device=device, batch_size=1).policy
     obs = blank_windows(policy, 1)
     noise = np.random.default_rng(0).standard_normal((calls, 1, *policy.noise_shape), np.float32)
     times = []
@@ -155,6 +193,13 @@ def _latency(checkpoint: Path, calls: int) -> dict[str, float | None]:
         policy.predict(obs, each)
         times.append(1000 * (time.perf_counter() - begin))
     return percentiles(times, (50, 95))
+
+
+def _origin(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns where demonstrations come from, without what names the machine that made them."""
+    said = dataset.get("provenance") or {}
+    told = {name: said[name] for name in ("env_id", "kwargs", "actor", "keep", "seed", "attempts") if name in said}
+    return {"digest": dataset.get("digest"), "mirrored": dataset.get("mirrored"), "provenance": told}
 
 
 def _size(policy: Any) -> int:

@@ -89,15 +89,16 @@ def draw_costs(results: Results, tasks: Sequence[str], methods: Sequence[str], p
     figure, panels = _figure(len(tasks), width=3.2)
     for axes, task in zip(panels, tasks, strict=True):
         for place, method in enumerate(methods):
-            found = results.of(task, method)
+            found = [each for each in results.of(task, method) if each.column("success")]
             if not found:
                 continue
-            minutes = [each.figures["training"]["wall_s"] / 60 for each in found]
+            training = [each.figures["training"] for each in found]
+            minutes = [(each["wall_s"] - each["rollout_s"]) / 60 for each in training]
             rates = [float(np.mean(each.column("success"))) for each in found]
             axes.plot(minutes, rates, "o", color=_COLORS[place % len(_COLORS)], label=method, markersize=6)
         axes.set_ylim(-0.03, 1.05)
         axes.set_xscale("log")
-        axes.set_xlabel("minutes of training")
+        axes.set_xlabel("minutes of training, without rollouts")
         axes.set_title(task)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("success rate, last checkpoint")

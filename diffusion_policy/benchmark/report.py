@@ -22,7 +22,7 @@ def write_report(suite: Suite, name: str, out: Path) -> Path:
         name: of the suite.
         out: the folder, with at least one finished cell.
     """
-    results = Results.read(out)
+    results = Results.read(out).within(suite.cells())
     tasks, methods = list(suite.tasks), list(suite.methods)
     pictures = {"results.png": draw_results, "costs.png": draw_costs}
     if suite.axis:
@@ -56,6 +56,8 @@ def _protocol(suite: Suite, results: Results) -> list[str]:
         f"{len(suite.methods)} methods, training seeds {', '.join(map(str, suite.seeds))}.",
         f"Evaluated on {judging.episodes} episodes, seeds {REPORT_SEED} to {last}, the same for all.",
         "Reported is the last checkpoint of each training.",
+        f"Lengths and learning rates are those of {suite.reference} unless the settings of a cell say otherwise: the "
+        "other methods were not tuned.",
         f"Commit {_all(figures, 'commit')}.",
         f"Hardware: {_all([each['hardware'] for each in figures], 'cpu')}, "
         f"{_all([each['hardware'] for each in figures], 'torch_threads')} threads, "

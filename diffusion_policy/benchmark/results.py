@@ -15,7 +15,8 @@ from diffusion_policy.benchmark.suite import Cell
 from diffusion_policy.errors import DataError, MissingFileError
 from diffusion_policy.rollout.statistics import Estimate, bootstrap_mean, paired_difference, wilson_rate
 
-_FORMAT = 1
+FORMAT = 1
+"""Of a cell's file."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,13 @@ class CellResult:
     figures: Mapping[str, Any]
 
     def column(self, name: str, protocol: str = "last") -> list[float]:
-        """Returns a figure of every episode (M,), e.g. "success"; empty where this checkpoint was not judged.
+        """Returns a figure of every episode (M,), e.g. "success".
 
-        Raises:
-            DataError: the environment does not tell it.
+        Empty where this checkpoint was not judged, or the environment does not tell it.
         """
-        judged = self.figures["evaluations"].get(protocol)
-        if judged is None:
-            return []
-        values = judged["per_episode"].get(name)
-        if values is None or any(value is None for value in values):
-            raise DataError(
-                f"{self.cell.name}: expected '{name}' of every episode, but the environment does not say it"
-            )
-        return [float(value) for value in values]
+        judged = self.figures["evaluations"].get(protocol) or {"per_episode": {}}
+        values = judged["per_episode"].get(name, [])
+        return [] if any(value is None for value in values) else [float(value) for value in values]
 
 
 class Results:
@@ -70,7 +64,11 @@ class Results:
             raise MissingFileError(
                 f"{out}: no finished cell (expected {out / 'cells'}/*.json); run dp-benchmark out={out}"
             )
-        return cls([_read(file) for file in files])
+        return cls([read_cell(file) for file in files])
+
+    def within(self, cells: Sequence[Cell]) -> "Results":
+        """Returns those of certain cells only."""
+        return Results([each for each in self.cells if each.cell in cells])
 
     def of(self, task: str, method: str) -> list[CellResult]:
         """Returns the cells of all training seeds, in their order."""
@@ -116,12 +114,23 @@ class Results:
 
 
 def fallen_below(new: Results, stored: Results) -> list[str]:
-    """Returns, for each cell that both have, where the new success lies below the stored one: intervals apart."""
+    """Returns, for each cell that both have, where the new success lies below the stored one: intervals apart.
+
+    Raises:
+        DataError: they have no cell in common, or one that was made with other settings.
+    """
     known = {each.cell: each for each in stored.cells}
+    common = [each for each in new.cells if each.cell in known]
+    if not common:
+        raise DataError(f"against: no cell in common with the stored ones, {', '.join(c.name for c in known)}")
     said = []
-    for each in new.cells:
-        if each.cell not in known:
-            continue
+    for each in common:
+        for name in ("words", "judging"):
+            if each.figures[name] != known[each.cell].figures[name]:
+                raise DataError(
+                    f"against: {each.cell.name} has other {name} than the stored one: {each.figures[name]}, stored "
+                    f"{known[each.cell].figures[name]}"
+                )
         now, then = (_rate(side) for side in (each, known[each.cell]))
         if now.ci95[1] < then.ci95[0]:
             said.append(f"{each.cell.name}: success {_shown(now)}, stored {_shown(then)}")
@@ -136,11 +145,16 @@ def _shown(estimate: Estimate) -> str:
     return f"{estimate.mean:.2f} [{estimate.ci95[0]:.2f}, {estimate.ci95[1]:.2f}]"
 
 
-def _read(file: Path) -> CellResult:
+def read_cell(file: Path) -> CellResult:
+    """Returns the cell in a file.
+
+    Raises:
+        DataError: it is damaged, or of a newer format.
+    """
     try:
         figures = json.loads(file.read_text(encoding="utf-8"))
-        if figures["format"] > _FORMAT:
-            raise DataError(f"{file} has format {figures['format']}, this version reads up to {_FORMAT}; upgrade")
+        if figures["format"] > FORMAT:
+            raise DataError(f"{file} has format {figures['format']}, this version reads up to {FORMAT}; upgrade")
         cell = Cell(str(figures["task"]), str(figures["method"]), int(figures["seed"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} is no result of a benchmark ({error}); remove it to run that cell again") from error

@@ -2,13 +2,17 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from diffusion_policy.benchmark.cell import Compose, cell_file, run_cell
-from diffusion_policy.benchmark.suite import Cell, Suite
+from diffusion_policy.benchmark.cell import Compose, cell_file, cell_settings, check_same, run_cell
+from diffusion_policy.benchmark.results import read_cell
+from diffusion_policy.benchmark.suite import Cell, Suite, Task
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.locks import FolderLock
+from diffusion_policy.paths import results_in
 from diffusion_policy.rollout.actors import ExpertActor
 from diffusion_policy.rollout.collect import collect
 from diffusion_policy.settings import section
@@ -16,7 +20,7 @@ from diffusion_policy.settings import section
 logger = logging.getLogger(__name__)
 
 
-def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = ()) -> bool:
+def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = (), plugins: Sequence[str] = ()) -> bool:
     """Runs the cells that are not finished. Returns whether all are now; False after Ctrl-C.
 
     Args:
@@ -24,22 +28,26 @@ def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = (
         out: folder of the benchmark; one that holds finished cells goes on.
         compose: makes configurations.
         only: names of tasks, methods or cells; others are left out. Empty for all.
+        plugins: modules that every process imports first.
 
     Raises:
-        ConfigError: `only` names nothing.
+        ConfigError: `only` names nothing, a cell cannot be composed, or stands there with other settings.
+        StorageError: `out` cannot be written.
         OutputExistsError: another process works there.
         DiffusionPolicyError: whatever a cell raises; those before it stay.
     """
     cells = _chosen(suite, only)
-    out.mkdir(parents=True, exist_ok=True)
-    with FolderLock(out, "benchmark"):
-        left = [cell for cell in cells if not cell_file(out, cell).is_file()]
+    for cell in cells:  # a mistake shall show now, not after hours
+        cell_settings(cell, suite, compose)
+        _collection(suite.tasks[cell.task], compose)
+    with results_in(out), FolderLock(out, "benchmark"):
+        left = [cell for cell in cells if not _finished(cell, suite, out)]
         if len(left) < len(cells):
             logger.info("%d of %d cells are finished already", len(cells) - len(left), len(cells))
         begun = time.monotonic()
         for number, cell in enumerate(left):
             logger.info("cell %d of %d: %s%s", number + 1, len(left), cell.name, _eta(begun, number, len(left)))
-            if not run_cell(cell, suite, out, _dataset(suite, cell.task, out, compose), compose):
+            if not run_cell(cell, suite, out, _dataset(suite, cell.task, out, compose), compose, plugins):
                 return False
     return True
 
@@ -53,6 +61,17 @@ def _chosen(suite: Suite, only: Sequence[str]) -> list[Cell]:
             f"{', '.join(suite.methods)}, cells like {cells[0].name}"
         )
     return [cell for cell in cells if not only or {cell.task, cell.method, cell.name} & set(only)]
+
+
+def _finished(cell: Cell, suite: Suite, out: Path) -> bool:
+    """Returns whether a cell stands there, made as is asked for."""
+    file = cell_file(out, cell)
+    if not file.is_file():
+        return False
+    figures = read_cell(file).figures
+    check_same(suite.words(cell), figures["words"], "setting", cell)
+    check_same(asdict(suite.judging), figures["judging"], "judging", cell)
+    return True
 
 
 def _eta(begun: float, done: int, total: int) -> str:
@@ -69,8 +88,7 @@ def _dataset(suite: Suite, task: str, out: Path, compose: Compose) -> str:
     if plan.dataset is not None:
         return plan.dataset
     path = out / "data" / f"{task}.zarr"
-    settings = compose("collect", plan.overrides)
-    env, recorded = section(settings, "env"), section(settings, "collect")
+    env, recorded = _collection(plan, compose)
     collect(
         str(env["id"]),
         ExpertActor(),
@@ -81,3 +99,10 @@ def _dataset(suite: Suite, task: str, out: Path, compose: Compose) -> str:
         resume=path.exists(),
     )
     return str(path)
+
+
+def _collection(plan: Task, compose: Compose) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Returns the environment of a task, and the arguments of it that only recording needs."""
+    task = [word for word in plan.overrides if word.startswith("task=")]
+    settings = compose("collect", task)
+    return section(settings, "env"), section(settings, "collect")

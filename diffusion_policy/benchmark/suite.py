@@ -70,6 +70,8 @@ class Judging:
             value = getattr(self, each.name)
             if each.name != "protocols" and value < 1:
                 raise ConfigError(f"judging.{each.name} must be at least 1, but got {value}")
+        if self.validation_episodes > REPORT_SEED - VALIDATION_SEED:
+            raise ConfigError(f"judging.validation_episodes {self.validation_episodes} would reach the reported seeds")
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,18 @@ class Suite:
         if unknown := sorted(set(settings) - set(known)):
             raise ConfigError(f"suite: unknown setting {', '.join(unknown)}, known: {', '.join(known)}")
         tasks = {name: build(Task, each, f"suite.tasks.{name}") for name, each in section(settings, "tasks").items()}
-        methods = {str(name): tuple(each or ()) for name, each in section(settings, "methods").items()}
-        seeds = tuple(settings.get("seeds") or ())
+        methods = {str(name): _words(each, f"methods.{name}") for name, each in section(settings, "methods").items()}
+        seeds = settings.get("seeds") or ()
+        if not isinstance(seeds, list | tuple) or len(set(seeds)) != len(seeds):
+            raise ConfigError(f"suite.seeds must be a list of different numbers, but got {seeds!r}")
+        seeds = tuple(seeds)
         if not (tasks and methods and seeds):
             raise ConfigError("suite: expected at least one task, one method and one seed")
         if any(isinstance(seed, bool) or not isinstance(seed, int) or seed < 0 for seed in seeds):
             raise ConfigError(f"suite.seeds must be whole numbers, 0 or more, but got {list(seeds)}")
         if settings.get("axis") and not all(str(name).isdigit() for name in methods):
             raise ConfigError(f"suite.axis: expected methods named by numbers, but got {', '.join(map(str, methods))}")
-        special = {name: tuple(each) for name, each in section(settings, "special").items()}
+        special = {name: _words(each, f"special.{name}") for name, each in section(settings, "special").items()}
         for name in special:
             task, _, method = name.partition("/")
             if task not in ("*", *tasks) or method not in ("*", *methods):
@@ -146,10 +151,10 @@ class Suite:
             tasks=tasks,
             methods=methods,
             seeds=seeds,
-            overrides=tuple(settings.get("overrides") or ()),
+            overrides=_words(settings.get("overrides"), "overrides"),
             special=special,
             judging=build(Judging, section(settings, "judging"), "suite.judging"),
-            reference=str(settings.get("reference") or "diffusion"),
+            reference=_reference(settings.get("reference"), methods),
             axis=settings.get("axis"),
         )
 
@@ -163,3 +168,15 @@ class Suite:
         chosen = [self.special.get(name, ()) for name in (f"{task}/*", f"*/{method}", f"{task}/{method}")]
         words = [*self.tasks[task].overrides, *self.overrides, *self.methods[method]]
         return [*words, *(word for each in chosen for word in each), f"seed={cell.seed}"]
+
+
+def _words(value: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple | None) or any(not isinstance(word, str) for word in value or ()):
+        raise ConfigError(f"suite.{name}: expected a list of settings like [policy=mlp], but got {value!r}")
+    return tuple(value or ())
+
+
+def _reference(value: Any, methods: Mapping[str, Any]) -> str:
+    if value is not None and str(value) not in methods:
+        raise ConfigError(f"suite.reference: expected one of the methods {', '.join(methods)}, but got {value}")
+    return str(value or "diffusion")

@@ -14,7 +14,8 @@ _WORDS = {"last": "last checkpoint", "best": "best checkpoint by validation seed
 _NOTES = {
     "success": (
         "Success rate",
-        "Wilson's 95 % interval over the episodes of all training seeds; in brackets the rate of each training seed.",
+        "Wilson's 95 % interval over the episodes of all training seeds, as if they were independent: for these "
+        "networks, and a little too narrow, since all see the same episodes; in brackets each training seed.",
     ),
     "max_reward": (
         "Mean max reward",
@@ -90,8 +91,8 @@ def _leads(results: Results, tasks: Sequence[str], methods: Sequence[str], refer
         return shown(results.lead(task, reference, method, name), sign=True)
 
     note = (
-        "Paired over the same evaluation seeds, training seeds averaged; an interval above zero is a lead that other "
-        "episodes would confirm."
+        "Paired over the same evaluation seeds, training seeds averaged; an interval above zero is a lead of these "
+        "networks that other episodes would confirm; it does not know other training seeds."
     )
     return Table(f"Lead of {reference}: {_NOTES[name][0].lower()}", ["task", *others], _grid(tasks, others, cell), note)
 

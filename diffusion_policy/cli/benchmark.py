@@ -31,14 +31,15 @@ def _benchmark(config: dict[str, Any], overrides: list[str]) -> int:
     def compose(command: str, words: Sequence[str]) -> dict[str, Any]:
         return compose_config(command, *words, conf=conf)
 
-    done = config["report"] or run_suite(suite, out, compose, _names(config["only"]))
+    plugins = _names(config["plugins"])
+    done = config["report"] or run_suite(suite, out, compose, _names(config["only"]), plugins)
     if not done:
         print(f"interrupted; finished cells stay, go on with: dp-benchmark {' '.join(overrides)}", file=sys.stderr)
         return 130
     _say(suite, name, out)
     if stored is None:
         return 0
-    fallen = fallen_below(Results.read(out), stored)
+    fallen = fallen_below(Results.read(out).within(suite.cells()), stored)
     print("\n".join(fallen) if fallen else f"against  {config['against']}: no cell has fallen below its interval")
     return 1 if fallen else 0
 
@@ -49,7 +50,7 @@ def _say(suite: Any, name: str, out: Path) -> None:
     from diffusion_policy.benchmark.tables import shown
 
     report = write_report(suite, name, out)
-    results = Results.read(out)
+    results = Results.read(out).within(suite.cells())
     for task in suite.tasks:
         for method in suite.methods:
             print(f"{task:14} {method:14} success {shown(results.success(task, method))}")

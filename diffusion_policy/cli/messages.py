@@ -102,7 +102,7 @@ def _suggestion(name: str, config_name: str) -> str:
     except Exception:
         return ""
     if name in known:
-        return f", because the chosen task has none; is '{_GLOBAL}' the first line of its file?"
+        return f", because the chosen task or policy has none (does its file begin with '{_GLOBAL}'?)"
     close = difflib.get_close_matches(name, known, n=3)
     return f", did you mean {' or '.join(close)}?" if close else ""
 

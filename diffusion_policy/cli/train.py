@@ -24,6 +24,7 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     names = {override.partition("=")[0].lstrip("+~") for override in overrides}
     if config["init"]:
         _refuse_with_init(names)
+    _refuse_unread(names, config)
     if "training.num_epochs" in names and "training.num_grad_steps" not in names:
         config["training"]["num_grad_steps"] = None  # the preset's length; the one that was typed holds
     if resume:
@@ -49,6 +50,14 @@ def _refuse_with_init(names: set[str]) -> None:
     ours = sorted(name for name in names if name.partition(".")[0] in POLICY_SECTIONS)
     if ours:
         raise ConfigError(f"init= keeps the networks and settings of its policy; drop {', '.join(ours)}")
+
+
+def _refuse_unread(names: set[str], config: dict[str, Any]) -> None:
+    """A group that was chosen on the command line, and that the chosen policy has no use for, is a mistake."""
+    unread = sorted(name for name in names & {"denoiser", "sampler"} if config.get(name) is None)
+    if unread:
+        kind = (config.get("policy") or {}).get("name")
+        raise ConfigError(f"policy '{kind}' has no {' and no '.join(unread)}; drop {', '.join(unread)}=")
 
 
 def _typed(overrides: list[str], config: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class ChunkOverlay:
         noise = np.random.default_rng(seed).standard_normal((self._samples, *self._policy.noise_shape), np.float32)
         obs = {key: np.repeat(values[None], self._samples, axis=0) for key, values in window.items()}
         prediction = np.asarray(self._policy.predict(obs, noise).prediction, np.float64)  # (K, Tp, *Da)
-        self._chunks[episode] = prediction[:, self._policy.horizons.start :].reshape(self._samples, -1, noise.shape[-1])
+        ahead = prediction[:, self._policy.horizons.start :]
+        self._chunks[episode] = ahead.reshape(self._samples, -1, self._policy.action_spec.size)
         self._age[episode] = 0
 
     def marked(self, episode: int, picture: Picture) -> Picture:

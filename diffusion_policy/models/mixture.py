@@ -60,7 +60,8 @@ class MixtureHead(nn.Module):
 
     def forward(self, features: Tensor) -> Mixture:
         """Returns the mixture; means are squashed by tanh, as published: normalised actions are in [-1, 1]."""
-        out = self.linear(features).float()  # densities of sharp modes need more than bfloat16's eight bits
+        with torch.autocast(features.device.type, enabled=False):  # densities of sharp modes need more than bfloat16
+            out = self.linear(features.float())
         logits, rest = out[..., : self._modes], out[..., self._modes :].unflatten(-1, (self._modes, -1))
         mean, scale = rest.chunk(2, dim=-1)  # (..., K, Da) each
         return Mixture(logits, mean.tanh(), F.softplus(scale) + self._min_std)

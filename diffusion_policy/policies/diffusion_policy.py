@@ -18,7 +18,6 @@ from diffusion_policy.errors import ConfigError
 from diffusion_policy.models import ensemble as _registers_ensemble  # noqa: F401
 from diffusion_policy.models import transformer as _registers_transformer  # noqa: F401
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
-from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.policies.policy import Draws, Policy, register_policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 from diffusion_policy.settings import build, plain
@@ -52,12 +51,7 @@ class DiffusionPolicy(Policy):
     def __init__(self, config: DiffusionPolicyConfig, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
         _check_clipping(config, action_spec)
         super().__init__(config, obs_spec, action_spec)
-        self.denoiser = make_denoiser(
-            config.denoiser,
-            action_dim=action_spec.size,
-            cond_dim=self.encoder.cond_dim,
-            pred_horizon=config.horizons.pred_horizon,
-        )
+        self.denoiser = self.make_denoiser(config.denoiser)
         self.process = DiffusionProcess(config.diffusion)
         self.sampler = Sampler(self.process, config.sampler)
 

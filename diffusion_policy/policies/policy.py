@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
+from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
 from diffusion_policy.models.observation import ObservationEncoder
 from diffusion_policy.policies.checkpoint import read_policy_file, write_policy_file
@@ -63,6 +64,11 @@ class Policy(nn.Module):
         )
         self.action_normalizer = LinearNormalizer((action_spec.size,))
         self.info = CheckpointInfo()
+        if self.reach is not None and config.normalization.action in ("gaussian", "quantile"):
+            raise ConfigError(
+                f"policy '{self.kind}' cannot get beyond +-{self.reach:g}, but normalization.action="
+                f"{config.normalization.action} leaves actions outside; use normalization.action=limits"
+            )
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -106,6 +112,25 @@ class Policy(nn.Module):
             noise: (B, *noise_shape).
         """
         raise NotImplementedError
+
+    def make_denoiser(self, settings: Mapping[str, Any]) -> nn.Module:
+        """Returns a denoiser of this policy's chunks under its condition.
+
+        Raises:
+            ConfigError: it reads observed steps one by one, but the encoder has mixed them.
+        """
+        denoiser = make_denoiser(
+            settings,
+            action_dim=self.action_spec.size,
+            cond_dim=self.encoder.cond_dim,
+            pred_horizon=self.horizons.pred_horizon,
+        )
+        if getattr(denoiser, "obs_tokens", 1) > 1 and self.config.encoder.hidden_dims:
+            raise ConfigError(
+                f"denoiser {settings.get('name')} reads observed steps one by one, but encoder.hidden_dims="
+                f"{list(self.config.encoder.hidden_dims)} mixes them; set encoder.hidden_dims=[]"
+            )
+        return denoiser
 
     @property
     def device(self) -> torch.device:

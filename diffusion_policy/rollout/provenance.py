@@ -24,17 +24,16 @@ def hardware() -> dict[str, Any]:
 def commit() -> str | None:
     """Returns the commit of this package's source, with "+" where files differ from it; None outside a checkout."""
     try:
-        said = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # not somebody's project around us
+        return _git("describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*") or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip() or None
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def usable_cores() -> int:

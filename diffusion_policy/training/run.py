@@ -197,7 +197,7 @@ def _run(assembly: Assembly, out: Path) -> Run:
         with Interrupt(patient=True) as interrupt:
             finished = loop.run((), interrupt)
         return Run(out, averaged_policy(loop), finished, loop.grad_step, loop.ranks.rank)
-    _remove_torn_files(out)
+    _remove_torn_files(out, begun=saved is not None)
     log = MetricsLog(out / "metrics.jsonl", resume_step=loop.grad_step, boards=_boards(assembly, out))
     measures = _hooks(assembly, out, log)
     hooks: list[Hook] = [*measures]
@@ -217,9 +217,11 @@ def _run(assembly: Assembly, out: Path) -> Run:
     return Run(out, load_policy(out / "policy.pt", loop.device), finished, loop.grad_step)
 
 
-def _remove_torn_files(out: Path) -> None:
-    """A process killed while it wrote leaves its temporary file behind."""
-    for stale in [*out.glob(".policy.pt.*"), *(out / "checkpoints").glob(".*.pt.*")]:
+def _remove_torn_files(out: Path, begun: bool) -> None:
+    """A process killed while it wrote leaves its temporary file behind; before the first state, all that it made."""
+    checkpoints = out / "checkpoints"
+    orphans = [] if begun else checkpoints.glob("best_step*.pt")
+    for stale in [*out.glob(".policy.pt.*"), *checkpoints.glob(".*.pt.*"), *orphans]:
         stale.unlink(missing_ok=True)
 
 

@@ -31,8 +31,17 @@ def result(task: str, method: str, seed: int, success: np.ndarray, **changes: An
         "task": task,
         "method": method,
         "seed": seed,
+        "words": ["preset=fast"],
+        "judging": {"episodes": EPISODES},
         "dataset": {"digest": "abcdef0123456789"},
-        "training": {"wall_s": 120.0, "cpu_s": 240.0, "complete": True, "grad_steps": 10, "parameters": 2_500_000},
+        "training": {
+            "wall_s": 120.0,
+            "cpu_s": 240.0,
+            "rollout_s": 5.0,
+            "complete": True,
+            "grad_steps": 10,
+            "parameters": 2_500_000,
+        },
         "latency_ms": {"p50": 4.5, "p95": 5.0},
         "evaluations": {"last": {"per_episode": episodes}},
         "versions": {"torch": "2.13"},
@@ -91,7 +100,11 @@ def test_regression_is_an_interval_wholly_below_the_stored_one() -> None:
     assert fallen_below(cells(60), cells(30)) == []
     (said,) = fallen_below(cells(30), cells(57))
     assert said.startswith("easy-mlp-s0: success 0.50")
-    assert fallen_below(Results([result("easy", "mlp", 5, np.zeros(9, bool))]), cells(57)) == []  # another cell
+    with pytest.raises(DataError, match="no cell in common with the stored ones, easy-mlp-s0"):
+        fallen_below(Results([result("easy", "mlp", 5, np.zeros(9, bool))]), cells(57))
+    longer = Results([result("easy", "mlp", 0, np.ones(9, bool), words=["preset=best"])])
+    with pytest.raises(DataError, match="easy-mlp-s0 has other words than the stored one"):
+        fallen_below(longer, cells(57))
 
 
 def test_tables_say_not_run_where_nothing_is(results: Results) -> None:
@@ -154,8 +167,18 @@ def test_folders_without_results_and_damaged_cells_are_refused(tmp_path: Path) -
             Results.read(tmp_path)
 
 
-def test_environments_that_say_no_success_are_named(results: Results) -> None:
-    silent = result("easy", "mlp", 3, np.ones(4))
+def test_environments_that_say_no_success_still_have_rewards(tmp_path: Path) -> None:
+    silent = result("easy", "mlp", 0, np.ones(4))
     silent.figures["evaluations"]["last"]["per_episode"]["success"] = [None] * 4
-    with pytest.raises(DataError, match="easy-mlp-s3: expected 'success' of every episode"):
-        silent.column("success")
+    results = Results([silent])
+    assert results.success("easy", "mlp") is None
+    assert results.reward("easy", "mlp") is not None
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "a.json").write_text(json.dumps(silent.figures))
+    assert write_report(SUITE, "silent", tmp_path).is_file()
+
+
+def test_cells_that_the_suite_does_not_name_are_left_out(results: Results) -> None:
+    assert len(results.within(SUITE.cells()).cells) == 3
+    results.cells.append(result("easy", "mlp", 9, np.ones(EPISODES)))
+    assert len(results.within(SUITE.cells()).cells) == 3

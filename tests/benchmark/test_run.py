@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,51 @@ def test_interrupted_cell_goes_on_with_its_run_and_keeps_its_time(tmp_path: Path
     assert times["sessions"] == 2
     assert times["wall_s"] > 0.04
     assert times["complete"]
+
+
+def test_finished_cell_with_other_settings_is_refused_not_reported(tmp_path: Path, monkeypatch) -> None:
+    suite = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"]}})
+    (cell,) = suite.cells()
+    file = cell_file(tmp_path, cell)
+    file.parent.mkdir()
+    judging = json.loads(json.dumps(asdict(suite.judging)))
+    stored = {"format": 1, "task": cell.task, "method": cell.method, "seed": cell.seed, "words": suite.words(cell)}
+    file.write_text(json.dumps({**stored, "judging": judging}))
+    assert run_suite(suite, tmp_path, compose)
+    more = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"]}, "judging": {"episodes": 9}})
+    with pytest.raises(ConfigError, match=r"detour-mlp-s0 is there with another judging: .*'episodes': 3"):
+        run_suite(more, tmp_path, compose)
+    longer = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp", "optim.lr=1e-4"]}})
+    with pytest.raises(ConfigError, match="detour-mlp-s0 is there with another setting"):
+        run_suite(longer, tmp_path, compose)
+
+
+def test_interrupted_cell_with_other_settings_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cell_module, "train", lambda each: SimpleNamespace(finished=False))
+    suite = Suite.from_plain(PLAIN)
+    assert not run_cell(suite.cells()[0], suite, tmp_path, "detour.zarr", compose)
+    other = Suite.from_plain({**PLAIN, "overrides": ["preset=best"]})
+    with pytest.raises(ConfigError, match="is there with another setting"):
+        run_cell(suite.cells()[0], other, tmp_path, "detour.zarr", compose)
+
+
+def test_mistake_in_the_last_cell_shows_before_the_first_begins(tmp_path: Path) -> None:
+    suite = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"], "typo": ["polciy=mlp"]}})
+    with pytest.raises(ConfigError, match="polciy"):
+        run_suite(suite, tmp_path / "out", compose)
+    assert not (tmp_path / "out").exists()
+
+
+def test_best_of_a_run_in_epochs_is_refused(tmp_path: Path) -> None:
+    suite = Suite.from_plain({**PLAIN, "methods": {"paper": ["training.num_grad_steps=null", "training.num_epochs=1"]}})
+    with pytest.raises(ConfigError, match=r"best needs training\.num_grad_steps"):
+        run_suite(suite, tmp_path / "out", compose)
+
+
+def test_files_to_publish_name_no_machine(tmp_path: Path) -> None:
+    suite = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"]}, "judging": {"episodes": 2}})
+    assert run_suite(suite, tmp_path, compose)
+    assert str(tmp_path) not in cell_file(tmp_path, suite.cells()[0]).read_text()
 
 
 def test_run_that_was_killed_before_it_began_is_begun_again(tmp_path: Path, monkeypatch) -> None:

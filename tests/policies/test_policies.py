@@ -9,6 +9,7 @@ import torch
 
 from diffusion_policy.config import ActionSpec, ObsField
 from diffusion_policy.errors import CheckpointError, ConfigError, UnknownNameError
+from diffusion_policy.film.overlay import ChunkOverlay
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.library import load_policy, make_policy
@@ -146,6 +147,29 @@ def test_settings_of_others_are_refused_by_name(kind: str) -> None:
             make_policy({**plain, "sampler": {"num_inference_steps": 3}}, OBS, ACTION)
     with pytest.raises(UnknownNameError, match="unknown policy 'bc', known: act, bet, diffusion"):
         make_policy({**plain, "policy": {"name": "bc"}}, OBS, ACTION)
+
+
+@pytest.mark.parametrize("kind", ["lstm_gmm", "ibc"])
+def test_policies_that_reach_no_further_than_one_want_actions_there(kind: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"policy '{kind}' cannot get beyond \+-1, but normalization.action=gaussian"
+    ):
+        make_policy({**settings(kind), "normalization": {"action": "gaussian"}}, OBS, ACTION)
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "flow"])
+def test_transformer_behind_layers_that_mix_the_steps_is_refused(kind: str) -> None:
+    plain = {**settings(kind), "denoiser": {"name": "transformer", "obs_tokens": 2, "embed_dim": 16, "layers": 1}}
+    make_policy(plain, OBS, ACTION)
+    with pytest.raises(ConfigError, match="reads observed steps one by one"):
+        make_policy({**plain, "encoder": {"hidden_dims": [16]}}, OBS, ACTION)
+
+
+def test_overlay_shows_chunks_of_every_kind(policy: Policy) -> None:
+    overlay = ChunkOverlay(policy, lambda actions, size: np.asarray(actions))
+    overlay.predict(0, {key: value[0] for key, value in arrays(policy, 1).items()}, seed=0)
+    ahead = policy.horizons.pred_horizon - policy.horizons.start
+    assert overlay._chunks[0].shape == (overlay._samples, ahead, 2)
 
 
 @pytest.mark.parametrize("kind", ["lstm_gmm", "bet"])

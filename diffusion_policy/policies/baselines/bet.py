@@ -122,7 +122,8 @@ class BetPolicy(Policy):
     def _answer(self, cond: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits (B, To, K) and offsets (B, To, K, Da)."""
         h = self.transformer(self.embedding(cond) + self.place, mask=self._mask)
-        out = self.head(h).float()
+        with torch.autocast(h.device.type, enabled=False):
+            out = self.head(h.float())
         K = self.config.policy.clusters
         return out[..., :K], out[..., K:].unflatten(-1, (K, -1))
 

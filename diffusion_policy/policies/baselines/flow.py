@@ -16,7 +16,6 @@ from torch import Tensor
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.diffusion.flow import Velocity, flow_loss, integrate
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.policies.policy import Draws, Policy, register_policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 from diffusion_policy.settings import build, plain
@@ -59,12 +58,7 @@ class FlowPolicy(Policy):
 
     def __init__(self, config: FlowPolicyConfig, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
         super().__init__(config, obs_spec, action_spec)
-        self.denoiser = make_denoiser(
-            config.denoiser,
-            action_dim=action_spec.size,
-            cond_dim=self.encoder.cond_dim,
-            pred_horizon=config.horizons.pred_horizon,
-        )
+        self.denoiser = self.make_denoiser(config.denoiser)
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -74,6 +74,11 @@ class LstmGmmPolicy(Policy):
         """(Tp, 1 + Da): for each step, which mode, and how far beside its mean."""
         return (self.horizons.pred_horizon, 1 + self.action_spec.size)
 
+    @property
+    def reach(self) -> float:
+        """Means are squashed into the range of normalised actions."""
+        return 1.0
+
     def losses(self, obs: Mapping[str, Tensor], action: Tensor, draws: Draws) -> Tensor:
         """Returns the negative log-likelihood (B,), the mean over the steps."""
         return -self._mixture(self.condition(obs)).log_prob(self.action_normalizer.normalize(action)).mean(1)

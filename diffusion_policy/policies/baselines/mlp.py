@@ -53,7 +53,8 @@ class MlpPolicy(Policy):
         self._chunk = (config.horizons.pred_horizon, action_spec.size)
         own = config.policy
         sizes = (self.encoder.cond_dim, *own.hidden_dims, self._chunk[0] * self._chunk[1])
-        self.network = nn.Sequential(nn.Mish(), mlp(sizes, dropout=own.dropout))  # the encoder ends without a bend
+        bend = nn.Mish() if config.encoder.hidden_dims else nn.Identity()  # the encoder's layers end without one
+        self.network = nn.Sequential(bend, mlp(sizes, dropout=own.dropout))
 
     def losses(self, obs: Mapping[str, Tensor], action: Tensor, draws: Draws) -> Tensor:
         """Returns the squared error (B,), the mean over the chunk's Tp x Da numbers."""

@@ -91,7 +91,7 @@ class DetourEnv(gym.Env[Observation, NDArray[np.float32]]):
     wall (failure). Truncated by the registered id after 150 steps (15 s).
 
     ## Arguments
-    - `obs_keys`: entries of the observation, of `agent_pos`, `state`, `image`.
+    - `obs_keys`: entries of the observation, of `agent_pos`, `pillar`, `state`, `image`.
     - `control_hz`: actions per second; divides 100.
     - `image_size`: height and width of the observed picture, px.
     - `render_mode`: None or `rgb_array`.
