@@ -6,6 +6,7 @@ Each name is followed by a training run's folder. Episodes have seeds from 10000
 """
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def draw(panels: dict[str, list[Episode]], picture: Path) -> None:
         )
         axis.set_xlim(SIZE * 0.08, SIZE * 0.92)
         axis.axis("off")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(picture, dpi=90)
 
 
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="NAME=RUN")
     parser.add_argument("--episodes", type=int, default=100)
     args = parser.parse_args()
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the commands do: on busy cores, waiting threads must sleep
     panels = {"demonstrations": expert_episodes(args.episodes)}
     for word in args.runs:
         name, _, folder = word.partition("=")

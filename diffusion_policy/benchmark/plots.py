@@ -86,6 +86,8 @@ def draw_costs(results: Results, tasks: Sequence[str], methods: Sequence[str], p
         methods: colours.
         picture: the PNG.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     figure, panels = _figure(len(tasks), width=3.2)
     for axes, task in zip(panels, tasks, strict=True):
         for place, method in enumerate(methods):
@@ -98,6 +100,9 @@ def draw_costs(results: Results, tasks: Sequence[str], methods: Sequence[str], p
             axes.plot(minutes, rates, "o", color=_COLORS[place % len(_COLORS)], label=method, markersize=6)
         axes.set_ylim(-0.03, 1.05)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, _: f"{minutes:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("minutes of training, without rollouts")
         axes.set_title(task)
         axes.grid(alpha=0.3)
