@@ -35,7 +35,7 @@ MINE = ["--config-dir=my_conf", "task=mine"]
         ),
         ("train", [*MINE, "out=x"], "task=mine: the first line of task/mine.yaml must be '# @package _global_'"),
         ("collect", [*MINE, "out=x"], "task=mine: the first line of task/mine.yaml must be '# @package _global_'"),
-        ("train", [*MINE, "dataset=a.zarr"], "is '# @package _global_' the first line of its file?"),
+        ("train", [*MINE, "dataset=a.zarr"], "does its file begin with '# @package _global_'?"),
     ],
 )
 def test_command_line_that_cannot_be_read_is_answered_with_one_that_can(
