@@ -142,6 +142,7 @@ def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Pat
         ("train", ["task=pushtt"], "unknown task 'pushtt', known: "),
         ("train", ["denoiser.name=unet3d", "out=x"], "unknown backbone 'unet3d', known: ensemble, transformer, unet1d"),
         ("train", ["horizons.action_horizon=16", "out=x"], "action_horizon must be in [1, 15]"),
+        ("train", ["policy=mlp", "sampler=ddpm", "out=x"], "policy 'mlp' has no sampler; drop sampler="),
         ("train", ["out=."], "already holds something"),
         ("train", ["plugins=[no_such_module]", "out=x"], "cannot import no_such_module"),
         ("eval", ["checkpoint=none.pt"], "none.pt does not exist"),
