@@ -10,6 +10,7 @@ from typing import Any
 from diffusion_policy.benchmark.cell import Compose, cell_file, cell_settings, check_same, run_cell
 from diffusion_policy.benchmark.results import read_cell
 from diffusion_policy.benchmark.suite import Cell, Suite, Task
+from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.locks import FolderLock
 from diffusion_policy.paths import results_in
@@ -88,6 +89,7 @@ def _dataset(suite: Suite, task: str, out: Path, compose: Compose) -> str:
     if plan.dataset is not None:
         return plan.dataset
     path = out / "data" / f"{task}.zarr"
+    _check_collected(path, plan.collect, begun=any((out / "runs").glob(f"{task}-*")))
     env, recorded = _collection(plan, compose)
     collect(
         str(env["id"]),
@@ -99,6 +101,16 @@ def _dataset(suite: Suite, task: str, out: Path, compose: Compose) -> str:
         resume=path.exists(),
     )
     return str(path)
+
+
+def _check_collected(path: Path, wanted: int, *, begun: bool) -> None:
+    """Raises ConfigError where trainings have seen another number of demonstrations than is asked for now."""
+    if not path.exists():
+        return
+    with ReplayBuffer.open(path) as buffer:
+        there = buffer.num_episodes
+    if there > wanted or (begun and there != wanted):
+        raise ConfigError(f"{path} has {there} episodes, but now collect={wanted} is asked for; take another out=")
 
 
 def _collection(plan: Task, compose: Compose) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

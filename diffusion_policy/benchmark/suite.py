@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.settings import build, section
@@ -11,8 +11,6 @@ REPORT_SEED = 100_000
 """Of the first reported episode; nothing is tuned or chosen on it or later ones."""
 VALIDATION_SEED = 50_000
 """Of the first episode on which checkpoints are chosen."""
-
-Protocol = Literal["last", "best"]
 
 
 @dataclass(frozen=True)

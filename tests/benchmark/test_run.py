@@ -46,6 +46,11 @@ def test_suite_leaves_a_file_for_each_cell_that_says_how_it_was_made(tmp_path: P
     assert figures["evaluations"]["best"]["checkpoint"].startswith("best_step")
     assert figures["evaluations"]["best"]["grad_steps"] in (3, 6)
     assert figures["dataset"]["digest"]
+    for count in (5, 7):
+        tasks = {"detour": {"overrides": ["task=detour"], "collect": count}}
+        other = Suite.from_plain({**PLAIN, "tasks": tasks, "seeds": [1]})
+        with pytest.raises(ConfigError, match=f"has 6 episodes, but now collect={count} is asked for"):
+            run_suite(other, tmp_path, compose)
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
     assert run_suite(suite, tmp_path, compose)  # nothing is left to do
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()} == before
