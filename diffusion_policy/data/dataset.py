@@ -185,10 +185,13 @@ class WindowDataset:
         ids = torch.as_tensor(ids, device=self.device)
         first, low, high = self._bounds.index_select(0, ids).T[:, :, None]  # each (B, 1)
         steps = torch.clamp(first + self._offsets, low, high)  # (B, Tp)
-        obs_steps = steps[:, : self.index.horizons.obs_horizon]  # (B, To)
-        seen = obs_steps.reshape(-1)
-        obs = {key: rows.take(seen).view(*obs_steps.shape, *rows.shape[1:]) for key, rows in self._obs.items()}
+        obs = self.obs_at(steps[:, : self.index.horizons.obs_horizon])
         return Batch(obs, self._action.index_select(0, steps.view(-1)).view(*steps.shape, -1))
+
+    def obs_at(self, steps: Tensor) -> dict[str, Tensor]:
+        """Returns what was seen at steps (B, To), whole numbers in [0, N): {key: (B, To, *shape)}."""
+        flat = steps.reshape(-1)
+        return {key: rows.take(flat).view(*steps.shape, *rows.shape[1:]) for key, rows in self._obs.items()}
 
     def all_actions(self) -> Tensor:
         """Returns the actions of all steps, (N, Da), for fitting a normaliser."""

@@ -176,6 +176,10 @@ class DiffusionProcess(nn.Module):
         """Returns the estimate of x0 that a network's output implies, not clipped, (B, *E)."""
         return self.parameterization.to_x0(output, x_t, *self._shares(t, x_t))
 
+    def clipped_x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Returns the estimate of x0 as samplers use it, (B, *E)."""
+        return self.parameterization.clipped_x0(output, x_t, *self._shares(t, x_t))
+
     def to_eps(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Returns the estimate of the noise that a network's output implies, (B, *E)."""
         return self.parameterization.to_eps(output, x_t, *self._shares(t, x_t))

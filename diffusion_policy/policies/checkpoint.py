@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
-from diffusion_policy.errors import CheckpointError, MissingFileError, StorageError, UnknownNameError
+from diffusion_policy.errors import CheckpointError, ConfigError, MissingFileError, StorageError, UnknownNameError
 from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.settings import plain, section
 from diffusion_policy.versions import installed_versions
@@ -50,6 +50,8 @@ class _Policy(Protocol):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
+    def attach_selector(self, content: Mapping[str, Any]) -> None: ...
+
 
 @dataclass(frozen=True)
 class PolicyFile:
@@ -60,6 +62,7 @@ class PolicyFile:
     obs_spec: ObsSpec
     action_spec: ActionSpec
     state_dict: dict[str, Tensor]
+    selector: Mapping[str, Any] | None
     info: CheckpointInfo
 
     @property
@@ -89,6 +92,11 @@ class PolicyFile:
             raise CheckpointError(
                 f"{self.path}: weights do not fit the configuration in the same file: {first}"
             ) from error
+        try:
+            if self.selector is not None:
+                policy.attach_selector(self.selector)
+        except (RuntimeError, ConfigError, KeyError) as error:
+            raise CheckpointError(f"{self.path}: its selector does not fit its policy: {error}") from error
         policy.info = self.info
         return policy
 
@@ -102,6 +110,7 @@ def write_policy_file(
     state_dict: Mapping[str, Tensor],
     backbone_module: str,
     info: CheckpointInfo,
+    selector: dict[str, Any] | None = None,
 ) -> None:
     """Writes policy.pt whole or not at all."""
     content = {
@@ -111,6 +120,7 @@ def write_policy_file(
         "action_spec": action_spec,
         "state_dict": {key: value.detach().cpu().clone() for key, value in state_dict.items()},
         **plain(info),
+        **({} if selector is None else {"selector": selector}),
     }
     content["versions"] = content["versions"] or installed_versions()
     save_atomically(content, path)
@@ -220,5 +230,6 @@ def read_policy_file(path: str | Path) -> PolicyFile:
         obs_spec=obs_spec_from(content["obs_spec"]),
         action_spec=action_spec_from(content["action_spec"]),
         state_dict=content["state_dict"],
+        selector=content.get("selector"),
         info=CheckpointInfo(**{name: content[name] for name in names}),
     )

@@ -16,6 +16,7 @@ from diffusion_policy.diffusion.process import DiffusionConfig, DiffusionProcess
 from diffusion_policy.diffusion.samplers import Sampler, SamplerConfig
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models import ensemble as _registers_ensemble  # noqa: F401
+from diffusion_policy.models import mlp_denoiser as _registers_mlp  # noqa: F401
 from diffusion_policy.models import transformer as _registers_transformer  # noqa: F401
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
 from diffusion_policy.policies.policy import Draws, Policy, register_policy
@@ -56,7 +57,7 @@ class DiffusionPolicy(Policy):
         self.sampler = Sampler(self.process, config.sampler)
 
     @property
-    def noise_shape(self) -> tuple[int, ...]:
+    def sample_noise_shape(self) -> tuple[int, ...]:
         """Shape of the standard-normal noise of one prediction: (Tp, Da), or (1 + S, Tp, Da) if steps add noise."""
         chunk = (self.horizons.pred_horizon, self.action_spec.size)
         extra = self.sampler.num_noises
@@ -108,7 +109,7 @@ class DiffusionPolicy(Policy):
 
         Args:
             cond: (B, Dc).
-            noise: (B, *noise_shape).
+            noise: (B, *sample_noise_shape).
         """
         return self.sampler(lambda x, t: self.denoiser(x, t, cond), *self.sampler.split(noise))
 

@@ -11,6 +11,7 @@ from diffusion_policy.policies import diffusion_policy as _registers_diffusion  
 from diffusion_policy.policies.baselines import act as _registers_act  # noqa: F401
 from diffusion_policy.policies.baselines import bet as _registers_bet  # noqa: F401
 from diffusion_policy.policies.baselines import flow as _registers_flow  # noqa: F401
+from diffusion_policy.policies.baselines import gaussian as _registers_gaussian  # noqa: F401
 from diffusion_policy.policies.baselines import ibc as _registers_ibc  # noqa: F401
 from diffusion_policy.policies.baselines import lstm_gmm as _registers_lstm_gmm  # noqa: F401
 from diffusion_policy.policies.baselines import mlp as _registers_mlp  # noqa: F401

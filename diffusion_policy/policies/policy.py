@@ -3,7 +3,10 @@
 Letters: B batch, To/Ta/Tp obs/action/pred horizon, Da numbers in an action, Dc condition size.
 """
 
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -23,6 +26,7 @@ from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.policies.observation_check import check_noise, check_windows
 from diffusion_policy.policies.policy_config import PolicyConfig
+from diffusion_policy.policies.selection import Selector
 from diffusion_policy.registry import Registry
 from diffusion_policy.settings import plain, section
 
@@ -35,7 +39,8 @@ Draws = Mapping[str, Tensor]
 class Policy(nn.Module):
     """Predicts chunks of actions from windows of observations. Holds no episode state; see the controller.
 
-    A kind of policy says what it draws, how it learns and how it answers: `noise_shape`, `draw`, `losses`, `sample`.
+    A kind of policy says what it draws, how it learns and how it answers: `sample_noise_shape`, `draw`, `losses`,
+    `sample`.
 
     Args:
         config: horizons, encoder, normalisation, and what its kind adds.
@@ -43,6 +48,7 @@ class Policy(nn.Module):
         action_spec: the action schema.
 
     Attributes:
+        selector: judges several samples of each prediction, where there is one; see `selection`.
         kind: its name in configuration; set by `register_policy`.
         config_class: what configures it.
         per_step: whether its condition is one vector for each observed step, (B, To, Dc), or one for all, (B, Dc).
@@ -63,6 +69,7 @@ class Policy(nn.Module):
             nn.Identity() if key in raw else LinearNormalizer(field.shape) for key, field in obs_spec.items()
         )
         self.action_normalizer = LinearNormalizer((action_spec.size,))
+        self.selector: Selector | None = None
         self.info = CheckpointInfo()
         if self.reach is not None and config.normalization.action in ("gaussian", "quantile"):
             raise ConfigError(
@@ -71,9 +78,19 @@ class Policy(nn.Module):
             )
 
     @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of the standard-normal noise of one prediction, the source of all its chance; (0,) for none."""
+    def sample_noise_shape(self) -> tuple[int, ...]:
+        """Shape of the standard-normal noise of one sample, the source of all its chance; (0,) for none."""
         return (0,)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one prediction: of one sample, or (C, n + 1) where one of C samples is selected.
+
+        A candidate's row is its sample's noise, flattened to n numbers, and one number for the draw.
+        """
+        if self.selector is None:
+            return self.sample_noise_shape
+        return (self.selector.config.num_candidates, math.prod(self.sample_noise_shape) + 1)
 
     @property
     def row_group(self) -> int:
@@ -109,7 +126,7 @@ class Policy(nn.Module):
 
         Args:
             cond: what `condition` returns.
-            noise: (B, *noise_shape).
+            noise: (B, *sample_noise_shape).
         """
         raise NotImplementedError
 
@@ -157,14 +174,25 @@ class Policy(nn.Module):
         limits = None if bounds is None else (torch.tensor(bounds[0]), torch.tensor(bounds[1]))
         self.action_normalizer.fit(action, check_mode(modes.action, "normalization.action"), limits)
 
+    def normalized(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Returns observations {key: (B, To, *shape)} in env units as the encoder takes them."""
+        return {key: normalizer(obs[key]) for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True)}
+
     def condition(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Returns the condition (B, Dc), or (B, To, Dc), of observations {key: (B, To, *shape)} in env units."""
-        known = {key: normalizer(obs[key]) for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True)}
+        return self.encoded(self.normalized(obs))
+
+    def encoded(self, known: dict[str, Tensor]) -> Tensor:
+        """Returns the condition of normalised observations."""
         if not self.per_step:
             return self.encoder(known)  # type: ignore[no-any-return]
         rows = next(iter(known.values())).shape[:2]  # (B, To)
         steps = {key: value.flatten(0, 1).unsqueeze(1) for key, value in known.items()}  # (B * To, 1, *shape)
         return self.encoder(steps).unflatten(0, rows)  # type: ignore[no-any-return]
+
+    def executed(self, x0: Tensor) -> Tensor:
+        """Returns the part of normalised chunks (B, Tp, Da) that is executed, flat: (B, Ta * Da)."""
+        return x0[:, self.horizons.start : self.horizons.start + self.horizons.action_horizon].flatten(1)
 
     def predict(self, obs: Mapping[str, Array], noise: Array | None = None) -> ActionChunk[Any]:
         """Returns the actions to execute and the whole prediction, in env units.
@@ -185,10 +213,22 @@ class Policy(nn.Module):
                 if noise is None
                 else self._noise(noise, batch)
             )
-            x0 = self.sample(self.condition(inputs), z)
+            x0 = self._sampled(self.normalized(inputs), z)
             flat = self.action_normalizer.unnormalize(x0)  # (B, Tp, Da)
         prediction = flat.reshape(*flat.shape[:2], *self.action_spec.shape)
         return ActionChunk.of(prediction.cpu().numpy() if wants_numpy else prediction, self.horizons)
+
+    def _sampled(self, known: dict[str, Tensor], noise: Tensor) -> Tensor:
+        """Returns normalised chunks (B, Tp, Da): the only sample, or the selected one."""
+        cond = self.encoded(known)
+        if self.selector is None:
+            return self.sample(cond, noise)
+        rows, count = noise.shape[:2]
+        own = noise[..., :-1].reshape(rows * count, *self.sample_noise_shape)
+        samples = self.sample(cond.repeat_interleave(count, dim=0), own)  # (B * C, Tp, Da)
+        executed = self.executed(samples).reshape(rows, count, -1)
+        chosen = self.selector.choose(known, executed, noise[..., -1])  # (B,)
+        return samples.reshape(rows, count, *samples.shape[1:])[torch.arange(rows, device=chosen.device), chosen]
 
     def _checked(self, obs: Mapping[str, Array]) -> dict[str, Tensor]:
         """Returns obs as tensors on the policy's device, float32 unless uint8, after checking keys and shapes."""
@@ -236,14 +276,27 @@ class Policy(nn.Module):
             raise ConfigError(f"policy '{cls.kind}': {error}") from error
         return cls(config, obs_spec, action_spec)
 
+    def with_selector(self, selector: Selector) -> Self:
+        """Returns this policy with a judge of its samples; weights are shared."""
+        other = copy(self)  # shallow, but for the table of modules, which is about to differ
+        other._modules = OrderedDict(self._modules)
+        other.selector = selector
+        return other
+
+    def attach_selector(self, content: Mapping[str, Any]) -> None:
+        """Selects among samples from now on; `content` is policy.pt's section `selector`."""
+        self.selector = Selector.from_plain(content, self.obs_spec, self.horizons, self.action_spec.size)
+
     def save(self, path: str | Path, info: CheckpointInfo | None = None) -> None:
         """Writes policy.pt: plain data and tensors, readable with `torch.load(weights_only=True)`."""
+        weights = {name: value for name, value in self.state_dict().items() if not name.startswith("selector.")}
         write_policy_file(
             path,
             config=self.plain_config(),
             obs_spec=plain(self.obs_spec),
             action_spec=plain(self.action_spec),
-            state_dict=self.state_dict(),
+            state_dict=weights,
+            selector=None if self.selector is None else self.selector.to_plain(),
             backbone_module=self.home,
             info=info or self.info,
         )

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from diffusion_policy.agents.agent import Agent
+from diffusion_policy.agents.library import make_objective
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.errors import ConfigError
@@ -20,14 +22,13 @@ from diffusion_policy.training.demonstration_checks import check_action_bounds, 
 from diffusion_policy.training.demonstrations import DataConfig, Demonstrations, load_demonstrations
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
-from diffusion_policy.training.objective import ImitationObjective
 from diffusion_policy.training.optim import OptimConfig
 from diffusion_policy.training.ranks import Ranks
 from diffusion_policy.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = ("env", "obs", "action", "dataset", "data", *POLICY_SECTIONS, "optim", "training", "logger")
+SECTIONS = ("env", "obs", "action", "dataset", "data", *POLICY_SECTIONS, "agent", "optim", "training", "logger")
 SETTINGS = ("seed", "device", "out", "init", "plugins")
 
 
@@ -79,10 +80,16 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
     sections = {name: section(settings, name) for name in POLICY_SECTIONS}
     policy = make_policy(sections, obs_spec, action_spec)
     settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
-    data = load_demonstrations(settings, policy, seed, device, mirror, progress=ranks.first, sharers=ranks.size)
+    objective = make_objective(section(settings, "agent"), policy)
+    discount = objective.config.discount if isinstance(objective, Agent) else None
+    if discount is not None and ranks.size > 1:
+        raise ConfigError("agent= trains in one process: its loss looks at the whole batch; start it without torchrun")
+    data = load_demonstrations(
+        settings, policy, seed, device, mirror, discount=discount, progress=ranks.first, sharers=ranks.size
+    )
     if mirror is not None:
         check_mirrored(mirror, data.train, action_spec.shape)
-    check_action_bounds(data.train.all_actions(), action_spec)
+    check_action_bounds(data.train.all_actions(), action_spec, strict=discount is not None)
     if initial is not None:
         policy.load_state_dict(initial.state_dict())
         _warn_of_unreachable(policy, data.train.all_actions())
@@ -92,7 +99,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
         )
         if not resuming:
             policy.encoder.load_pretrained()
-    policy.to(device)
+    objective.model.to(device)
     info = CheckpointInfo(
         env={**plain(section(settings, "env")), "renderer": data.provenance.get("renderer")},
         dataset={"digest": data.digest, "provenance": data.provenance, "mirrored": mirror is not None},
@@ -100,7 +107,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
         versions=installed_versions(),
     )
     policy.info = info
-    loop = TrainingLoop(ImitationObjective(policy), data.train, loop_config, optim, seed=seed, ranks=ranks)
+    loop = TrainingLoop(objective, data.transitions or data.train, loop_config, optim, seed=seed, ranks=ranks)
     # what "auto" meant here, so that a resumed run computes the same
     settings = {**settings, "training": {**training, "bf16": loop.bf16}}
     return Assembly(settings, data, loop, hooks, info)

@@ -49,6 +49,25 @@ _PANELS = (
         ),
     ),
 )
+_AGENT_PANELS = (
+    (
+        "losses",
+        (
+            _Line("train", "imitation_loss", "imitation", _TRAINING),
+            _Line("train", "critic_loss", "critics", _HELD_OUT),
+        ),
+    ),
+    (
+        "values of the data's actions",
+        (
+            _Line("train", "q", "Q", _TRAINING),
+            _Line("train", "q_target", "target of Q", {**_HELD_OUT, "linestyle": "--"}),
+            _Line("train", "value", "V", _REWARD),
+        ),
+    ),
+    ("rollouts (validation seeds)", (_Line("rollout", "return", "mean return", _REWARD),)),
+)
+"""Of an agent: its loss is a sum of several, and its rewards are there to be summed."""
 
 
 def draw_curves(metrics: Path, picture: Path, unit: str = "") -> None:
@@ -63,7 +82,8 @@ def draw_curves(metrics: Path, picture: Path, unit: str = "") -> None:
     from matplotlib.figure import Figure
 
     records = read_metrics(metrics)
-    shown = [panel for panel in _PANELS if any(_points(records, line)[0] for line in panel[1])] or [_PANELS[0]]
+    panels = _AGENT_PANELS if any("critic_loss" in record for record in records) else _PANELS
+    shown = [panel for panel in panels if any(_points(records, line)[0] for line in panel[1])] or [panels[0]]
     figure = Figure(figsize=(4.6 * len(shown), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (title, lines) in zip(figure.subplots(1, len(shown), sharex=True, squeeze=False)[0], shown, strict=True):
@@ -83,9 +103,9 @@ def _draw(axes: Any, records: list[dict[str, Any]], lines: tuple[_Line, ...]) ->
             style = line.style if len(steps) < _MARKED else {**line.style, "marker": None}
             axes.plot(steps, values, label=line.label, **style)
     positive = all(value > 0 for drawn in axes.lines for value in drawn.get_ydata())  # a log-likelihood need not be
-    if lines[0].kind == "train" and axes.lines and positive:
+    if lines[0].kind == "train" and "loss" in lines[0].name and axes.lines and positive:
         axes.set_yscale("log")
-    if lines[0].kind == "rollout":  # rates end at 1, rewards as a rule
+    if lines[0].name == "max_reward":  # rates end at 1, rewards as a rule
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), max(1.05, axes.get_ylim()[1]))
     axes.set_xlabel("gradient step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))  # there is no step 2.5

@@ -40,15 +40,16 @@ def check_mirrored(mirror: Mirror, both: WindowDataset, action_shape: tuple[int,
     logger.info("%d episodes and their mirror images (data.mirror)", episodes)
 
 
-def check_action_bounds(action: Tensor, spec: ActionSpec) -> None:
+def check_action_bounds(action: Tensor, spec: ActionSpec, *, strict: bool = False) -> None:
     """Compares recorded actions with the bounds to which a controller clips what it sends; warns if some lie outside.
 
     Args:
         action: (N, Da), all steps.
         spec: the task's actions; nothing is checked unless it has both bounds.
+        strict: refuse any that lie outside: critics would value what can never be done.
 
     Raises:
-        ConfigError: more than half of the steps lie outside.
+        ConfigError: more than half of the steps lie outside, or any if `strict`.
     """
     bounds = spec.bounds()
     if bounds is None:
@@ -68,7 +69,7 @@ def check_action_bounds(action: Tensor, spec: ActionSpec) -> None:
         + f", allowed {bounds[0][worst]:.4g} to {bounds[1][worst]:.4g}; controllers clip what they send to these "
         f"bounds: correct them, or the unit (rad or degrees? m or mm?)"
     )
-    if share > _HOPELESS:
+    if strict or share > _HOPELESS:
         raise ConfigError(message)
     logger.warning("%s", message)
 

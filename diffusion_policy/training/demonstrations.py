@@ -15,6 +15,7 @@ from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
 from diffusion_policy.data.source import Source, obs_source
+from diffusion_policy.data.transitions import Ends, Outcomes, TransitionDataset
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.policy import Policy
@@ -35,6 +36,7 @@ class DataConfig:
             is then twice as long.
         memory_limit: of the data: "auto" (half of the free memory), a size like "4GB", or bytes. Pictures beyond it
             are decoded once into a raw file in the user's cache folder and read from there.
+        ends: for agents, what to do where a time limit seems to be stored as termination; see `transitions.Ends`.
     """
 
     val_ratio: float = 0.02
@@ -42,6 +44,7 @@ class DataConfig:
     drop_short: bool = False
     mirror: MirrorChoice = False
     memory_limit: int | str = "auto"
+    ends: Ends = "refuse"
 
     def __post_init__(self) -> None:
         Residence(self.memory_limit)  # refuses what is no size
@@ -58,12 +61,14 @@ class Demonstrations:
         held_out: windows of the validation episodes; None when there are none.
         digest: of the keys that are read.
         provenance: what the data set says of itself.
+        transitions: the training windows with what came of them, for an agent; None for imitation.
     """
 
     train: WindowDataset
     held_out: WindowDataset | None
     digest: str
     provenance: Mapping[str, Any]
+    transitions: TransitionDataset | None = None
 
 
 def load_demonstrations(
@@ -73,13 +78,15 @@ def load_demonstrations(
     device: torch.device,
     mirror: Mirror | None = None,
     *,
+    discount: float | None = None,
     progress: bool = True,
     sharers: int = 1,
 ) -> Demonstrations:
     """Returns the demonstrations of `dataset`, split by episodes, resident on `device`.
 
-    Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are. `progress`
-    shows bars where pictures are read; `sharers` processes share the memory.
+    Training episodes are joined by their mirror images, if there is a `mirror`; held-out ones never are. With a
+    `discount` they become transitions too. `progress` shows bars where pictures are read; `sharers` processes share
+    the memory.
     """
     if not settings.get("dataset"):
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
@@ -101,20 +108,27 @@ def load_demonstrations(
                 )
 
             train_set, held_out_set = windows(train), windows(held_out) if len(held_out) else None
+        keys, outcomes = _keys_read(buffer, obs_spec, action_spec), None
+        if discount is not None:
+            outcomes = Outcomes.read(buffer, train_set.index.episode_ids, obs_spec, data.ends)
+            keys = sorted({*keys, "reward", "terminated"})
         if mirror is not None:
             pictures = progress and any(field.is_picture for field in obs_spec.values())
             with ProgressBar("mirror", train_set.num_steps, enabled=pictures) as bar:  # it looks at every picture
                 train_set = train_set.with_mirrored(mirror, action_spec.shape, on_step=bar.update)
+        transitions = None
+        if outcomes is not None and discount is not None:
+            transitions = TransitionDataset(train_set, outcomes, discount=discount)
         return Demonstrations(
             train=train_set,
             held_out=held_out_set,
-            digest=_digest(buffer, obs_spec, action_spec, residence),
+            digest=_digest(buffer, keys, obs_spec, residence),
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
+            transitions=transitions,
         )
 
 
-def _digest(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec, residence: Residence) -> str:
-    keys = _keys_read(buffer, obs_spec, action_spec)
+def _digest(buffer: ReplayBuffer, keys: list[str], obs_spec: ObsSpec, residence: Residence) -> str:
     if any(field.is_picture for field in obs_spec.values()):
         return remembered_digest(buffer, keys, residence.cache)
     return buffer.digest(keys)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 STATE_FORMAT = 2
 """Of state.pt: 2 has the optimiser's moments of convolutions channels last, as their weights are in memory."""
 
+BestBy = Literal["max_reward", "return"]
+
 _CURVES_EVERY_S = 30.0  # a drawing costs half a second: no more often than a person looks
 
 
@@ -41,7 +43,8 @@ class HookConfig:
         rollout_seed: first seed; below 50000 to tune, from 50000 to choose checkpoints, 100000 and up to report.
         rollout_num_envs: environments side by side.
         rollout_workers: processes that run them; 0 for none beside the training.
-        keep_best: how many checkpoints to keep by rollout reward.
+        keep_best: how many checkpoints to keep by what rollouts measured.
+        best_by: which of their figures.
         checkpoint_every: resumable state and policy.pt.
     """
 
@@ -54,11 +57,14 @@ class HookConfig:
     rollout_num_envs: int = 16
     rollout_workers: int = 0
     keep_best: int = 3
+    best_by: BestBy = "max_reward"
     checkpoint_every: int = 1000
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
+            if name == "best_by":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigError(f"training.{name} must be a whole number, 0 or more, but got {value!r}")
         needs = {"val_every": ("val_windows",), "rollout_every": ("rollout_episodes", "rollout_num_envs", "keep_best")}
@@ -74,11 +80,8 @@ def is_due(loop: TrainingLoop, every: int) -> bool:
 
 
 def averaged_policy(loop: TrainingLoop) -> Policy:
-    """Returns the EMA policy; these hooks serve objectives that train one."""
-    model = loop.ema.model
-    if not isinstance(model, Policy):
-        raise TypeError(f"expected an objective whose model is a Policy, but got {type(model).__name__}")
-    return model
+    """Returns what is deployed of the EMA weights."""
+    return loop.objective.deployed(loop.ema.model)
 
 
 class StatelessHook:
@@ -115,6 +118,7 @@ class LogHook:
             "lr": loop.last.lr,
             "grad_norm": loop.last.grad_norm,
             "samples_per_s": self._count * loop.order.batch_size / max(1e-9, now - self._since),
+            **{name: float(value) for name, value in loop.objective.figures.items()},
         }
         self._log.record("train", loop.grad_step, values)
         self._sum, self._count, self._since = 0.0, 0, now
@@ -183,12 +187,20 @@ class RolloutHook:
         folder: where the best policies stand.
         every: interval in gradient steps.
         keep: how many to keep.
+        best_by: by which figure.
     """
 
     def __init__(
-        self, log: MetricsLog, evaluate: Callable[[Policy], EvalResult], folder: Path, every: int, keep: int
+        self,
+        log: MetricsLog,
+        evaluate: Callable[[Policy], EvalResult],
+        folder: Path,
+        every: int,
+        keep: int,
+        best_by: BestBy = "max_reward",
     ) -> None:
         self._log, self._evaluate, self._folder, self._every, self._keep = log, evaluate, folder, every, keep
+        self._best_by: BestBy = best_by
         self._best: list[tuple[float, str]] = []  # (reward, file name), best first
         self._evicted: list[str] = []  # files that a saved state may still list
         self.note = ""  # the last rollout, in a few words
@@ -200,13 +212,12 @@ class RolloutHook:
         policy = averaged_policy(loop)
         begun = time.perf_counter()
         result = self._evaluate(policy)
-        reward = result.max_reward.mean
-        values = {"max_reward": reward}
+        values = {"max_reward": result.max_reward.mean, "return": result.episode_return.mean}
         if result.success_rate is not None:
             values["success_rate"] = result.success_rate.mean
-        self.note = rollout_note(loop.grad_step, values)
+        self.note = rollout_note(loop.grad_step, values, self._best_by)
         self._log.record("rollout", loop.grad_step, {**values, "seconds": time.perf_counter() - begun})
-        self._keep_if_best(loop, policy, reward)
+        self._keep_if_best(loop, policy, values[self._best_by])
 
     def _keep_if_best(self, loop: TrainingLoop, policy: Policy, reward: float) -> None:
         grad_step = loop.grad_step
@@ -215,7 +226,7 @@ class RolloutHook:
         if (reward, name) in ranked:
             loop.check_weights()
             training = {**policy.info.training, "grad_steps": grad_step}
-            policy.save(self._folder / name, replace(policy.info, training=training, eval={"max_reward": reward}))
+            policy.save(self._folder / name, replace(policy.info, training=training, eval={self._best_by: reward}))
         self._evicted += [old for _, old in set(self._best) - set(ranked)]
         self._best = ranked
 

@@ -7,14 +7,15 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffusion_policy.agents.objective import Objective
 from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.diffusion.ema import EMA
 from diffusion_policy.errors import ConfigError, NonFiniteLossError
 from diffusion_policy.policies.device import has_fast_bf16
 from diffusion_policy.training.interrupt import Interrupt
-from diffusion_policy.training.objective import Objective
 from diffusion_policy.training.optim import EpochOrder, OptimConfig, lr_factor, make_optimizer
 from diffusion_policy.training.ranks import Ranks
 
@@ -56,7 +57,7 @@ class LoopConfig:
 
 @dataclass
 class StepResult:
-    """What a gradient step leaves for the hooks: its loss, learning rate and gradient norm."""
+    """What a gradient step leaves for the hooks: its loss, learning rate and the norm of the policy's gradient."""
 
     loss: float
     lr: float
@@ -84,11 +85,11 @@ class Hook(Protocol):
 
 
 class TrainingLoop:
-    """Optimises an objective on windows of demonstrations.
+    """Optimises an objective on windows of demonstrations, or on transitions.
 
     Args:
         objective: model and loss.
-        dataset: the training windows.
+        dataset: the training windows, or transitions.
         config: length, batch, EMA.
         optim: optimiser settings.
         seed: of the data order and of the loss's noise.
@@ -98,7 +99,7 @@ class TrainingLoop:
     def __init__(
         self,
         objective: Objective,
-        dataset: WindowDataset,
+        dataset: WindowDataset | TransitionDataset,
         config: LoopConfig,
         optim: OptimConfig,
         *,
@@ -112,7 +113,8 @@ class TrainingLoop:
         self.order = EpochOrder(len(dataset), config.batch_size, seed)
         self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
         self.optimizer = make_optimizer(objective.model, optim)
-        self.ema = EMA(objective.model, power=config.ema_power, max_decay=config.ema_max)
+        self.ema = EMA(objective.policy, power=config.ema_power, max_decay=config.ema_max)
+        objective.use_average(self.ema.model)
         self.device = next(objective.model.parameters()).device
         self.bf16 = has_fast_bf16(self.device) if config.bf16 == "auto" else config.bf16
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -157,19 +159,21 @@ class TrainingLoop:
         loss, votes = self.ranks.sum_gradients(parameters, (own, float(stop)))
         if not np.isfinite(loss):
             self._refuse("loss", ids)
-        limit = self.optim_config.grad_clip
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit))
-        if not np.isfinite(norm):
+        limit = float("inf") if self.optim_config.grad_clip is None else self.optim_config.grad_clip
+        norms = [float(nn.utils.clip_grad_norm_(part.parameters(), limit)) for part in self.objective.parts]
+        if not np.isfinite(norms).all():
             self._refuse("gradient", ids)
         self.optimizer.step()
         self.grad_step += 1
-        self.ema.step(self.objective.model)
-        self.last = StepResult(loss=loss, lr=lr, grad_norm=norm)
+        self.ema.step(self.objective.policy)
+        self.objective.after_step()
+        self.last = StepResult(loss=loss, lr=lr, grad_norm=norms[0])
         return votes > 0
 
     def _backward(self, ids: np.ndarray) -> float:
         """Computes the gradients of this process's share of a batch, piece by piece; returns its part of the loss."""
-        pieces = list(self.ranks.pieces(len(ids), self.config.micro_batch_size, self.objective.row_group))
+        group = self.objective.row_group or len(ids)
+        pieces = list(self.ranks.pieces(len(ids), self.config.micro_batch_size, group))
         batch = self.dataset.batch(ids[pieces[0]] if pieces else ids[:1])
         # for the whole batch: the same numbers whoever computes which part of it
         draws = self.objective.draw(batch, len(ids), self.generator)

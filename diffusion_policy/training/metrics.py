@@ -114,9 +114,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def rollout_note(grad_step: int, values: Mapping[str, float]) -> str:
-    """Returns what rollouts gave, e.g. "at step 2000: mean max reward 0.871, success 0.620"."""
+def rollout_note(grad_step: int, values: Mapping[str, float], figure: str = "max_reward") -> str:
+    """Returns what rollouts gave, e.g. "at step 2000: mean max reward 0.871, success 0.620".
+
+    Args:
+        grad_step: of the policy.
+        values: all figures.
+        figure: the one to show: max_reward or return.
+    """
     success = values.get("success_rate")
-    return f"at step {grad_step}: mean max reward {values['max_reward']:.3f}" + (
+    return f"at step {grad_step}: mean {figure.replace('_', ' ')} {values[figure]:.3f}" + (
         "" if success is None else f", success {success:.3f}"
     )

@@ -268,5 +268,5 @@ def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> tuple[LogHook, Val
     return (
         LogHook(log, when.log_every),
         ValidationHook(log, assembly.data.held_out, assembly.data.train, when.val_every, when.val_windows),
-        RolloutHook(log, roll_out, out / "checkpoints", when.rollout_every, when.keep_best),
+        RolloutHook(log, roll_out, out / "checkpoints", when.rollout_every, when.keep_best, when.best_by),
     )

@@ -30,8 +30,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_and_preset_makes_a_policy(task: str, preset: str) -> None:
-    network = "denoiser.member" if preset == "best" else "denoiser"
-    config = composed(f"task={task}", f"preset={preset}", f"{network}.down_dims=[16,16,16]")
+    network = {"best": "denoiser.member.down_dims", "offline": "denoiser.hidden_dims"}.get(preset, "denoiser.down_dims")
+    config = composed(f"task={task}", f"preset={preset}", f"{network}=[16,16,16]")
     sections = {name: config[name] for name in POLICY_SECTIONS}
     make_policy(sections, obs_spec_from(config["obs"]), action_spec_from(config["action"]))
 

@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "mlp": {"horizons": CHUNK, "policy": {"hidden_dims": [32]}},
     "lstm_gmm": {"horizons": STEPWISE, "policy": {"hidden_dim": 16, "modes": 3}},
     "bet": {"horizons": STEPWISE, "policy": {"clusters": 6, "embed_dim": 16, "layers": 2, "heads": 2}},
+    "gaussian": {"horizons": CHUNK, "policy": {"hidden_dims": [32], "deterministic": False}},
     "act": {"horizons": CHUNK, "policy": {"embed_dim": 16, "feedforward_dim": 32, "heads": 2, "encoder_layers": 1}},
     "ibc": {
         "horizons": {"obs_horizon": 2, "action_horizon": 2, "pred_horizon": 4},

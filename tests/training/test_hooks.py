@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from diffusion_policy.agents.objective import Imitation
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.info import CheckpointInfo
@@ -26,6 +27,7 @@ class FakeLoop:
         self.grad_step = 0
         self.ema = self
         self.model = make_policy()
+        self.objective = Imitation(self.model)
         self.model.info = CheckpointInfo(env={"id": "x:Y-v0"}, training={"seeds": [0]})
 
     def check_weights(self) -> None:
@@ -37,6 +39,7 @@ class FakeResult:
 
     def __init__(self, reward: float) -> None:
         self.max_reward = type("Estimate", (), {"mean": reward})
+        self.episode_return = type("Estimate", (), {"mean": -reward})
 
 
 def make_hook(folder: Path, rewards: list[float], keep: int) -> RolloutHook:
@@ -65,6 +68,16 @@ def test_rollout_hook_keeps_the_best_whole_and_loadable(tmp_path: Path) -> None:
         {"id": "x:Y-v0"}, {"seeds": [0], "grad_steps": 20}, {"max_reward": 0.9}
     )  # fmt: skip
     assert [r["max_reward"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [0.5, 0.9, 0.7, 0.1]
+
+
+def test_rollout_hook_keeps_the_best_by_return_where_told(tmp_path: Path) -> None:
+    results = iter([0.5, 0.9, 0.7])  # the returns are minus these
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    hook = RolloutHook(log, lambda _policy: FakeResult(next(results)), tmp_path, 10, 1, "return")  # type: ignore[arg-type, return-value]
+    roll(hook, FakeLoop(), 3)
+    hook.after_save()
+    assert kept(tmp_path) == ["best_step0000010_reward-0.500.pt"]
+    assert hook.note == "at step 30: mean return -0.700"
 
 
 def test_rollout_hook_removes_no_file_that_a_saved_state_still_lists(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class BetPolicy(Policy):
         self.register_buffer("_mask", torch.ones(To, To).triu(1).bool(), persistent=False)
 
     @property
-    def noise_shape(self) -> tuple[int, ...]:
+    def sample_noise_shape(self) -> tuple[int, ...]:
         """(Tp, 1): which cluster, for each step."""
         return (self.horizons.pred_horizon, 1)
 

@@ -61,7 +61,7 @@ class FlowPolicy(Policy):
         self.denoiser = self.make_denoiser(config.denoiser)
 
     @property
-    def noise_shape(self) -> tuple[int, ...]:
+    def sample_noise_shape(self) -> tuple[int, ...]:
         """(Tp, Da), where the path of a chunk begins."""
         return (self.horizons.pred_horizon, self.action_spec.size)
 
@@ -78,7 +78,7 @@ class FlowPolicy(Policy):
     def draw(self, rows: int, generator: torch.Generator) -> Draws:
         """Returns noise (B, Tp, Da) and times (B,), uniform in [0, 1]."""
         on: dict[str, Any] = {"generator": generator, "device": generator.device}
-        return {"noise": torch.randn((rows, *self.noise_shape), **on), "t": torch.rand(rows, **on)}
+        return {"noise": torch.randn((rows, *self.sample_noise_shape), **on), "t": torch.rand(rows, **on)}
 
     def losses(self, obs: Mapping[str, Tensor], action: Tensor, draws: Draws) -> Tensor:
         """Returns the error of the velocity (B,)."""

@@ -76,7 +76,7 @@ class IbcPolicy(Policy):
         self.network = mlp(sizes, dropout=own.dropout, activation=nn.ReLU)
 
     @property
-    def noise_shape(self) -> tuple[int, ...]:
+    def sample_noise_shape(self) -> tuple[int, ...]:
         """(S, A + iterations * (1 + A)): where candidates begin; then which survives and how it moves."""
         own = self.config.policy
         return (own.candidates, self._size + own.iterations * (1 + self._size))

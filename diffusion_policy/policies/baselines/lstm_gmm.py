@@ -70,7 +70,7 @@ class LstmGmmPolicy(Policy):
         self.head = MixtureHead(own.hidden_dim, action_spec.size, own.modes, own.min_std)
 
     @property
-    def noise_shape(self) -> tuple[int, ...]:
+    def sample_noise_shape(self) -> tuple[int, ...]:
         """(Tp, 1 + Da): for each step, which mode, and how far beside its mean."""
         return (self.horizons.pred_horizon, 1 + self.action_spec.size)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.models.activations import ACTIVATIONS, Activation
 from diffusion_policy.models.mlp import check_sizes, mlp
 from diffusion_policy.policies.policy import Draws, Policy, register_policy
 from diffusion_policy.policies.policy_config import PolicyConfig
@@ -25,10 +26,14 @@ class MlpConfig:
     Args:
         hidden_dims: sizes of its layers, with Mish between them.
         dropout: share of features dropped in training, before each layer but the first.
+        activation: mish or relu, between the layers.
+        squash: tanh behind the last layer: actions stay within the normaliser's limits, as actors of TD3 do.
     """
 
     hidden_dims: tuple[int, ...] = (512, 512, 512)
     dropout: float = 0.0
+    activation: Activation = "mish"
+    squash: bool = False
 
     def __post_init__(self) -> None:
         check_sizes("policy.hidden_dims", self.hidden_dims, dropout=self.dropout)
@@ -54,7 +59,12 @@ class MlpPolicy(Policy):
         own = config.policy
         sizes = (self.encoder.cond_dim, *own.hidden_dims, self._chunk[0] * self._chunk[1])
         bend = nn.Mish() if config.encoder.hidden_dims else nn.Identity()  # the encoder's layers end without one
-        self.network = nn.Sequential(bend, mlp(sizes, dropout=own.dropout))
+        self.network = nn.Sequential(bend, mlp(sizes, dropout=own.dropout, activation=ACTIVATIONS[own.activation]))
+
+    @property
+    def reach(self) -> float | None:
+        """The bound of tanh, if there is one."""
+        return 1.0 if self.config.policy.squash else None
 
     def losses(self, obs: Mapping[str, Tensor], action: Tensor, draws: Draws) -> Tensor:
         """Returns the squared error (B,), the mean over the chunk's Tp x Da numbers."""
@@ -63,4 +73,5 @@ class MlpPolicy(Policy):
 
     def sample(self, cond: Tensor, noise: Tensor) -> Tensor:
         """Returns the chunk (B, Tp, Da) for cond (B, Dc); `noise` has no say."""
-        return self.network(cond).unflatten(1, self._chunk)  # type: ignore[no-any-return]
+        chunk: Tensor = self.network(cond).unflatten(1, self._chunk)
+        return chunk.tanh() if self.config.policy.squash else chunk

@@ -1,0 +1,199 @@
+"""Transitions for reinforcement learning: windows with what came of them, over the same replay buffers.
+
+A transition is a window (see `windows`): the policy saw its first To observations, executed the Ta actions from the
+last of these on, collected their rewards, and saw the next To observations Ta steps later. With To = Ta = Tp = 1 it is
+the usual (s, a, r, s').
+
+The next observation is the row after, in the same episode. Where an episode was truncated there is none, unless the
+data set stores `next_<key>`: such a window is left out, for neither a value of 0 nor a made-up observation is true.
+
+Letters: N steps, M episodes, W windows, B batch; To, Ta, Tp horizons.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion_policy.config import ObsField, ObsSpec
+from diffusion_policy.data.dataset import Batch, WindowDataset
+from diffusion_policy.data.episodes import lengths
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.source import read_obs
+from diffusion_policy.data.transitions_check import constant_length_terminals
+from diffusion_policy.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+Ends = Literal["refuse", "terminated", "truncated"]
+"""What to do where truncation seems to be stored as termination: refuse, trust the data, or take it as truncation."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionBatch(Batch):
+    """Windows, and what came of them.
+
+    Args:
+        reward: (B,) float32, sum over the executed steps j of discount^j times the reward.
+        discount: (B,) float32, what the next value counts: discount^Ta, and 0 where the episode terminated.
+        next_obs: {key: (B, To, *shape)}, as `obs`; anything where discount is 0.
+    """
+
+    reward: Tensor
+    discount: Tensor
+    next_obs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of each step of some episodes.
+
+    Args:
+        reward: (N,) float32.
+        terminated: (N,) bool, true only at ends of episodes.
+        final_obs: {key: (M, *shape)} seen after each episode's last step, for those fields whose data set stores it;
+            all fields or none.
+    """
+
+    reward: Array
+    terminated: Array
+    final_obs: dict[str, Array]
+
+    @classmethod
+    def read(cls, buffer: ReplayBuffer, episodes: Array, obs_spec: ObsSpec, ends: Ends = "refuse") -> "Outcomes":
+        """Returns what a replay buffer says of some episodes.
+
+        Args:
+            buffer: it needs `reward` and `terminated`, a number and a bool a step.
+            episodes: sorted, distinct.
+            obs_spec: the fields whose final observations are wanted.
+            ends: see `Ends`.
+
+        Raises:
+            DataError: rewards or ends are missing or not finite, an episode goes on after it terminated, or its
+                truncations seem to be stored as terminations.
+        """
+        for key, why in (("reward", "learning from rewards"), ("terminated", "knowing where nothing follows")):
+            if key not in buffer:
+                raise DataError(
+                    f"{buffer.location}: {why} needs data '{key}', but the data set has: {', '.join(buffer.keys())}; "
+                    f"record it (dp-collect does), or train without agent="
+                )
+        number = ObsField("low_dim", ())
+        reward = read_obs("reward", number, buffer, episodes)
+        terminated = read_obs("terminated", number, buffer, episodes) != 0
+        stops = np.cumsum(lengths(buffer.episode_ends)[episodes])
+        early = np.setdiff1d(np.flatnonzero(terminated), stops - 1)
+        if len(early):
+            raise DataError(
+                f"{buffer.location}: {len(early)} steps are terminated, but their episodes go on; end the episodes "
+                f"there (meta/episode_ends)"
+            )
+        length = constant_length_terminals(stops, terminated)
+        if length is not None and ends == "refuse":
+            raise DataError(
+                f"{buffer.location}: every terminated episode has {length} steps, the most of any: a time limit stored "
+                f"as termination, as it seems, which would teach that nothing follows; say data.ends=truncated if it "
+                f"is one, data.ends=terminated if the task ends there"
+            )
+        if ends == "truncated" and length is not None:
+            terminated = np.zeros_like(terminated)
+        finals: dict[str, Array] = {}
+        if all(f"next_{key}" in buffer for key in obs_spec) and not any(f.is_picture for f in obs_spec.values()):
+            for key, spec in obs_spec.items():
+                follows = replace(spec, source=None)
+                finals[key] = read_obs(f"next_{key}", follows, buffer, episodes)[stops - 1]
+        return cls(reward, terminated, finals)
+
+
+class TransitionDataset:
+    """The windows of some episodes whose outcome is known.
+
+    Args:
+        windows: what was seen and done; mirror images may follow the episodes.
+        outcomes: of the episodes, without mirror images.
+        discount: of a step, in [0, 1].
+
+    Attributes:
+        windows: as given.
+        left_out: how many windows have an unknown outcome.
+
+    Raises:
+        DataError: no window has a known outcome, or the two are of different episodes.
+        ConfigError: discount is out of range.
+    """
+
+    def __init__(self, windows: WindowDataset, outcomes: Outcomes, *, discount: float) -> None:
+        if not 0 <= discount <= 1:
+            raise ConfigError(f"agent.discount must be in [0, 1], but got {discount}")
+        copies, rest = divmod(windows.num_steps, len(outcomes.reward))
+        if rest or copies not in (1, 2):
+            raise DataError(f"expected outcomes of {windows.num_steps} steps, but got {len(outcomes.reward)}")
+        self.windows, self.device = windows, windows.device
+        horizons = windows.index.horizons
+        executed = horizons.action_horizon
+        first, low, last = windows.index.bounds(np.arange(len(windows))).T  # each (W,)
+        now = first + horizons.obs_horizon - 1
+        reward = np.tile(outcomes.reward, copies)
+        earned = sum(np.float32(discount**j) * reward[now + j] for j in range(executed))  # (W,)
+        ended = np.tile(outcomes.terminated, copies)[now + executed - 1]
+        follows = now + executed  # the step whose observation is next; `last` + 1 where the episode is over
+        # of the episodes alone: how their mirror images would end is not stored
+        final = {key: torch.from_numpy(seen) for key, seen in outcomes.final_obs.items()} if copies == 1 else {}
+        known = np.flatnonzero((follows <= last) | ended | bool(final))
+        self.left_out = len(now) - len(known)
+        if not len(known):
+            raise DataError(
+                f"transitions: of {len(now)} windows none has a known outcome, every episode is truncated within its "
+                f"first; lower horizons.action_horizon, or store next_<key>"
+            )
+        if self.left_out:
+            logger.info("transitions: %d of %d left out, truncated before their outcome", self.left_out, len(now))
+        self._ids = self._kept(known)
+        self._reward = self._kept(np.asarray(earned, np.float32)[known])
+        self._discount = self._kept(np.where(ended, 0, discount**executed).astype(np.float32)[known])
+        self._bounds = self._kept(np.stack([follows, low, last], axis=1)[known])  # (W, 3)
+        self._final = {key: seen.to(self.device) for key, seen in final.items()}
+        self._episode = self._kept(np.searchsorted(windows.index.episode_ends, now, side="right")[known])
+        self._offsets = torch.arange(1 - horizons.obs_horizon, 1, device=self.device)
+
+    def _kept(self, values: Array) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return len(self._ids)
+
+    def batch(self, ids: Tensor | NDArray[np.integer]) -> TransitionBatch:
+        """Returns transitions by number: the hot path of training.
+
+        Args:
+            ids: (B,) whole numbers in [0, len(self)).
+        """
+        ids = torch.as_tensor(ids, device=self.device)
+        seen = self.windows.batch(self._ids.index_select(0, ids))
+        follows, low, last = self._bounds.index_select(0, ids).T[:, :, None]  # each (B, 1)
+        steps = follows + self._offsets  # (B, To)
+        after = self.windows.obs_at(torch.clamp(steps, low, last))
+        if self._final:
+            after = {key: self._with_final(key, value, steps > last, ids) for key, value in after.items()}
+        reward, discount = self._reward.index_select(0, ids), self._discount.index_select(0, ids)
+        return TransitionBatch(seen.obs, seen.action, reward, discount, after)
+
+    def _with_final(self, key: str, seen: Tensor, over: Tensor, ids: Tensor) -> Tensor:
+        """Returns seen (B, To, *shape) with the final observation where the episode is `over` (B, To)."""
+        final = self._final[key].index_select(0, self._episode.index_select(0, ids)).unsqueeze(1)  # (B, 1, *shape)
+        return torch.where(over.reshape(*seen.shape[:2], *(1,) * (seen.ndim - 2)), final, seen)
+
+    def describe(self, ids: Tensor | NDArray[np.integer], *, limit: int = 5) -> str:
+        """Returns where transitions lie, in one line for an error message."""
+        return self.windows.describe(self._ids[torch.as_tensor(ids, device=self.device)].cpu(), limit=limit)
+
+    def rewards(self) -> Tensor:
+        """Returns the rewards of all transitions (W,), each summed over its executed steps."""
+        return self._reward
