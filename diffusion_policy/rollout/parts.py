@@ -209,3 +209,25 @@ def mean_return(buffer: ReplayBuffer, first: int, stop: int) -> float | None:
     ends = buffer.episode_ends[first:stop] - begin
     rewards = buffer.read("reward", begin, begin + int(ends[-1])).reshape(int(ends[-1])).astype(np.float64)
     return float(np.add.reduceat(rewards, np.concatenate([[0], ends[:-1]])).mean())
+
+
+def part_returns(buffer: ReplayBuffer) -> list[tuple[str, float]]:
+    """Returns who acted, in words, and the mean return, of each part of a data set, from its rewards.
+
+    Args:
+        buffer: a data set without parts counts as one; one without rewards (one number a step) has no returns.
+    """
+    if "reward" not in buffer or int(np.prod(buffer.shape("reward"))) != 1:
+        return []
+    record = buffer.attrs.get("provenance")
+    parts = record.get("parts") if isinstance(record, Mapping) else None
+    if not parts or sum(int(part["episodes"]) for part in parts) != buffer.num_episodes:
+        parts = [{"actor": "the data set", "episodes": buffer.num_episodes}]
+    found, first = [], 0
+    for part in parts:
+        stop = first + int(part["episodes"])
+        mean = mean_return(buffer, first, stop - bool(part.get("cut")))
+        if mean is not None:
+            found.append((part_name(part), mean))
+        first = stop
+    return found
