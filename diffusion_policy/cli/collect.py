@@ -1,4 +1,4 @@
-"""dp-collect: an environment's expert, a policy, or a person with a mouse -> demonstrations in zarr."""
+"""dp-collect: an environment's expert, policies, agents of others, or a person with a mouse -> episodes in zarr."""
 
 import sys
 from contextlib import ExitStack
@@ -8,8 +8,7 @@ from diffusion_policy.cli.command import count, run_command
 from diffusion_policy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from diffusion_policy.rollout.actors import Actor
-    from diffusion_policy.rollout.collect import Demonstrator
+    from diffusion_policy.rollout.collect import CollectResult
 
 
 def main() -> int:
@@ -24,51 +23,53 @@ def _collect_or_say(config: dict[str, Any], overrides: list[str]) -> int:
     except KeyboardInterrupt:
         from diffusion_policy.cli.kept import kept_so_far
 
-        print(kept_so_far(config["out"], config["episodes"], sys.argv[1:]), file=sys.stderr)
+        print(kept_so_far(config["out"], _wanted(config), sys.argv[1:]), file=sys.stderr)
         return 130
 
 
+def _wanted(config: dict[str, Any]) -> str:
+    parts = max(1, len(config["actors"]))
+    return f"{parts * config['episodes']} episodes" if config["steps"] is None else f"{parts * config['steps']} steps"
+
+
 def _collect(config: dict[str, Any], overrides: list[str]) -> int:
+    from diffusion_policy.cli.actors import make_actors
     from diffusion_policy.rollout.collect import collect
 
     if not config["out"]:
-        raise ConfigError("out: expected a path for the demonstrations, got nothing; give out=demos.zarr")
+        raise ConfigError("out: expected a path for the data, got nothing; give out=demos.zarr")
     settings = {
-        "episodes": count(config, "episodes"),
+        **_amount(config, overrides),
         "seed": count(config, "seed", smallest=0),
         "env_kwargs": {**(config["env"].get("kwargs") or {}), **(config["collect"] or {})},
         "keep": config["keep"],
         "resume": bool(config["resume"]),
     }
     with ExitStack() as held:
-        actor = _actor(config, held)
-        result = collect(str(config["env"]["id"]), actor, out=config["out"], **settings)
-    print(
-        f"kept     {result.episodes} of {result.attempts} attempts\ndataset  {result.out} (digest {result.digest[:12]})"
-    )
-    print(f"next     dp-inspect {result.out}")
+        actors = make_actors(config, held)
+        result = collect(str(config["env"]["id"]), actors, out=config["out"], **settings)
+    _report(result, str(config["env"]["id"]), config["keep"])
     return 0
 
 
-def _actor(config: dict[str, Any], held: ExitStack) -> "Actor | Demonstrator":
-    """Returns who acts; `held` closes what was opened for it."""
-    if config["teleop"] and config["checkpoint"]:
-        raise ConfigError("teleop=true and checkpoint= exclude each other: a person acts, or a policy; leave one out")
-    if config["teleop"]:
-        from diffusion_policy.rollout.pygame_window import PygameWindow
-        from diffusion_policy.rollout.teleop import Teleoperation
+def _amount(config: dict[str, Any], overrides: list[str]) -> dict[str, int]:
+    if config["steps"] is None:
+        return {"episodes": count(config, "episodes")}
+    if any(word.startswith("episodes=") for word in overrides):
+        raise ConfigError("episodes= and steps= exclude each other: both say when there is enough; leave one out")
+    return {"steps": count(config, "steps")}
 
-        return Teleoperation(held.enter_context(PygameWindow()), keep=config["keep"])
-    if config["checkpoint"]:
-        from diffusion_policy.policies.controller import RecedingHorizonController
-        from diffusion_policy.policies.device import pick_device
-        from diffusion_policy.rollout.actors import PolicyActor
 
-        device = str(pick_device(str(config["device"])))
-        return PolicyActor(RecedingHorizonController.load(config["checkpoint"], device=device))
-    from diffusion_policy.rollout.actors import ExpertActor
+def _report(result: "CollectResult", env_id: str, keep: str) -> None:
+    from diffusion_policy.rollout.reference_scores import worth
 
-    return ExpertActor()
+    by_itself = keep == "auto" and result.keep == "all"
+    asked = ", whatever came of them: the environment does not tell success" if by_itself else ""
+    print(f"kept     {result.episodes} of {result.attempts} attempts{asked}")
+    for part in result.parts:
+        if part.mean_return is not None:
+            print(f"return   {worth(env_id, part.mean_return)}, mean of {part.name}")
+    print(f"dataset  {result.out} (digest {result.digest[:12]})\nnext     dp-inspect {result.out}")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ examples:
   dp-inspect demos.zarr --video demos.mp4 --episodes 16
   dp-inspect demos.zarr --picture demos.png --only 0 7 12
   dp-inspect pusht_cchi_v7_replay.zarr --video human.mp4 --env diffusion_policy_envs:PushT-v0
+  dp-inspect hopper.zarr --physics                    # does the simulator agree with what it says?
+  dp-inspect imported.zarr --physics --env Hopper-v5
 
 exit codes: 0 no problem found, 1 problems found, 2 bad input
 """
@@ -73,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"show so many, spread over the data set (default: {_FILMED}, in the picture {_PICTURED})",
     )
     chosen.add_argument("--only", nargs="+", type=int, metavar="I", help="show these")
-    parser.add_argument("--env", metavar="ID", help="environment that draws steps and actions, if the data name none")
+    parser.add_argument(
+        "--physics", action="store_true", help="step the simulator from recorded states and compare what follows"
+    )
+    parser.add_argument(
+        "--env", metavar="ID", help="environment that draws, steps and bounds actions, if the data name none"
+    )
     parser.add_argument("--fps", type=float, help="frames per second of the video (default: the environment's, or 10)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -85,15 +92,58 @@ def _inspect(args: argparse.Namespace) -> int:
             raise DataError(f"{buffer.location}: expected episodes, but there are none; collect or convert some first")
         with _show(buffer, args) as show:
             with ProgressBar("inspect", buffer.num_steps) as bar:
-                found = survey(buffer, args.keys, on_episode=_counter(bar))
+                found = survey(buffer, args.keys, action_bounds=_bounds(buffer, args), on_episode=_counter(bar))
             _print(buffer, found)
+            _print_returns(buffer, args.env)
+            wrong = _physics(buffer, args.env) if args.physics else False
             if args.plot:
                 from diffusion_policy.data.pictures import plot_actions
 
                 plot_actions(buffer, args.plot)
                 print(f"plot     {args.plot}")
             show()
-    return 1 if found.problems else 0
+    return 1 if found.problems or wrong else 0
+
+
+def _bounds(buffer: ReplayBuffer, args: argparse.Namespace) -> list[list[float]] | None:
+    if "action" not in (args.keys or buffer.keys()):
+        return None
+    from diffusion_policy.rollout.recorded_env import recorded_bounds
+
+    return recorded_bounds(buffer, args.env)
+
+
+def _print_returns(buffer: ReplayBuffer, env_id: str | None) -> None:
+    from diffusion_policy.rollout.parts import part_returns
+    from diffusion_policy.rollout.reference_scores import worth
+
+    record = buffer.attrs.get("provenance")
+    recorded = record.get("env_id") if isinstance(record, dict) else None
+    for name, mean in part_returns(buffer):
+        print(f"return   {worth(str(env_id or recorded or ''), mean)}, mean of {name}")
+
+
+def _physics(buffer: ReplayBuffer, env_id: str | None) -> bool:
+    """Prints how far the simulator is from the data; returns whether that is too far."""
+    from diffusion_policy.rollout.physics import CLOSE, EXACT, check_physics
+
+    report = check_physics(buffer, env_id)
+    table = Table("physics", "std", "median error / std", "99th percentile")
+    middle, most = np.median(report.errors, axis=0), np.percentile(report.errors, 99, axis=0)
+    for row in zip(report.names, report.scale, middle, most, strict=True):
+        table.add_row(row[0], *(f"{number:.3g}" for number in row[1:]))
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(table)
+    left_out = f"; {report.clipped} more left out, their velocities were clipped" if report.clipped else ""
+    shares = f"{report.share_within(EXACT):.1%} exact (within {EXACT:g} std), {report.share_within(CLOSE):.1%} close"
+    console.print(f"physics  {len(report.errors)} steps: {shares} ({CLOSE:g}){left_out}")
+    if report.wrong:
+        console.print(
+            "problem  the simulator does not do what the data say: noise, another environment or version, actions "
+            "shifted or scaled",
+            style="red",
+        )
+    return report.wrong
 
 
 @contextmanager

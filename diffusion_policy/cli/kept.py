@@ -8,12 +8,12 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import DiffusionPolicyError
 
 
-def kept_so_far(out: str | Path, wanted: int, words: Sequence[str]) -> str:
-    """Returns how many episodes stand in `out`, and the command that goes on.
+def kept_so_far(out: str | Path, wanted: str, words: Sequence[str]) -> str:
+    """Returns how much stands in `out`, and the command that goes on.
 
     Args:
         out: the setting of that name; what becomes a .zip is collected in a folder beside it.
-        wanted: how many episodes were asked for.
+        wanted: what was asked for: "200 episodes" or "50000 steps".
         words: the command line, without the command.
     """
     target = Path(out)
@@ -21,8 +21,8 @@ def kept_so_far(out: str | Path, wanted: int, words: Sequence[str]) -> str:
     again = [word for word in words if not word.startswith("resume=")]
     try:
         with ReplayBuffer.open(folder) as buffer:
-            kept = buffer.num_episodes
+            kept = buffer.num_steps if wanted.endswith("steps") else buffer.num_episodes
     except DiffusionPolicyError:
         return "interrupted before the first step; nothing was written"
     command = shlex.join(["dp-collect", *again, "resume=true"])
-    return f"interrupted with {kept} of {wanted} episodes kept in {folder}; go on with: {command}"
+    return f"interrupted with {kept} of {wanted} kept in {folder}; go on with: {command}"

@@ -10,7 +10,7 @@ behind them belongs to an append that never finished: it is never read, and remo
 This is about processes that die, not about power cuts: nothing is flushed to the platter.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,24 +76,37 @@ class Layout:
             return None
         return store.read(self._digest_array, self.where, 0, len(self.ends))
 
-    def append(self, episode: Mapping[str, NDArray[Any]]) -> None:
-        """Writes one episode; it exists from the last write on.
+    def append(self, episodes: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Writes episodes; each of them exists as a whole or not at all, in their order.
 
         Args:
-            episode: {key: (T, *shape)}, known to fit.
+            episodes: {key: (T, *shape)} each, known to fit.
         """
+        done = 0
+        while done < len(episodes):  # the ends of one write lie in one chunk, which appears in one step
+            chunk = int(self._ends_array.chunks[0])
+            room = chunk - len(self.ends) % chunk
+            self._append(episodes[done : done + room])
+            done += room
+
+    def _append(self, episodes: Sequence[Mapping[str, NDArray[Any]]]) -> None:
         start, count = self.num_steps, len(self.ends)
-        end = start + len(next(iter(episode.values())))
-        columns = self.columns if count else self._new_columns(episode)
-        for key, values in episode.items():
+        columns = self.columns if count else self._new_columns(episodes[0])
+        for key in episodes[0]:
+            several = len(episodes) > 1  # of one, a copy would only cost memory
+            values = np.concatenate([each[key] for each in episodes]) if several else episodes[0][key]
             store.append(columns[key], start, values)
         digests = self.digests()
         if self._digest_array is not None and digests is not None:
-            digest = chain(digests[-1].tobytes() if count else GENESIS, episode)
-            store.append(self._digest_array, count, np.frombuffer(digest, np.uint8)[None])
-        store.append(self._ends_array, count, np.array([end]))
+            last, rows = digests[-1].tobytes() if count else GENESIS, []
+            for episode in episodes:
+                last = chain(last, episode)
+                rows.append(np.frombuffer(last, np.uint8))
+            store.append(self._digest_array, count, np.array(rows))
+        ends = start + np.cumsum([len(next(iter(episode.values()))) for episode in episodes], dtype=np.int64)
+        store.append(self._ends_array, count, ends)
         self.columns = columns
-        self.ends = np.append(self.ends, end)
+        self.ends = np.concatenate([self.ends, ends])
 
     def add_column(self, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> store.Array:
         """Returns a new array data/<key>; its steps count once `finish` has written the ends."""

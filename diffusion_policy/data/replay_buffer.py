@@ -109,11 +109,26 @@ class ReplayBuffer:
             DataError: the arrays do not fit together or the earlier episodes, or are not finite.
             StorageError: writing failed (a full disk); what was there before is intact.
         """
+        self.add_episodes([episode])
+
+    def add_episodes(self, episodes: Sequence[Mapping[str, Any]]) -> None:
+        """Appends episodes in their order, much faster than one by one where they are short.
+
+        Args:
+            episodes: as for `add_episode`; any number.
+
+        Raises:
+            DataError: as for `add_episode`, of any of them; then none was written.
+            StorageError: writing failed (a full disk); a first part of them may be there, whole ones.
+        """
         self._require_writable()
         known = {key: (self.shape(key), self.dtype(key)) for key in self.keys()}
-        arrays = checked_episode(episode, known, self.location)
+        checked = []
+        for episode in episodes:
+            checked.append(checked_episode(episode, known, self.location))
+            known = known or {key: (values.shape[1:], values.dtype) for key, values in checked[0].items()}
         with store.storage_errors(self.location):
-            self._layout.append(arrays)
+            self._layout.append(checked)
         self._digests.clear()
 
     def keys(self) -> list[str]:

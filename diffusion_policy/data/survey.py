@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from diffusion_policy.data.digest import GENESIS, chain
 from diffusion_policy.data.episodes import lengths
 from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.transitions_check import NEXT, bounds_problem, flag_problems, next_mismatches
 
 _LOW_DIM_SIZE = 1024  # numbers in a step; above, constant and outlying dimensions mean nothing (a black image corner)
 _OUTLIER_RANGES = 10.0  # times the span between the 1st and 99th percentile, beyond the median
@@ -90,13 +91,18 @@ class Survey:
 
 
 def survey(
-    buffer: ReplayBuffer, keys: Sequence[str] | None = None, *, on_episode: Callable[[int], None] | None = None
+    buffer: ReplayBuffer,
+    keys: Sequence[str] | None = None,
+    *,
+    action_bounds: Sequence[Sequence[float]] | None = None,
+    on_episode: Callable[[int], None] | None = None,
 ) -> Survey:
     """Returns statistics and findings of a data set.
 
     Args:
         buffer: at least one episode.
         keys: only these are read; None for all.
+        action_bounds: [low, high] that the environment takes, Da numbers each; None where they are not known.
         on_episode: called with the steps of each episode done, for a progress bar.
 
     Raises:
@@ -105,15 +111,19 @@ def survey(
     wanted = buffer.keys() if keys is None else sorted(set(keys))
     statistics = {key: KeyStatistics(buffer.shape(key), buffer.dtype(key)) for key in wanted}
     last, chained, seen = GENESIS, [], dict[bytes, list[int]]()
+    ends = _Ends(wanted)
     for i, episode in enumerate(buffer.episodes(wanted)):
         for key, values in episode.items():
             statistics[key].add(values, i)
+        ends.add(episode)
         last = chain(last, episode)
         chained.append(last)
         seen.setdefault(chain(GENESIS, episode), []).append(i)
         if on_episode is not None:
             on_episode(buffer.episode_slice(i).stop - buffer.episode_slice(i).start)
-    problems = [*_non_finite(statistics), *_duplicates(seen.values())]
+    problems = [*_non_finite(statistics), *_duplicates(seen.values()), *ends.problems(buffer)]
+    if action_bounds is not None and "action" in statistics:
+        problems += filter(None, [bounds_problem(statistics["action"].low, statistics["action"].high, action_bounds)])
     if wanted == buffer.keys():
         problems += _altered(buffer, chained)
     return Survey(
@@ -123,6 +133,36 @@ def survey(
         problems=tuple(problems),
         notes=(*_interrupted(buffer), *_constant(statistics), *_outlying(buffer, statistics)),
     )
+
+
+class _Ends:
+    """What each episode says about its end and about what follows its steps.
+
+    Args:
+        keys: that are read.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._flags: dict[str, list[NDArray[Any]]] = {key: [] for key in ("terminated", "truncated") if key in keys}
+        self._mismatches = {key: 0 for key in keys if NEXT + key in keys}
+
+    def add(self, episode: Mapping[str, NDArray[Any]]) -> None:
+        """Takes in one episode, {key: (T, *shape)}."""
+        for key, found in self._flags.items():
+            found.append(np.asarray(episode[key].reshape(len(episode[key]), -1).any(axis=1)))
+        for key in self._mismatches:
+            self._mismatches[key] += next_mismatches(episode, key)
+
+    def problems(self, buffer: ReplayBuffer) -> list[str]:
+        """Returns what is wrong, after all episodes."""
+        flags = {key: np.concatenate(found) for key, found in self._flags.items()}
+        wrong = [
+            f"{NEXT}{key}: {count} steps tell of something else than the following step shows; episodes must end "
+            f"where the next row does not follow"
+            for key, count in self._mismatches.items()
+            if count
+        ]
+        return [*flag_problems(buffer.episode_ends, flags), *wrong]
 
 
 def _non_finite(statistics: Mapping[str, KeyStatistics]) -> list[str]:

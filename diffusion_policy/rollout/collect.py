@@ -1,30 +1,31 @@
-"""Demonstrations: an expert, a policy or a person acts, whole episodes go into a replay buffer.
+"""Demonstrations, and data for offline RL: somebody acts, episodes go into a replay buffer.
 
 Letters: T steps of an episode.
 """
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
+from diffusion_policy.errors import ConfigError, DataError, DiffusionPolicyError, OutputExistsError
 from diffusion_policy.policies.chunk import Array
-from diffusion_policy.rollout.actors import Actor
-from diffusion_policy.rollout.environments import Env, make_env
+from diffusion_policy.rollout.actors import Actor, described
+from diffusion_policy.rollout.begun import opened
+from diffusion_policy.rollout.environments import Env, bounds_of, make_env
+from diffusion_policy.rollout.parts import Amount, Ledger, Part
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.recording import Recording, check_names
 from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
-Keep = Literal["success", "all"]
+Keep = Literal["success", "all", "auto"]
 Attempt = tuple[dict[str, Array], bool | None]
 """An episode {key: (T, *shape)} and whether it succeeded (None where the environment does not say)."""
-
-_PATIENCE = 20  # attempts per wanted episode before giving up
 
 
 @runtime_checkable
@@ -58,19 +59,24 @@ class CollectResult:
         episodes: kept.
         attempts: tried, those of earlier runs that were resumed included.
         digest: of the data set.
+        keep: which episodes were kept: "success" or "all"; "auto" before the first attempt.
+        parts: what each actor did.
     """
 
     out: Path
     episodes: int
     attempts: int
     digest: str
+    keep: Keep
+    parts: tuple[Part, ...]
 
 
 def collect(
     env_id: str,
-    actor: Actor | Demonstrator,
+    actors: Actor | Demonstrator | Sequence[Actor],
     *,
-    episodes: int,
+    episodes: int | None = None,
+    steps: int | None = None,
     seed: int,
     out: str | Path,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -78,7 +84,7 @@ def collect(
     resume: bool = False,
     progress: bool = True,
 ) -> CollectResult:
-    """Appends episodes until `episodes` are kept; attempt i uses seed + i for environment and actor.
+    """Appends episodes until there are enough of every actor; attempt i uses seed + i for environment and actor.
 
     Each step holds what was seen, what was done about it, and what came of that: every observation key, `action`,
     `reward`, `terminated`, `truncated`. Whatever stops the collection, what was written stays valid, and with
@@ -86,37 +92,43 @@ def collect(
 
     Args:
         env_id: e.g. "diffusion_policy_envs:PushT-v0".
-        actor: `ExpertActor()`, `PolicyActor(controller)` or `Teleoperation(window)`, which may end it early.
-        episodes: how many to keep.
+        actors: `ExpertActor()`, `PolicyActor(controller)`, `NumpyActor("agent.npz")` ... or several of them, whose
+            parts follow one another; or `Teleoperation(window)`, which may end it early.
+        episodes: how many to keep of each actor.
+        steps: likewise, instead of `episodes`; the last episode of each is cut there.
         seed: of the first attempt.
         out: the zarr folder to make; one that ends in .zip is collected in a folder beside it and packed at the end.
         env_kwargs: arguments of the environment.
-        keep: "success" drops episodes without; "all" keeps them.
+        keep: "success" drops episodes without; "all" keeps them; "auto" keeps all where the environment does not tell.
         resume: goes on with an interrupted collection of the same settings.
         progress: shows a bar with ETA and the count of successes.
 
     Raises:
         OutputExistsError: `out` exists and `resume` is not set.
         ConfigError: the settings contradict each other or those that are resumed.
-        DataError: the actor succeeds too rarely; what it achieved is kept.
+        DataError: an actor succeeds too rarely; what was achieved is kept.
     """
-    if episodes < 1 or seed < 0 or keep not in ("success", "all"):
-        raise ConfigError(
-            f"expected episodes >= 1, seed >= 0 and keep of success or all, but got {episodes}, {seed} and {keep!r}"
-        )
+    amount = Amount(episodes, steps)
+    if seed < 0 or keep not in get_args(Keep):
+        raise ConfigError(f"expected seed >= 0 and keep of {', '.join(get_args(Keep))}, but got {seed} and {keep!r}")
+    acting = list(actors) if isinstance(actors, Sequence) else [actors]
+    person = _person(acting, amount)
     target = Path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
     _refuse_existing(target, folder, resume)
-    person = actor if isinstance(actor, Demonstrator) else None
     env = make_env(env_id, env_kwargs, film_width=person.film_width if person else None)
     try:
         check_names(env, env_id)
         if person:
             person.check(env)
-        with _opened(folder, _provenance(env, env_id, env_kwargs, actor, seed, keep), resume) as buffer:
-            attempts = _fill(buffer, env, actor, episodes, progress)
-            complete = buffer.num_episodes >= episodes
-            result = CollectResult(target if complete else folder, buffer.num_episodes, attempts, buffer.digest())
+        with opened(folder, _provenance(env, env_id, env_kwargs, acting, seed, keep, amount), resume) as buffer:
+            ledger = Ledger(buffer, dict(buffer.attrs["provenance"]), [described(each) for each in acting], amount)
+            with _nothing_left_of_nothing(buffer, folder):
+                attempts = _fill(ledger, env, acting, progress)
+            complete = ledger.complete()
+            where = target if complete else folder
+            kept: Keep = ledger.record["keep"]
+            result = CollectResult(where, buffer.num_episodes, attempts, buffer.digest(), kept, tuple(ledger.parts))
             if complete and target != folder:
                 buffer.save(target)
     finally:
@@ -141,35 +153,69 @@ def rollout(env: Env, actor: Actor, seed: int) -> Attempt:
     return recording.episode(), recording.success
 
 
-def _fill(buffer: ReplayBuffer, env: Env, actor: Actor | Demonstrator, episodes: int, progress: bool) -> int:
-    """Appends until the buffer holds `episodes`; returns the number of attempts since its beginning."""
-    record = dict(buffer.attrs["provenance"])
-    person = isinstance(actor, Demonstrator)  # who ends it when out of patience
-    seeds = list(record["seeds"])[: buffer.num_episodes]  # a seed is noted before its episode: it may lack it
-    upcoming = int(record["seed"]) if not seeds else seeds[-1] + 1
-    with ProgressBar("collect", episodes, enabled=progress) as bar:
-        bar.start_at(len(seeds))
-        while len(seeds) < episodes:
-            if not person and upcoming - record["seed"] >= _PATIENCE * episodes:
-                raise DataError(
-                    f"only {len(seeds)} of {upcoming - record['seed']} attempts succeeded, expected {episodes}; "
-                    f"they are kept in {buffer.location}; use a better actor, or keep=all"
-                )
-            attempt = _attempt(env, actor, upcoming, len(seeds), episodes)
-            if attempt is None:
-                break
-            episode, success = attempt
-            if record["keep"] == "success" and success is None:
-                raise ConfigError(f"{record['env_id']} does not say is_success or success in its info; use keep=all")
-            if record["keep"] == "all" or success:
-                seeds.append(upcoming)
-                record |= {"seeds": seeds, "attempts": upcoming - record["seed"] + 1}
-                buffer.update_attrs({"provenance": record})
-                buffer.add_episode(episode)
-            upcoming += 1
-            tried = upcoming - record["seed"]
-            bar.update(len(seeds), f"kept {len(seeds)} of {tried} ({len(seeds) / tried:.0%})")
-    return upcoming - int(record["seed"])
+@contextmanager
+def _nothing_left_of_nothing(buffer: ReplayBuffer, folder: Path) -> Iterator[None]:
+    """Removes a data set in which an error left no episode: the next command would find it in its way."""
+    try:
+        yield
+    except DiffusionPolicyError:
+        if buffer.num_episodes == 0:
+            buffer.close()
+            shutil.rmtree(folder)
+        raise
+
+
+def _fill(ledger: Ledger, env: Env, actors: Sequence[Actor | Demonstrator], progress: bool) -> int:
+    """Appends until all parts are complete; returns the number of attempts since the beginning."""
+    amount = ledger.amount
+    with ProgressBar("collect", amount.total * len(actors), enabled=progress) as bar:
+        bar.start_at(sum(map(ledger.done, ledger.parts)))
+        upcoming = ledger.upcoming
+        try:
+            for part, actor in zip(ledger.parts, actors, strict=True):
+                upcoming = _fill_part(ledger, part, env, actor, bar)
+                if ledger.done(part) < amount.total:  # the person wants to stop
+                    break
+                ledger.finish(part)
+        finally:
+            ledger.write()
+    return upcoming - int(ledger.record["seed"])
+
+
+def _fill_part(ledger: Ledger, part: Part, env: Env, actor: Actor | Demonstrator, bar: ProgressBar) -> int:
+    """Appends until the part is complete; returns the seed of the next attempt."""
+    record, amount = ledger.record, ledger.amount
+    upcoming = ledger.upcoming
+    while ledger.done(part) < amount.total:
+        if part.first_seed is None:
+            part.first_seed = upcoming
+        tried = upcoming - part.first_seed
+        if not isinstance(actor, Demonstrator) and tried >= amount.attempts(part.episodes):
+            wanted = f"{amount.total}{' steps' if amount.episodes is None else ''}"
+            raise DataError(
+                f"only {part.episodes} of {tried} attempts succeeded, expected {wanted}; they are kept in "
+                f"{ledger.buffer.location}; use a better actor, or keep=all"
+            )
+        attempt = _attempt(env, actor, upcoming, part.episodes, amount.total)
+        if attempt is None:
+            break
+        episode, success = attempt
+        record["keep"] = _decided(record, success)
+        if record["keep"] == "all" or success:
+            ledger.keep(part, upcoming, episode)
+        upcoming += 1
+        kept, tried = len(ledger.seeds), upcoming - record["seed"]
+        bar.update(sum(map(ledger.done, ledger.parts)), f"kept {kept} of {tried} ({kept / tried:.0%})")
+    return upcoming
+
+
+def _decided(record: Mapping[str, Any], success: bool | None) -> Keep:
+    """Returns which episodes to keep, after an attempt; what was to be decided by the first is decided then."""
+    if record["keep"] == "auto":
+        return "all" if success is None else "success"
+    if record["keep"] == "success" and success is None:
+        raise ConfigError(f"{record['env_id']} does not say is_success or success in its info; use keep=all")
+    return cast("Keep", record["keep"])
 
 
 def _attempt(env: Env, actor: Actor | Demonstrator, seed: int, kept: int, wanted: int) -> Attempt | None:
@@ -178,17 +224,37 @@ def _attempt(env: Env, actor: Actor | Demonstrator, seed: int, kept: int, wanted
     return rollout(env, actor, seed)
 
 
+def _person(actors: Sequence[Actor | Demonstrator], amount: Amount) -> Demonstrator | None:
+    """Returns the person who acts, if it is one."""
+    people = [actor for actor in actors if isinstance(actor, Demonstrator)]
+    if not actors or (people and (len(actors) > 1 or amount.episodes is None)):
+        raise ConfigError(
+            f"expected one or more actors, or one person with episodes, but got {len(actors)} actors, {len(people)} of "
+            f"them people, and {amount.unit}"
+        )
+    return people[0] if people else None
+
+
 def _provenance(
-    env: Env, env_id: str, env_kwargs: Mapping[str, Any] | None, actor: Actor | Demonstrator, seed: int, keep: Keep
+    env: Env,
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None,
+    actors: Sequence[Actor | Demonstrator],
+    seed: int,
+    keep: Keep,
+    amount: Amount,
 ) -> dict[str, Any]:
     return {
         "env_id": env_id,
         "kwargs": plain(dict(env_kwargs or {})),
-        "actor": actor.name,
+        "actor": " + ".join(actor.name for actor in actors),
         "keep": keep,
         "seed": seed,
+        "each": amount.to_dict(),
         "seeds": [],
         "attempts": 0,
+        "parts": [Part(described(actor)).to_dict() for actor in actors],
+        "action_bounds": bounds_of(env.action_space),
         "renderer": getattr(env.unwrapped, "renderer", None),
         "versions": installed_versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -200,21 +266,3 @@ def _refuse_existing(target: Path, folder: Path, resume: bool) -> None:
         raise OutputExistsError(f"{target} exists and is complete; choose another out=")
     if folder.exists() and not resume:
         raise OutputExistsError(f"{folder} exists; choose another out=, or resume=true to go on with it")
-
-
-def _opened(folder: Path, provenance: dict[str, Any], resume: bool) -> ReplayBuffer:
-    """Returns a new buffer, or the interrupted one after checking that its settings are the same."""
-    if not (resume and folder.exists()):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return ReplayBuffer.create(folder, attrs={"provenance": provenance})
-    with ReplayBuffer.open(folder) as begun:
-        before = begun.attrs.get("provenance")
-    if not isinstance(before, Mapping) or "seeds" not in before:
-        raise ConfigError(f"{folder} was not made by collecting, so it cannot be resumed; choose another out=")
-    for name in ("env_id", "kwargs", "actor", "keep", "seed", "renderer"):
-        if before.get(name) != provenance[name]:
-            raise ConfigError(
-                f"{folder} was begun with {name} {before.get(name)!r}, but got {provenance[name]!r}; resume with the "
-                f"same settings, or choose another out="
-            )
-    return ReplayBuffer.open(folder, mode="a")

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 
 from diffusion_policy.config import ActionSpec, ObsSpec
@@ -152,6 +153,13 @@ def policy_observation(obs: Any, obs_spec: ObsSpec) -> dict[str, Any]:
     if isinstance(obs, Mapping):
         return {key: obs[key] for key in obs_spec}
     return dict.fromkeys(obs_spec, obs)
+
+
+def bounds_of(space: Any) -> list[list[float]] | None:
+    """Returns [low, high] of actions, Da numbers each, in plain lists; None where there are no finite ones."""
+    if not isinstance(space, spaces.Box) or not space.is_bounded():
+        return None
+    return [[float(each) for each in np.ravel(bound)] for bound in (space.low, space.high)]
 
 
 def success_of(info: Mapping[str, Any]) -> bool | None:

@@ -13,6 +13,7 @@ from typing import Any
 from diffusion_policy.errors import StorageError
 from diffusion_policy.rollout.behavior import behavior_summary, subgoal_summary
 from diffusion_policy.rollout.episode import EpisodeResult
+from diffusion_policy.rollout.reference_scores import LABEL, normalized_score
 from diffusion_policy.rollout.statistics import Estimate, bootstrap_mean, wilson_rate
 
 
@@ -66,6 +67,13 @@ class EvalResult:
         """How many there were."""
         return len(self.per_episode)
 
+    @property
+    def normalized(self) -> Estimate | None:
+        """The mean return on D4RL's scale; None for an environment that is not on it."""
+        numbers = (self.episode_return.mean, *self.episode_return.ci95)
+        scores = [score for number in numbers if (score := normalized_score(self.env_id, number)) is not None]
+        return Estimate(scores[0], (scores[1], scores[2])) if scores else None
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of eval.json."""
         return {
@@ -77,6 +85,7 @@ class EvalResult:
             "max_reward": self.max_reward.to_dict(),
             "success_rate": self.success_rate.to_dict() if self.success_rate else None,
             "return": self.episode_return.to_dict(),
+            **({"normalized_return": {"label": LABEL, **self.normalized.to_dict()}} if self.normalized else {}),
             **({"behavior": dict(self.behavior)} if self.behavior else {}),
             **({"subgoals": dict(self.subgoals)} if self.subgoals else {}),
             "latency_ms": dict(self.latency_ms),
@@ -130,6 +139,9 @@ class EvalResult:
         else:
             parts.append("success not measured (info has neither is_success nor success)")
         parts.append(shown("return", self.episode_return))
+        if self.normalized:
+            low, high = self.normalized.ci95
+            parts.append(f"normalised return {self.normalized.mean:.1f} [{low:.1f}, {high:.1f}] ({LABEL})")
         if self.behavior:
             counts = self.behavior["counts"]
             used = sum(count > 0 for count in counts.values())

@@ -11,6 +11,8 @@ from PIL import Image
 
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.cli.inspect import main
+from diffusion_policy.rollout.actors import NoisyActor, RandomActor
+from diffusion_policy.rollout.collect import collect
 
 
 @pytest.fixture
@@ -155,3 +157,57 @@ def test_inspect_shortens_long_lists_of_metadata(tmp_path: Path, capsys: pytest.
     assert main([str(tmp_path / "demos.zarr")]) == 0
     out = capsys.readouterr().out
     assert '"seeds": "5 to 444", "few": [3, 1, 2], "odd": [9, 0, 1, 2, 3, 4, 5, 6, "... 21 in all"]' in out
+
+
+@pytest.fixture
+def hopper(tmp_path: Path) -> Path:
+    settings = {"steps": 300, "seed": 0, "keep": "all", "progress": False}
+    collect("Hopper-v5", [RandomActor(), NoisyActor(RandomActor(), 0.5)], out=tmp_path / "hopper.zarr", **settings)
+    return tmp_path / "hopper.zarr"
+
+
+def test_inspect_tells_the_return_of_each_part_on_the_labelled_scale(hopper: Path, capsys) -> None:
+    assert main([str(hopper)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("return ")]
+    means = [part["mean_return"] for part in ReplayBuffer.open(hopper).attrs["provenance"]["parts"]]
+    scores = [100 * (mean + 20.272305) / 3254.572305 for mean in means]
+    assert lines == [
+        f"return   {mean:.1f} (normalised {score:.1f}, D4RL reference, env v5), mean of {name}"
+        for mean, score, name in zip(means, scores, ("random", "random, noise 0.5"), strict=True)
+    ]
+
+
+def test_inspect_physics_steps_the_simulator(hopper: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(hopper), "--physics"]) == 0
+    out = capsys.readouterr().out
+    assert "observation[10]" in out
+    assert "steps: 100.0% exact (within 0.0001 std), 100.0% close (0.01)" in out
+
+
+def test_inspect_physics_exits_1_when_the_simulator_disagrees(hopper: Path, capsys) -> None:
+    noise = np.random.default_rng(0).normal(size=(600, 11)).astype(np.float32)
+    with ReplayBuffer.open(hopper) as buffer, ReplayBuffer.create(hopper.with_name("noise.zarr")) as copy:
+        for i in range(buffer.num_episodes):
+            copy.add_episode(buffer.get_episode(i) | {"observation": noise[buffer.episode_slice(i)]})
+    words = [str(hopper.with_name("noise.zarr")), "--physics"]
+    assert main([*words, "--env", "Hopper-v5"]) == 1
+    assert "problem  the simulator does not do what the data say" in capsys.readouterr().out
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert "its provenance names no environment; give one with --env ID" in captured.err
+    assert captured.err.count("error: ") == 1
+
+
+@pytest.mark.parametrize("known_from", ["provenance", "environment", "--env"])
+def test_inspect_finds_actions_outside_the_bounds(hopper: Path, known_from: str, capsys) -> None:
+    kept = {
+        "provenance": {"action_bounds": [[-1] * 3, [1] * 3]},
+        "environment": {"env_id": "Hopper-v5"},
+        "--env": {"by": "hand"},
+    }[known_from]
+    place = hopper.with_name("wild.zarr")
+    with ReplayBuffer.open(hopper) as buffer, ReplayBuffer.create(place, attrs={"provenance": kept}) as copy:
+        for i in range(buffer.num_episodes):
+            copy.add_episode(buffer.get_episode(i) | {"action": 1.5 * buffer.get_episode(i)["action"]})
+    assert main([str(place), *(["--env", "Hopper-v5"] if known_from == "--env" else [])]) == 1
+    assert "action: 3 of 3 numbers lie outside their bounds" in capsys.readouterr().out

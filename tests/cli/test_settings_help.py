@@ -18,7 +18,7 @@ from tests.cli.running import dp
             ["init: null # fine-tune this policy.pt", "  val_ratio: 0.02 # share of", "  val_every: 1000 # loss on"],
         ),
         ("eval", ["film: 16 # episodes in the video", "overlay: false # true: twelve sampled chunks"]),
-        ("collect", ["keep: success # success | all", "teleop: false # true: you act"]),
+        ("collect", ["keep: auto # auto (success, or all", "teleop: false # true: you act"]),
         ("render", ["workers: auto # processes that draw"]),
     ],
 )

@@ -163,3 +163,40 @@ def test_human_demonstrations_open_without_reading_images(human_pusht: Path, mon
     assert buffer.digest(["action", "state"]) == buffer.digest(["state", "action"])
     chunks = [key for key in read if key.startswith("data/") and key.rsplit("/", 1)[1][0].isdigit()]
     assert {key.split("/")[1] for key in chunks} == {"action", "state"}
+
+
+# --- many episodes in one write --------------------------------------------------------------------------------
+
+
+def test_episodes_added_together_equal_those_added_one_by_one(tmp_path: Path, make_episode: MakeEpisode) -> None:
+    lengths = (4, 7, 1, 2, 3)
+    together = ReplayBuffer.create(tmp_path / "demos.zarr")
+    episodes = [make_episode(steps, seed) for seed, steps in enumerate(lengths)]
+    together.add_episodes(episodes[:2])
+    together.add_episodes([])
+    together.add_episodes(episodes[2:])
+    assert_holds(together, make_episode, lengths)
+    assert_holds(ReplayBuffer.open(tmp_path / "demos.zarr"), make_episode, lengths)
+    assert together.digest() == filled(None, make_episode, lengths).digest()
+
+
+def test_many_short_episodes_fill_several_chunks_of_ends(tmp_path: Path) -> None:
+    buffer = ReplayBuffer.create(tmp_path / "demos.zarr")
+    buffer.add_episodes([{"action": np.full((2, 1), i)} for i in range(1500)])
+    buffer.add_episodes([{"action": np.full((2, 1), i)} for i in range(1500, 3000)])
+    opened = ReplayBuffer.open(tmp_path / "demos.zarr")
+    assert opened.episode_ends.tolist() == list(range(2, 6002, 2))
+    np.testing.assert_array_equal(opened["action"][:, 0], np.repeat(np.arange(3000), 2))
+    assert opened.verify()
+
+
+def test_one_bad_episode_of_several_is_refused_with_the_others(make_episode: MakeEpisode) -> None:
+    buffer = ReplayBuffer.create()
+    bad = make_episode(3, 1)
+    bad["action"][1, 0] = np.nan
+    with pytest.raises(DataError, match="'action' must be finite"):
+        buffer.add_episodes([make_episode(4, 0), bad])
+    assert buffer.num_episodes == 0
+    with pytest.raises(DataError, match="must have the keys"):
+        buffer.add_episodes([make_episode(4, 0), {"action": np.zeros((3, 2))}])
+    assert buffer.num_episodes == 0

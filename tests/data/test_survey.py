@@ -63,3 +63,62 @@ def test_survey_notes_constants_outliers_and_interrupted_appends(tmp_path: Path)
     assert "10 steps behind the last whole episode" in interrupted
     assert "dimension 1 never changes" in constant
     assert "dimension 2 reaches far outside" in outlying
+
+
+def transitions(lengths: list[int], terminated: list[bool], *, with_next: bool = False) -> ReplayBuffer:
+    """Returns episodes of a counter, that many steps each, terminated or truncated."""
+    buffer, first = ReplayBuffer.create(), 0
+    for length, ended in zip(lengths, terminated, strict=True):
+        count = np.arange(first, first + length + 1, dtype=np.float32)[:, None]
+        last = np.arange(length) == length - 1
+        first += length + 7
+        episode = {"observation": count[:-1], "action": np.cos(count[:-1]), "reward": np.sin(count[:-1, 0])}
+        episode |= {"terminated": last & ended, "truncated": last & (not ended)}
+        buffer.add_episode(episode | ({"next_observation": count[1:]} if with_next else {}))
+    return buffer
+
+
+def test_survey_names_a_time_limit_that_was_stored_as_termination() -> None:
+    (problem,) = survey(transitions([20, 20, 20, 7], [True, True, True, False])).problems
+    assert "every terminated episode has 20 steps" in problem
+    assert "(detected: constant-length terminals)" in problem
+    assert survey(transitions([20, 19, 20, 7], [True, True, True, False])).problems == ()
+    assert survey(transitions([20, 20, 20, 7], [False, False, False, True])).problems == ()
+    assert survey(transitions([20, 20, 20], [True] * 3), ["action"]).problems == ()
+
+
+def test_survey_finds_an_end_inside_an_episode() -> None:
+    buffer = transitions([9, 12, 5], [True, False, False])
+    episode = buffer.get_episode(1)
+    episode["truncated"][3] = True
+    buffer.add_episode(episode)
+    (problem,) = [each for each in survey(buffer).problems if "same" not in each]
+    assert problem.startswith("truncated: 1 steps say that their episode ends there")
+
+
+def test_survey_finds_rewards_that_are_not_numbers(tmp_path: Path, make_episode) -> None:
+    buffer = ReplayBuffer.create(tmp_path / "demos.zarr")
+    buffer.add_episode(make_episode(5) | {"reward": np.ones(5, np.float32)})
+    zarr.open_group(tmp_path / "demos.zarr", mode="r+")["data/reward"][2] = np.nan
+    problems = survey(ReplayBuffer.open(tmp_path / "demos.zarr")).problems
+    assert "reward: 1 numbers are NaN or infinite, first at step 2 of episode 0" in problems
+
+
+def test_survey_finds_actions_outside_their_bounds() -> None:
+    buffer = transitions([9, 12, 5], [True, False, False])  # cosines
+    assert survey(buffer, action_bounds=[[-1.0], [1.0]]).problems == ()
+    (problem,) = survey(buffer, action_bounds=[[-0.5], [1.0]]).problems
+    assert "1 of 1 numbers lie outside their bounds, e.g. number 0 in [-1, 1], bounds [-0.5, 1]" in problem
+    (problem,) = survey(buffer, action_bounds=[[-1.0, -1.0], [1.0, 1.0]]).problems
+    assert problem == "action: has 1 numbers, but the environment takes 2"
+
+
+def test_survey_compares_next_observations_with_the_next_rows() -> None:
+    assert survey(transitions([9, 12, 5], [True, False, False], with_next=True)).problems == ()
+    stitched = transitions([9], [False], with_next=True)
+    first, second = stitched.get_episode(0), transitions([9, 12], [False, False], with_next=True).get_episode(1)
+    joined = {key: np.concatenate([first[key], second[key]]) for key in first}
+    joined["truncated"][8] = False
+    stitched.add_episode(joined)
+    (problem,) = survey(stitched).problems
+    assert problem.startswith("next_observation: 1 steps tell of something else than the following step shows")

@@ -6,6 +6,7 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout import collect as collect_module
+from diffusion_policy.rollout import parts
 from diffusion_policy.rollout.actors import ExpertActor, PolicyActor
 from diffusion_policy.rollout.collect import collect
 from diffusion_policy.rollout.evaluate import evaluate
@@ -107,7 +108,7 @@ def test_resumed_collection_equals_an_undisturbed_one(tmp_path, stopped_at):
 
 def test_collection_killed_between_seed_and_episode_is_resumed(tmp_path, monkeypatch):
     whole = gather(tmp_path / "whole.zarr")
-    monkeypatch.setattr(ReplayBuffer, "add_episode", lambda self, episode: 1 / 0)
+    monkeypatch.setattr(ReplayBuffer, "add_episodes", lambda self, episodes: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         gather(tmp_path / "a.zarr")
     monkeypatch.undo()
@@ -156,7 +157,7 @@ def test_collect_without_a_notion_of_success_asks_for_keep_all(tmp_path):
 
 
 def test_collect_gives_up_on_an_actor_that_hardly_succeeds(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect_module, "_PATIENCE", 1)
+    monkeypatch.setattr(parts, "_PATIENCE", 1)
     with pytest.raises(DataError, match="only 2 of 4 attempts succeeded, expected 4"):
         gather(tmp_path / "a.zarr")
     assert ReplayBuffer.open(tmp_path / "a.zarr").num_episodes == 2
