@@ -110,9 +110,12 @@ class DiffusionQL(Agent):
             action: (B, A) of the policy, normalised; gradients flow into it.
             climbed: i, 0 or 1; j is the other one.
         """
-        with frozen(self.critic):
-            value: Tensor = self.critic({key: seen.detach() for key, seen in obs.items()}, action)  # (K, B)
-        return -value[climbed] / value[1 - climbed].detach().abs().mean()
+        critic = self.critic
+        with torch.no_grad():
+            features = critic.encoder(obs)
+            scale = critic.single_value(1 - climbed, features, action).abs().mean()
+        with frozen(critic):
+            return -critic.single_value(climbed, features, action) / scale
 
     @torch.no_grad()
     def target(self, batch: TransitionBatch, noise: Tensor) -> Tensor:

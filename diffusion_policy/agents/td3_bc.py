@@ -79,8 +79,10 @@ class TD3BC(Agent):
         loss = self.critic_loss(known, data, self.target(batch, draws["target"]))
         if self._moves_policy:
             action = policy.executed(policy.sample(policy.encoded(known), data[:, :0]))
+            with torch.no_grad():
+                features = self.critic.encoder(known)
             with frozen(self.critic):
-                value = self.critic({key: seen.detach() for key, seen in known.items()}, action)[0]  # (B,)
+                value = self.critic.single_value(0, features, action)  # (B,)
             imitation = (action - data).square().mean(1)
             self.note(imitation_loss=imitation, q_policy=value)
             loss = loss + imitation - self.config.alpha * value / value.detach().abs().mean()

@@ -68,6 +68,10 @@ class ParallelLinear(nn.Module):
         """Returns (K, B, outputs) for x (K, B, inputs)."""
         return torch.baddbmm(self.bias, x, self.weight)
 
+    def single(self, x: Tensor, which: int) -> Tensor:
+        """Returns (B, outputs) of one of the layers for x (B, inputs)."""
+        return torch.addmm(self.bias[which], x, self.weight[which])
+
 
 class Critic(nn.Module):
     """K values of observations and, where it takes some, actions; nothing is shared but the observation's encoder.
@@ -108,5 +112,20 @@ class Critic(nn.Module):
     def value(self, features: Tensor, action: Tensor | None = None) -> Tensor:
         """Returns the values (K, B) of encoded observations (B, F), so that one encoding serves many actions."""
         x = features if action is None else torch.cat((features, action), dim=1)
-        out: Tensor = self.layers(x.expand(self.count, *x.shape))
+        with _full_precision(x):
+            out: Tensor = self.layers(x.float().expand(self.count, *x.shape))
         return out.squeeze(-1)
+
+    def single_value(self, which: int, features: Tensor, action: Tensor) -> Tensor:
+        """Returns one network's values (B,): the gradient through one costs half of that through both."""
+        x = torch.cat((features, action), dim=1)
+        with _full_precision(x):
+            x = x.float()
+            for layer in self.layers:
+                x = layer.single(x, which) if isinstance(layer, ParallelLinear) else layer(x)
+        return x.squeeze(-1)
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    """Switches autocast off: the eight bits of a bfloat16 cannot tell the values of neighbouring actions apart."""
+    return torch.autocast(x.device.type, enabled=False)
