@@ -140,7 +140,11 @@ def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Pat
             "unknown setting 'trainig.num_grad_steps', did you mean training.num_grad",
         ),
         ("train", ["task=pushtt"], "unknown task 'pushtt', known: "),
-        ("train", ["denoiser.name=unet3d", "out=x"], "unknown backbone 'unet3d', known: ensemble, mlp, residual_mlp, transformer, unet1d"),
+        (
+            "train",
+            ["denoiser.name=unet3d", "out=x"],
+            "unknown backbone 'unet3d', known: ensemble, mlp, residual_mlp",
+        ),
         ("train", ["horizons.action_horizon=16", "out=x"], "action_horizon must be in [1, 15]"),
         ("train", ["policy=mlp", "sampler=ddpm", "out=x"], "policy 'mlp' has no sampler; drop sampler="),
         ("train", ["out=."], "already holds something"),

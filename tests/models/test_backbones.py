@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from diffusion_policy.models import ensemble as _registers_ensemble  # noqa: F401
+from diffusion_policy.models import mlp_denoiser as _registers_mlp  # noqa: F401
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
 from diffusion_policy.models.denoiser import BACKBONES, make_denoiser
 

@@ -206,3 +206,15 @@ def test_act_tells_two_ways_apart_by_its_latent() -> None:
         policy.losses(obs, action, policy.draw(64, generator)).mean().backward()
         optimizer.step()
     assert error < 0.1  # without z: 0.5
+
+
+def test_gaussian_loss_is_the_density_of_torch() -> None:
+    policy = make("gaussian", (2, 3, 6), hidden_dims=[16])
+    obs, action = windows(16, policy), torch.rand(16, 6, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    policy.fit_normalizers({"pos": obs["pos"].flatten(0, 1)}, action.flatten(0, 1))
+    with torch.no_grad():
+        policy.log_std.copy_(torch.linspace(-2, 1, policy.log_std.numel()).reshape(policy.log_std.shape))
+        mean = policy.mean(policy.condition(obs))
+        known = torch.distributions.Normal(mean, policy.log_std.exp())
+        expected = -known.log_prob(policy.action_normalizer.normalize(action)).flatten(1).sum(1)
+    torch.testing.assert_close(policy.losses(obs, action, {}), expected)

@@ -50,12 +50,12 @@ def load_chunk_policy(path: str | Path, device: str | torch.device, precision: s
 
 
 def runnable(policy: Policy, precision: str | None = None) -> ChunkPolicy:
-    """Returns a policy prepared, if it is one that denoises step by step; as it is otherwise.
+    """Returns a policy prepared, if it denoises step by step and selects nothing; as it is otherwise.
 
     Raises:
         ConfigError: no such precision, for this policy, here.
     """
-    if isinstance(policy, DiffusionPolicy):
+    if isinstance(policy, DiffusionPolicy) and policy.selector is None:
         return prepared(policy, precision)
     if precision not in (None, "float32"):
         raise ConfigError(f"precision={precision}: policy '{policy.kind}' computes in float32; leave it out")

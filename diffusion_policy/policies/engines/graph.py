@@ -8,6 +8,7 @@ from copy import copy
 
 from torch import Tensor, nn
 
+from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.preparation import prepare
 from diffusion_policy.models.products import PlainProduct, Product
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
@@ -19,10 +20,18 @@ class PolicyGraph(nn.Module):
     Args:
         policy: it is put into evaluation mode, and shares all but its denoiser.
         product: how the products of the denoiser are computed.
+
+    Raises:
+        ConfigError: it selects among several samples.
     """
 
     def __init__(self, policy: DiffusionPolicy, product: Product = PlainProduct) -> None:
         super().__init__()
+        if policy.selector is not None:
+            raise ConfigError(
+                "this policy selects among samples by a critic, which engines and exported files do not; run policy.pt "
+                "itself"
+            )
         policy.eval()
         self.denoiser = prepare(policy.denoiser, policy.sampler.visited(), product)
         self.policy = copy(policy)

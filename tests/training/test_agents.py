@@ -1,0 +1,156 @@
+"""Agents on the one training loop: exact resume, a policy.pt that deploys, and what cannot be learned from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from diffusion_policy import RecedingHorizonController, train
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.policies.library import load_policy
+from diffusion_policy.training.curves import draw_curves
+from diffusion_policy.training.metrics import read_metrics
+
+MLP = {"name": "mlp", "hidden_dims": [16], "activation": "relu", "squash": True}
+CRITIC = {"hidden_dims": [16]}
+AGENTS: dict[str, dict[str, Any]] = {
+    "diffusion_ql": {"agent": {"name": "diffusion_ql", "num_candidates": 4, "critic": CRITIC}},
+    "chunks": {
+        "agent": {"name": "diffusion_ql", "num_candidates": 4, "critic": CRITIC},
+        "horizons": {"obs_horizon": 2, "action_horizon": 2, "pred_horizon": 4},
+        "denoiser": {"name": "unet1d", "down_dims": [8, 16], "n_groups": 4, "embed_dim": 8, "kernel_size": 3},
+        "sampler": {"name": "ddim", "num_inference_steps": 2},
+    },
+    "edp": {"agent": {"name": "diffusion_ql", "one_step": True, "num_candidates": 4, "critic": CRITIC}},
+    "td3_bc": {
+        "agent": {"name": "td3_bc", "critic": CRITIC}, "policy": MLP, "denoiser": None, "diffusion": None,
+        "sampler": None,
+    },
+    "iql": {
+        "agent": {"name": "iql", "critic": CRITIC}, "policy": {"name": "gaussian", "hidden_dims": [16]},
+        "denoiser": None, "diffusion": None, "sampler": None,
+    },
+    "idql": {"agent": {"name": "iql", "weighted": False, "num_candidates": 4, "critic": CRITIC}},
+}  # fmt: skip
+
+
+def recorded(path: Path, **columns: Any) -> Path:
+    """Points that are rewarded near their goal; every third episode ends there, at its own length."""
+    rng = np.random.default_rng(0)
+    with ReplayBuffer.create(path) as buffer:
+        for number in range(6):
+            steps = 20 + number
+            pos, action = (rng.uniform(-1, 1, (steps, 2)).astype(np.float32) for _ in range(2))
+            done = np.arange(steps) == steps - 1
+            ended = done & (number % 3 == 0)
+            whole = {
+                "pos": pos, "action": action, "reward": -np.abs(pos).sum(1), "terminated": ended,
+                "truncated": done & ~ended, **{key: make(steps) for key, make in columns.items()},
+            }  # fmt: skip
+            buffer.add_episode(whole)
+    return path
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    data = recorded(tmp_path / "data.zarr")
+
+    def config(kind: str, out: str, dataset: Path = data, **training: Any) -> dict[str, Any]:
+        return {
+            "env": {"id": "nowhere:None-v0"},
+            "obs": {"pos": {"type": "low_dim", "shape": [2]}},
+            "action": {"shape": [2], "low": -1.0, "high": 1.0},
+            "dataset": str(dataset),
+            "data": {"val_ratio": 0.0},
+            "horizons": {"obs_horizon": 1, "action_horizon": 1, "pred_horizon": 1},
+            "denoiser": {"name": "mlp", "hidden_dims": [16]},
+            "diffusion": {"num_train_timesteps": 3, "beta_schedule": "vp"},
+            "sampler": {"name": "ddpm", "num_inference_steps": 3},
+            "normalization": {"obs": "gaussian", "action": "identity"},
+            "optim": {"lr": 1e-3, "warmup_steps": 0, "lr_schedule": "constant", "grad_clip": 4.0},
+            "training": {"num_grad_steps": 20, "batch_size": 16, "log_every": 5, "val_every": 0, **training},
+            "device": "cpu",
+            "out": str(tmp_path / out),
+            **AGENTS[kind],
+        }
+
+    return config
+
+
+def state(out: Path) -> dict[str, torch.Tensor]:
+    saved = torch.load(out / "checkpoints/state.pt", weights_only=True)["loop"]
+    return {**saved["model"], **{f"ema.{key}": value for key, value in saved["ema"]["model"].items()}}
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_agent_resumes_exactly_and_deploys(kind: str, make: Any, tmp_path: Path) -> None:
+    train(make(kind, "whole"))
+    train(make(kind, "parts", num_grad_steps=9))
+    train({"resume": str(tmp_path / "parts"), "training": {"num_grad_steps": 20}})
+    whole, parts = state(tmp_path / "whole"), state(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    policy = load_policy(tmp_path / "whole/policy.pt")
+    assert (policy.selector is not None) == (kind not in ("td3_bc", "iql"))
+    if policy.selector is not None:  # the slow critic judges
+        kept = policy.selector.critic.state_dict()
+        assert all(torch.equal(kept[name], whole[f"slow_critic.{name}"]) for name in kept)
+    controller = RecedingHorizonController.load(tmp_path / "whole/policy.pt", seeds=0)
+    action = controller.act({"pos": np.zeros(2, np.float32)})
+    assert np.isfinite(action).all()
+    assert (np.abs(action) <= 1).all()
+
+
+def test_agent_tells_its_values_and_draws_them(make: Any, tmp_path: Path) -> None:
+    out = train(make("diffusion_ql", "run")).out
+    told = read_metrics(out / "metrics.jsonl")[-1]
+    assert {"q", "q_target", "critic_loss", "imitation_loss", "q_loss"} <= told.keys()
+    draw_curves(out / "metrics.jsonl", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_data_that_no_agent_should_learn_from_are_refused(make: Any, tmp_path: Path) -> None:
+    def refused(message: str, error: type[Exception] = DataError, **columns: Any) -> None:
+        number = len(list(tmp_path.glob("bad*.zarr")))
+        data = recorded(tmp_path / f"bad{number}.zarr", **columns)
+        with pytest.raises(error, match=message):
+            train(make("td3_bc", f"bad{number}", dataset=data))
+        assert not (tmp_path / f"bad{number}").exists()
+
+    broken = recorded(tmp_path / "broken.zarr")
+    zarr.open_array(broken / "data/reward", mode="r+")[3] = np.nan  # somebody else's writer
+    with pytest.raises(
+        DataError, match="'reward' must be finite, but has NaN or infinity, first at step 3 of episode 0"
+    ):
+        train(make("td3_bc", "broken", dataset=broken))
+    refused(
+        r"of 135 steps lie outside \[action\.low, action\.high\]",
+        ConfigError,
+        action=lambda steps: np.r_[np.zeros((steps - 1, 2)), [[1.5, 0]]].astype(np.float32),
+    )
+    cut = make("td3_bc", "cut", dataset=_limited(tmp_path / "limited.zarr"))
+    with pytest.raises(DataError, match=r"a time limit stored as termination.*data\.ends=truncated"):
+        train(cut)
+    cut["data"]["ends"] = "truncated"
+    assert train(cut).finished
+
+
+def _limited(path: Path) -> Path:
+    with ReplayBuffer.create(path) as buffer:
+        for number in range(4):
+            rows = np.random.default_rng(number).uniform(-1, 1, (15, 2)).astype(np.float32)
+            buffer.add_episode({"pos": rows, "action": rows, "reward": rows[:, 0], "terminated": np.arange(15) == 14})
+    return path
+
+
+def test_agent_is_refused_where_several_processes_train(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusion_policy.training.assembly import assemble
+    from diffusion_policy.training.ranks import Ranks
+
+    with pytest.raises(ConfigError, match="agent= trains in one process"):
+        assemble(make("td3_bc", "ranks"), ranks=Ranks(0, 2))
