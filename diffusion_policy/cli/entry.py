@@ -43,6 +43,11 @@ def export() -> int:
     return _run("export")
 
 
+def convert() -> int:
+    """Runs dp-convert; returns the exit code."""
+    return _run("convert")
+
+
 def find_modules_here() -> None:
     """Lets `env.id=my_pkg:MyEnv-v0` and `plugins=[my_pkg]` find modules in the current folder, as `python -m` does.
 

@@ -47,6 +47,12 @@ class ProgressBar:
         self._first = done
         self.update(done)
 
+    def expect(self, total: int) -> None:
+        """Tells how many there are to do, where that was not known before."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+
     def update(self, done: int, note: str = "") -> None:
         """Shows that `done` of `total` are through, and a few words, e.g. "max reward 0.871"."""
         if self._bar is not None:

@@ -1,5 +1,6 @@
 """dp-collect with agents: what a person types, and what the command says when that makes no sense."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,22 @@ def test_collect_says_in_one_line_what_is_wrong_with_its_actors(words, message, 
     assert message in done.err
     assert done.err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["still.npz"]
+
+
+def test_policy_of_collected_data_is_trained_and_judged_by_its_return(
+    collect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    assert collect("actor=random", "episodes=6", "out=random.zarr").code == 0
+    run = {"folder": tmp_path, "monkeypatch": monkeypatch, "capsys": capsys}
+    words = ["task=hopper", "dataset=random.zarr", "out=a", "data.drop_short=true", "data.val_ratio=0"]
+    quick = ["sampler.num_inference_steps=2", "logger.tensorboard=false"]
+    small = ["denoiser.down_dims=[16,16,16]", "training.num_grad_steps=2", "training.batch_size=4"]
+    trained = dp("train", *words, *small, "training.val_every=0", "training.rollout_every=0", *quick, **run)
+    assert trained.code == 0, trained.err
+    judged = dp("eval", "checkpoint=a/policy.pt", "episodes=2", "num_envs=2", "film=0", **run)
+    assert judged.code == 0, judged.err
+    assert "(D4RL reference, env v5)" in judged.out
+    told = json.loads((tmp_path / "a/eval/eval.json").read_text())
+    assert told["success_rate"] is None
+    assert told["normalized_return"]["label"] == "D4RL reference, env v5"
+    assert told["normalized_return"]["mean"] == pytest.approx(100 * (told["return"]["mean"] + 20.272305) / 3254.572305)

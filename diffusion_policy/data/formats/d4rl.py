@@ -1,0 +1,135 @@
+"""D4RL's HDF5 files (Fu et al. 2020): all steps in one row of columns, whose ends are marked.
+
+`observations` (N, ...), `actions` (N, ...), `rewards` (N,), `terminals` (N,); in most files `timeouts` (N,), in some
+`next_observations` (N, ...). What else there is (infos/, metadata/) is left. Letters: N steps, M episodes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_policy.data.episodes import Ends, spans, starts
+from diffusion_policy.data.formats.reading import (
+    BLOCK_BYTES,
+    FORMATS,
+    Episode,
+    Format,
+    Reading,
+    check_lengths,
+    flags,
+    refuse_limit,
+    require,
+    stored,
+)
+from diffusion_policy.errors import ConfigError, DataError, MissingFileError
+
+_REQUIRED = ("observations", "actions", "rewards", "terminals")
+_NAMES = {
+    "observations": "observation",
+    "actions": "action",
+    "rewards": "reward",
+    "next_observations": "next_observation",
+}
+
+
+def read_d4rl(source: str, *, max_episode_steps: int | None = None) -> Reading:
+    """Returns the episodes of a file; they end at terminals and timeouts.
+
+    Without timeouts, they end at terminals and after `max_episode_steps`, or where `next_observations` is not the
+    observation of the next row. What the file breaks off in the middle of is truncated there.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: it is damaged, lacks a column, or nothing tells where episodes end.
+        ConfigError: h5py is missing, or a limit is given for a file with timeouts.
+    """
+    with _opened(source) as file:
+        require(list(file), _REQUIRED, source)
+        names = [*_REQUIRED, *(name for name in ("timeouts", "next_observations") if name in file)]
+        for name in names:
+            if not hasattr(file[name], "shape") or not file[name].shape:
+                raise DataError(f"{source}: '{name}' must be an array of steps, but it is none; the file is damaged")
+        count = check_lengths({name: len(file[name]) for name in names}, source)
+        terminated = flags(file["terminals"][:], "terminals", source)
+        ends = _ends(file, terminated, max_episode_steps, source)
+    columns = [name for name in names if name in _NAMES]
+    return Reading(_episodes(source, columns, ends, terminated), count)
+
+
+def _ends(file: Any, terminated: NDArray[np.bool_], limit: int | None, source: str) -> Ends:
+    """Returns (M,) exclusive, cumulative ends."""
+    count = len(terminated)
+    over = terminated.copy()
+    if "timeouts" in file:
+        refuse_limit(limit, source)
+        over |= flags(file["timeouts"][:], "timeouts", source)
+    elif limit is not None:
+        if limit < 1:
+            raise ConfigError(f"--max-episode-steps must be at least 1, but got {limit}")
+        ends = np.append(np.flatnonzero(terminated) + 1, count)
+        first = np.repeat(starts(ends), np.diff(ends, prepend=0))  # of each step's segment between two terminals
+        over |= (np.arange(count) - first + 1) % limit == 0
+    elif "next_observations" in file:
+        over[:-1] |= _jumps(file["observations"], file["next_observations"])
+    else:
+        raise DataError(
+            f"{source}: nothing tells where episodes end, expected timeouts or next_observations; give the "
+            f"environment's time limit with --max-episode-steps N"
+        )
+    over[-1] = True
+    return (np.flatnonzero(over) + 1).astype(np.int64)
+
+
+def _jumps(observations: Any, following: Any) -> NDArray[np.bool_]:
+    """Returns (N - 1,): whether a row's next observation is not what the next row observes."""
+    count, found = len(observations), []
+    size = max(1, BLOCK_BYTES // max(1, observations.dtype.itemsize * int(np.prod(observations.shape[1:]))))
+    for begin in range(0, count - 1, size):
+        stop = min(begin + size, count - 1)
+        differ = following[begin:stop] != observations[begin + 1 : stop + 1]
+        found.append(differ.reshape(stop - begin, -1).any(axis=1))
+    return np.concatenate(found) if found else np.zeros(0, bool)
+
+
+def _episodes(source: str, columns: list[str], ends: Ends, terminated: NDArray[np.bool_]) -> Iterator[Episode]:
+    with _opened(source) as file:
+        row = sum(file[name].dtype.itemsize * int(np.prod(file[name].shape[1:])) for name in columns)
+        for first, stop in spans(ends, max(1, BLOCK_BYTES // max(1, row))):
+            begin, end = int(ends[first - 1]) if first else 0, int(ends[stop - 1])
+            block = {_NAMES[name]: stored(file[name][begin:end], name, source) for name in columns}
+            block["reward"] = block["reward"].reshape(end - begin)
+            for i in range(first, stop):
+                rows = slice((int(ends[i - 1]) if i else 0) - begin, int(ends[i]) - begin)
+                episode = {key: values[rows] for key, values in block.items()}
+                last = np.arange(rows.start, rows.stop) == rows.stop - 1
+                episode["terminated"] = terminated[begin:end][rows].copy()
+                episode["truncated"] = last & ~episode["terminated"]
+                yield episode
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[Any]:
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{source}: D4RL's files need h5py, which is not installed: pip install 'diffusion-policy[offline]'"
+        ) from error
+    if not Path(source).is_file():
+        raise MissingFileError(f"{source} does not exist; give a D4RL file (.hdf5)")
+    try:
+        with h5py.File(source, "r") as file:
+            yield file
+    except (OSError, RuntimeError) as error:  # h5py says of damaged files, at any read
+        if isinstance(error, (DataError, MissingFileError)):
+            raise
+        raise DataError(f"{source}: damaged or no HDF5 ({' '.join(str(error).split())}); copy it again") from error
+
+
+FORMATS.register("d4rl")(
+    Format("D4RL's HDF5 files", lambda source: Path(source).suffix in (".hdf5", ".h5"), read_d4rl),
+)

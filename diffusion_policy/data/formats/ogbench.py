@@ -1,0 +1,130 @@
+"""OGBench's npz files (Park et al. 2025): `observations`, `actions`, `terminals`, and no reward where goals are free.
+
+A trajectory of T steps takes T + 1 rows there: its last row, marked by `terminals`, is the state that it ended in, with
+an action that nobody took. Files saved from the library's compact form have `valids`, 0 in that row, and `terminals` in
+the row before, too; those of its regular form have `next_observations`, and T rows. A trajectory ends because its time
+is over: that is a truncation. Rows are read one after another, so a file may be larger than the memory.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_policy.data.episodes import Ends
+from diffusion_policy.data.formats.reading import (
+    FORMATS,
+    Episode,
+    Format,
+    Reading,
+    check_lengths,
+    flags,
+    refuse_limit,
+    require,
+    stored,
+)
+from diffusion_policy.errors import DataError, MissingFileError
+
+_REQUIRED = ("observations", "actions", "terminals")
+_NAMES = {
+    "observations": "observation",
+    "actions": "action",
+    "rewards": "reward",
+    "next_observations": "next_observation",
+}
+_STATE = ("qpos", "qvel", "button_states")  # of the simulator; kept under their names
+
+
+def read_ogbench(source: str, *, max_episode_steps: int | None = None) -> Reading:
+    """Returns the trajectories of a file as truncated episodes, with what followed each step.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: it is damaged or lacks a column.
+        ConfigError: a limit is given.
+    """
+    refuse_limit(max_episode_steps, source)
+    with _columns(source) as columns:
+        require(columns, _REQUIRED, source)
+        used = [name for name in (*_NAMES, "terminals", "valids", *_STATE) if name in columns]
+        count = check_lengths({name: columns[name].length for name in used}, source)
+        terminals = flags(columns["terminals"].rows(count), "terminals", source)
+        valids = flags(columns["valids"].rows(count), "valids", source) if "valids" in columns else None
+    given = "next_observations" in used
+    final = terminals.copy() if valids is None else ~valids
+    final[-1] = True
+    ends = (np.flatnonzero(final) + 1).astype(np.int64)
+    keys = [name for name in used if name not in ("terminals", "valids")]
+    return Reading(_episodes(source, keys, ends, given=given), count if given else count - len(ends))
+
+
+def _episodes(source: str, names: list[str], ends: Ends, *, given: bool) -> Iterator[Episode]:
+    with _columns(source) as columns:
+        for length in np.diff(ends, prepend=0).tolist():
+            rows = {_NAMES.get(name, name): stored(columns[name].rows(length), name, source) for name in names}
+            if not given:
+                rows = {"next_observation": rows["observation"][1:], **{key: each[:-1] for key, each in rows.items()}}
+            steps = len(rows["action"])
+            if not steps:  # a state alone
+                continue
+            last = np.arange(steps) == steps - 1
+            yield {**rows, "terminated": np.zeros(steps, bool), "truncated": last}
+
+
+class _Column:
+    """An array in an npz, read from its beginning on.
+
+    Args:
+        stream: of its .npy.
+        name: of the array.
+        where: the file, for messages.
+    """
+
+    def __init__(self, stream: IO[bytes], name: str, where: str) -> None:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, self._dtype = header(stream)
+        if fortran or not shape or self._dtype.hasobject:
+            raise DataError(f"{where}: '{name}' must hold steps of numbers, row by row, but has {self._dtype} {shape}")
+        self._stream, self._name, self._where = stream, name, where
+        self.length, self._shape = int(shape[0]), tuple(shape[1:])
+
+    def rows(self, count: int) -> NDArray[Any]:
+        """Returns the next `count` rows."""
+        size = count * int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
+        content = self._stream.read(size)
+        if len(content) != size:
+            raise DataError(f"{self._where}: '{self._name}' breaks off; copy the file again")
+        return np.frombuffer(bytearray(content), self._dtype).reshape(count, *self._shape)
+
+
+@contextmanager
+def _columns(source: str) -> Iterator[dict[str, _Column]]:
+    """Gives the arrays of an npz; none is read yet.
+
+    Raises:
+        DataError: now or while they are read: the file is damaged.
+    """
+    if not Path(source).is_file():
+        raise MissingFileError(f"{source} does not exist; give an OGBench file (.npz)")
+    try:
+        with ExitStack() as held:
+            archive = held.enter_context(zipfile.ZipFile(source))
+            streams = {name: held.enter_context(archive.open(name)) for name in archive.namelist()}
+            known = (*_NAMES, "terminals", "valids", *_STATE)
+            yield {
+                name.removesuffix(".npy"): _Column(stream, name.removesuffix(".npy"), source)
+                for name, stream in streams.items()
+                if name.removesuffix(".npy") in known
+            }
+    except DataError:
+        raise
+    except Exception as error:  # zipfile, zlib and numpy have a dozen ways to say that bytes are wrong
+        raise DataError(f"{source}: damaged or no npz ({' '.join(str(error).split())}); copy it again") from error
+
+
+FORMATS.register("ogbench")(Format("OGBench's npz files", lambda source: Path(source).suffix == ".npz", read_ogbench))

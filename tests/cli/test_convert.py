@@ -1,0 +1,100 @@
+"""dp-convert as a person types it; each format has tests of its own."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from diffusion_policy import ReplayBuffer
+from diffusion_policy.cli import inspect
+from diffusion_policy.cli.convert import main
+from diffusion_policy.data.formats.reading import FORMATS, Format, Reading
+from tests.cli.running import script
+
+
+@pytest.fixture
+def walks(tmp_path: Path) -> Path:
+    count = np.arange(12.0)[:, None]
+    np.savez(tmp_path / "walks.npz", observations=count, actions=np.cos(count), terminals=np.arange(12) % 6 == 5)
+    return tmp_path / "walks.npz"
+
+
+def test_convert_writes_what_inspect_and_the_library_read(walks: Path, tmp_path: Path, capsys) -> None:
+    assert main([str(walks), str(tmp_path / "walks.zarr")]) == 0
+    out = capsys.readouterr().out
+    assert "OGBench's npz files" in out
+    assert "2 episodes, 10 steps; action, next_observation, observation, terminated, truncated" in out
+    assert inspect.main([str(tmp_path / "walks.zarr")]) == 0
+    assert main([str(walks), str(tmp_path / "walks.zip")]) == 0
+    with ReplayBuffer.open(tmp_path / "walks.zip") as packed, ReplayBuffer.open(tmp_path / "walks.zarr") as folder:
+        assert packed.digest() == folder.digest()
+    assert {path.name for path in tmp_path.iterdir()} == {"walks.npz", "walks.zarr", "walks.zip"}
+
+
+def test_converted_simulator_data_pass_the_physics_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    h5py = pytest.importorskip("h5py")
+    env, rows = gym.make("Hopper-v5"), []
+    for seed in range(4):
+        obs, over = env.reset(seed=seed)[0], False
+        env.action_space.seed(seed)
+        while not over:
+            action = env.action_space.sample()
+            after, reward, terminated, truncated, _ = env.step(action)
+            rows.append((obs, action, reward, terminated, truncated))
+            obs, over = after, terminated or truncated
+    names = ("observations", "actions", "rewards", "terminals", "timeouts")
+    with h5py.File(tmp_path / "hopper.hdf5", "w") as file:
+        for name, values in zip(names, zip(*rows, strict=True), strict=True):
+            file[name] = np.array(values)
+    assert main([str(tmp_path / "hopper.hdf5"), str(tmp_path / "hopper.zarr"), "--env", "Hopper-v5"]) == 0
+    assert ReplayBuffer.open(tmp_path / "hopper.zarr").attrs["provenance"]["action_bounds"] == [[-1] * 3, [1] * 3]
+    assert inspect.main([str(tmp_path / "hopper.zarr"), "--physics"]) == 0
+    out = capsys.readouterr().out
+    assert "100.0% exact" in out
+    assert "D4RL reference, env v5" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing.npz"], "nothing.npz does not exist"),
+        (["nothing"], "nothing does not exist; give a data set of another format"),
+        (["notes.txt"], "looks like none of the known formats; say which with --format: d4rl (D4RL's HDF5 files)"),
+        (["walks.npz", "--format", "d4rl"], "damaged or no HDF5"),
+        (["walks.npz", "--max-episode-steps", "5"], "leave --max-episode-steps out"),
+        (["walks.npz", "--env", "Nope-v7"], "unknown environment 'Nope-v7'"),
+        (["walks.npz", "out=taken.zarr"], "taken.zarr already exists"),
+    ],
+)
+def test_convert_exits_2_with_one_line_and_leaves_nothing(words, message, walks, monkeypatch, capsys) -> None:
+    if "d4rl" in words:
+        pytest.importorskip("h5py")
+    monkeypatch.chdir(walks.parent)
+    Path("notes.txt").write_text("hello")
+    Path("taken.zarr").mkdir()
+    out = next((word.partition("=")[2] for word in words if word.startswith("out=")), "new.zarr")
+    source, *options = [word for word in words if not word.startswith("out=")]
+    assert main([source, out, *options]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert {path.name for path in Path().iterdir()} == {"walks.npz", "notes.txt", "taken.zarr"}
+
+
+def test_convert_that_is_interrupted_leaves_nothing(walks: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def interrupted():
+        yield {"action": np.zeros((3, 1))}
+        raise KeyboardInterrupt
+
+    endless = Format("a stream", lambda source: False, lambda source, **_: Reading(interrupted(), 3))
+    monkeypatch.setitem(FORMATS._entries, "stream", endless)
+    assert main([str(walks), str(walks.with_name("new.zarr")), "--format", "stream"]) == 130
+    assert "interrupted, nothing written" in capsys.readouterr().err
+    assert [path.name for path in walks.parent.iterdir()] == ["walks.npz"]
+
+
+def test_convert_script_shows_examples(tmp_path: Path) -> None:
+    done = script("convert", "--help", folder=tmp_path)
+    assert done.code == 0
+    assert "dp-convert mujoco/hopper/medium-v0 hopper.zarr" in done.out
