@@ -11,9 +11,10 @@ Activation = Literal["mish", "relu"]
 class Mish(nn.Module):
     """x tanh(softplus(x)) (Misra 2019), several times as fast as torch's on a CPU.
 
-    With u = sigmoid(-x) and q = 1 / (1 + u^2), tanh(softplus(x)) is 2 q - 1: one sigmoid, which torch computes with
-    vector instructions, for the exponential, logarithm and tanh that it computes one after another. Absolute errors
-    are 1e-6 (where x is very negative, the result is the difference of nearly equal numbers).
+    With u = sigmoid(-x), tanh(softplus(x)) is (1 - u^2) / (1 + u^2): one sigmoid, which torch computes with vector
+    instructions, for the exponential, logarithm and tanh that it computes one after another. Absolute errors are 1e-6
+    (where x is very negative, the result is the difference of nearly equal numbers). Operations are in place where
+    they may be: passes over memory are what this costs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,27 +25,30 @@ class Mish(nn.Module):
 
 
 def _mish(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns (mish, u, q), as in `Mish`; in place where it may, memory is what this costs."""
+    """Returns (mish, u, 1 + u^2), as in `Mish`."""
     u = x.neg().sigmoid_()
-    q = u.square().add_(1).reciprocal_()
-    return (2 * x).mul_(q).sub_(x), u, q
+    square = u.square()
+    part = x * square
+    square.add_(1)
+    return torch.addcdiv(x, part, square, value=-2), u, square
 
 
 class _Mish(torch.autograd.Function):
-    """Keeps u and q: the derivative is 2 q - 1 + 4 x q (1 - q) (1 - u)."""
+    """With q = 1 / (1 + u^2) the derivative is 2 q - 1 + 4 x q (1 - q) (1 - u)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y, u, q = _mish(x)
-        ctx.save_for_backward(x, u, q)
+        y, u, square = _mish(x)
+        ctx.save_for_backward(x, u, square)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        x, u, q = ctx.saved_tensors
-        slope = torch.addcmul(q, q, q, value=-1).mul_(x)  # x q (1 - q)
-        slope.addcmul_(slope.clone(), u, value=-1)
-        return slope.mul_(2).add_(q).mul_(2).sub_(1).mul_(gradient)
+        x, u, square = ctx.saved_tensors
+        q = square.reciprocal()
+        bent = torch.addcmul(q, q, q, value=-1).mul_(x)  # x q (1 - q)
+        bent = torch.addcmul(bent, bent, u, value=-1)
+        return bent.mul_(2).add_(q).mul_(gradient).mul_(2).sub_(gradient)
 
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"mish": Mish, "relu": nn.ReLU}

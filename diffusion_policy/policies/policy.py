@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_policy.config import ActionSpec, ObsSpec
-from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
+from diffusion_policy.errors import CheckpointError, ConfigError
 from diffusion_policy.models.denoiser import make_denoiser
 from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
 from diffusion_policy.models.observation import ObservationEncoder
@@ -24,13 +24,11 @@ from diffusion_policy.policies.checkpoint import read_policy_file, write_policy_
 from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.info import CheckpointInfo
-from diffusion_policy.policies.observation_check import check_noise, check_windows
+from diffusion_policy.policies.inputs import Array, given_noise, observed
 from diffusion_policy.policies.policy_config import PolicyConfig
 from diffusion_policy.policies.selection import Selector
 from diffusion_policy.registry import Registry
 from diffusion_policy.settings import plain, section
-
-Array = Tensor | np.ndarray[Any, Any]
 
 Draws = Mapping[str, Tensor]
 """Random numbers of a gradient step, each with the batch as its first axis."""
@@ -206,40 +204,15 @@ class Policy(nn.Module):
         """
         wants_numpy = all(isinstance(value, np.ndarray) for value in obs.values())
         with torch.inference_mode():
-            inputs = self._checked(obs)
-            batch = next(iter(inputs.values())).shape[0]
-            z = (
-                torch.randn(batch, *self.noise_shape, device=self.device)
-                if noise is None
-                else self._noise(noise, batch)
-            )
-            x0 = self._sampled(self.normalized(inputs), z)
+            inputs = observed(obs, self.obs_spec, self.horizons.obs_horizon, self.device)
+            rows = next(iter(inputs.values())).shape[0]
+            z = given_noise(noise, rows, self.noise_shape, self.device)
+            known = self.normalized(inputs)
+            cond = self.encoded(known)
+            x0 = self.sample(cond, z) if self.selector is None else self.selector.select(self, known, cond, z)
             flat = self.action_normalizer.unnormalize(x0)  # (B, Tp, Da)
         prediction = flat.reshape(*flat.shape[:2], *self.action_spec.shape)
         return ActionChunk.of(prediction.cpu().numpy() if wants_numpy else prediction, self.horizons)
-
-    def _sampled(self, known: dict[str, Tensor], noise: Tensor) -> Tensor:
-        """Returns normalised chunks (B, Tp, Da): the only sample, or the selected one."""
-        cond = self.encoded(known)
-        if self.selector is None:
-            return self.sample(cond, noise)
-        rows, count = noise.shape[:2]
-        own = noise[..., :-1].reshape(rows * count, *self.sample_noise_shape)
-        samples = self.sample(cond.repeat_interleave(count, dim=0), own)  # (B * C, Tp, Da)
-        executed = self.executed(samples).reshape(rows, count, -1)
-        chosen = self.selector.choose(known, executed, noise[..., -1])  # (B,)
-        return samples.reshape(rows, count, *samples.shape[1:])[torch.arange(rows, device=chosen.device), chosen]
-
-    def _checked(self, obs: Mapping[str, Array]) -> dict[str, Tensor]:
-        """Returns obs as tensors on the policy's device, float32 unless uint8, after checking keys and shapes."""
-        tensors = {key: _as_tensor(obs[key], key, self.device) for key in self.obs_spec if key in obs}
-        check_windows(tensors, self.obs_spec, self.horizons.obs_horizon)
-        return {key: value if value.dtype == torch.uint8 else value.float() for key, value in tensors.items()}
-
-    def _noise(self, noise: Array, batch: int) -> Tensor:
-        z = torch.as_tensor(noise, device=self.device, dtype=torch.float32)
-        check_noise(z, batch, self.noise_shape)
-        return z
 
     def with_sampler(self, **changes: Any) -> Self:
         """Returns this policy with another sampler, if its kind has one; weights are shared.
@@ -340,11 +313,3 @@ def register_policy(name: str) -> Callable[[P], P]:
         return cls
 
     return add
-
-
-def _as_tensor(value: Array, key: str, device: torch.device) -> Tensor:
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind not in "fiub":
-            raise ObservationError(f"observation '{key}' must be numbers, but got dtype {value.dtype}")
-        value = np.ascontiguousarray(value)  # torch takes no negative strides (a flipped picture has them)
-    return torch.as_tensor(value, device=device)

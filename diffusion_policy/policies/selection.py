@@ -8,7 +8,7 @@ Letters: B batch, C candidates, K critics, Tp pred_horizon, Da action size, A nu
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,23 @@ class SelectorConfig:
             )
 
 
+class Samples(Protocol):
+    """What a policy does for its selector; see `Policy`."""
+
+    @property
+    def sample_noise_shape(self) -> tuple[int, ...]:
+        """Shape of the noise of one sample."""
+        ...
+
+    def sample(self, cond: Tensor, noise: Tensor) -> Tensor:
+        """Returns normalised chunks (B, Tp, Da)."""
+        ...
+
+    def executed(self, x0: Tensor) -> Tensor:
+        """Returns their executed parts (B, A)."""
+        ...
+
+
 class Selector(nn.Module):
     """A critic, and how many samples it judges.
 
@@ -51,6 +68,22 @@ class Selector(nn.Module):
         super().__init__()
         self.critic = critic
         self.config = config or SelectorConfig()
+
+    def select(self, policy: Samples, obs: dict[str, Tensor], cond: Tensor, noise: Tensor) -> Tensor:
+        """Returns the selected normalised chunks (B, Tp, Da).
+
+        Args:
+            policy: samples the candidates.
+            obs: {key: (B, To, *shape)}, normalised.
+            cond: (B, Dc), or (B, To, Dc), of these.
+            noise: (B, C, n + 1): of each candidate's sample, flat, and what the softmax draws with.
+        """
+        rows, count = noise.shape[:2]
+        own = noise[..., :-1].reshape(rows * count, *policy.sample_noise_shape)
+        samples = policy.sample(cond.repeat_interleave(count, dim=0), own)  # (B * C, Tp, Da)
+        executed = policy.executed(samples).reshape(rows, count, -1)
+        chosen = self.choose(obs, executed, noise[..., -1])  # (B,)
+        return samples.reshape(rows, count, *samples.shape[1:])[torch.arange(rows, device=chosen.device), chosen]
 
     def choose(self, obs: dict[str, Tensor], actions: Tensor, luck: Tensor) -> Tensor:
         """Returns which candidate to execute (B,).

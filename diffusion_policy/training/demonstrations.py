@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class DataConfig:
         memory_limit: of the data: "auto" (half of the free memory), a size like "4GB", or bytes. Pictures beyond it
             are decoded once into a raw file in the user's cache folder and read from there.
         ends: for agents, what to do where a time limit seems to be stored as termination; see `transitions.Ends`.
+        reward_shift: for agents, added to every reward.
+        reward_scale: for agents, what the shifted reward is multiplied by.
     """
 
     val_ratio: float = 0.02
@@ -45,6 +47,8 @@ class DataConfig:
     mirror: MirrorChoice = False
     memory_limit: int | str = "auto"
     ends: Ends = "refuse"
+    reward_shift: float = 0.0
+    reward_scale: float = 1.0
 
     def __post_init__(self) -> None:
         Residence(self.memory_limit)  # refuses what is no size
@@ -111,6 +115,7 @@ def load_demonstrations(
         keys, outcomes = _keys_read(buffer, obs_spec, action_spec), None
         if discount is not None:
             outcomes = Outcomes.read(buffer, train_set.index.episode_ids, obs_spec, data.ends)
+            outcomes = replace(outcomes, reward=data.reward_scale * (outcomes.reward + np.float32(data.reward_shift)))
             keys = sorted({*keys, "reward", "terminated"})
         if mirror is not None:
             pictures = progress and any(field.is_picture for field in obs_spec.values())

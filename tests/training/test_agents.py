@@ -11,10 +11,13 @@ import zarr
 
 from diffusion_policy import RecedingHorizonController, train
 from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.policies.library import load_policy
+from diffusion_policy.training.assembly import assemble
 from diffusion_policy.training.curves import draw_curves
 from diffusion_policy.training.metrics import read_metrics
+from diffusion_policy.training.ranks import Ranks
 
 MLP = {"name": "mlp", "hidden_dims": [16], "activation": "relu", "squash": True}
 CRITIC = {"hidden_dims": [16]}
@@ -80,6 +83,12 @@ def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         }
 
     return config
+
+
+def load_data(config: dict[str, Any]) -> TransitionDataset:
+    transitions = assemble(config).data.transitions
+    assert transitions is not None
+    return transitions
 
 
 def state(out: Path) -> dict[str, torch.Tensor]:
@@ -148,9 +157,13 @@ def _limited(path: Path) -> Path:
     return path
 
 
-def test_agent_is_refused_where_several_processes_train(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusion_policy.training.assembly import assemble
-    from diffusion_policy.training.ranks import Ranks
+def test_rewards_are_shifted_and_scaled_as_told(make: Any) -> None:
+    config = make("td3_bc", "plain")
+    plain = load_data(config).rewards()
+    config["data"] |= {"reward_shift": -0.5, "reward_scale": 4.0}
+    torch.testing.assert_close(load_data(config).rewards(), 4 * (plain - 0.5))
 
+
+def test_agent_is_refused_where_several_processes_train(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="agent= trains in one process"):
         assemble(make("td3_bc", "ranks"), ranks=Ranks(0, 2))
