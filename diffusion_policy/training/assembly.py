@@ -82,8 +82,11 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
     settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
     objective = make_objective(section(settings, "agent"), policy)
     discount = objective.config.discount if isinstance(objective, Agent) else None
-    if discount is not None and ranks.size > 1:
-        raise ConfigError("agent= trains in one process: its loss looks at the whole batch; start it without torchrun")
+    if discount is not None and (ranks.size > 1 or loop_config.micro_batch_size is not None):
+        raise ConfigError(
+            "agent= computes each batch as a whole, on one process: its loss looks at all of it; start it without "
+            "torchrun and with training.micro_batch_size=null"
+        )
     data = load_demonstrations(
         settings, policy, seed, device, mirror, discount=discount, progress=ranks.first, sharers=ranks.size
     )
@@ -134,6 +137,7 @@ def _initial(path: str, obs_spec: ObsSpec, action_spec: ActionSpec) -> Policy:
     if acts != should:
         raise ConfigError(f"init={path} has actions {acts}, but the task has {should}")
     logger.info("init=%s: its networks, horizons, process and normaliser are kept", path)
+    policy.selector = None  # of other rewards
     return policy
 
 

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import yaml
+
 from diffusion_policy.rollout.progress import ProgressBar
+from diffusion_policy.settings import section
 from diffusion_policy.training.hooks import StatelessHook
 from diffusion_policy.training.loop import TrainingLoop
 from diffusion_policy.training.metrics import read_metrics, rollout_note
@@ -43,10 +46,17 @@ def run_summary(out: Path, unit: str = "") -> list[str]:
         lines.append(f"error    of sampled actions (RMSE) at step {last['grad_step']}: {shown}")
     rollouts = [r for r in records if r["kind"] == "rollout" and r.get("max_reward") is not None]
     if rollouts:
-        lines.append(f"rollout  {rollout_note(rollouts[-1]['grad_step'], rollouts[-1])}")
+        lines.append(f"rollout  {rollout_note(rollouts[-1]['grad_step'], rollouts[-1], _judged_by(out))}")
     best = _best_checkpoints(out / "checkpoints")
     lines += [f"best     {file} (by rollouts)" for file in best[:1]]
     return [*lines, f"policy   {out / 'policy.pt'}" + (" (the last averaged weights, not the best)" if best else "")]
+
+
+def _judged_by(out: Path) -> str:
+    """Returns the figure of rollouts by which a run kept its best checkpoints."""
+    config = out / "config.yaml"
+    settings = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    return str(section(settings, "training").get("best_by", "max_reward"))
 
 
 def _best_checkpoints(folder: Path) -> list[Path]:

@@ -164,6 +164,16 @@ def test_rewards_are_shifted_and_scaled_as_told(make: Any) -> None:
     torch.testing.assert_close(load_data(config).rewards(), 4 * (plain - 0.5))
 
 
-def test_agent_is_refused_where_several_processes_train(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="agent= trains in one process"):
+def test_agent_whose_batch_would_be_cut_is_refused(make: Any) -> None:
+    with pytest.raises(ConfigError, match="agent= computes each batch as a whole, on one process"):
         assemble(make("td3_bc", "ranks"), ranks=Ranks(0, 2))
+    with pytest.raises(ConfigError, match=r"training\.micro_batch_size=null"):
+        assemble(make("td3_bc", "pieces", micro_batch_size=4))
+
+
+def test_agent_goes_on_from_another_agents_policy(make: Any, tmp_path: Path) -> None:
+    first = train(make("diffusion_ql", "first")).out / "policy.pt"
+    second = assemble({**make("idql", "second"), "init": str(first)}).loop.objective.policy
+    kept = load_policy(first).state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in second.state_dict().items())
+    assert second.selector is None
