@@ -6,43 +6,66 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.benchmark.measures import MEASURES, MeasureName
 from diffusion_policy.benchmark.results import Results
+from diffusion_policy.benchmark.tables import NOT_RUN
 
 # Okabe and Ito (2008): told apart by the colour-blind, too
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 
-def draw_results(results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path) -> None:
-    """Draws success by task and method: bars with intervals, a dot for each training seed.
+def draw_results(
+    results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path, *, measure: MeasureName = "success"
+) -> None:
+    """Draws a measure by task and method: bars with intervals, a dot for each training seed.
 
     Args:
         results: the finished cells.
         tasks: panels.
         methods: bars.
         picture: the PNG.
+        measure: what of the episodes.
     """
     figure, panels = _figure(len(tasks), width=1.2 + 0.62 * len(methods))
     for axes, task in zip(panels, tasks, strict=True):
         for place, method in enumerate(methods):
-            rate = results.success(task, method)
+            rate = results.estimate(task, method, measure)
             if rate is None:
-                axes.text(place, 0.02, "not run", rotation=90, ha="center", va="bottom", color="grey")
+                axes.text(
+                    place,
+                    0.02,
+                    NOT_RUN,
+                    transform=axes.get_xaxis_transform(),
+                    rotation=90,
+                    ha="center",
+                    va="bottom",
+                    color="grey",
+                )
                 continue
             error = np.array([[rate.mean - rate.ci95[0]], [rate.ci95[1] - rate.mean]]).clip(0)
             color = _COLORS[place % len(_COLORS)]
             axes.bar(place, rate.mean, color=color, alpha=0.75, yerr=error, capsize=4, error_kw={"linewidth": 1.2})
-            seeds = list(results.by_seed(task, method).values())
+            seeds = list(results.by_seed(task, method, measure).values())
             axes.plot(np.linspace(place - 0.15, place + 0.15, len(seeds)), seeds, "o", color="black", markersize=3)
         axes.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
-        axes.set_ylim(0, 1.05)
+        if MEASURES[measure].unit:
+            axes.set_ylim(0, 1.05)
         axes.set_title(task)
         axes.grid(axis="y", alpha=0.3)
-    panels[0].set_ylabel("success rate, last checkpoint")
+    panels[0].set_ylabel(f"{MEASURES[measure].axis}, last checkpoint")
     _save(figure, picture)
 
 
-def draw_curves(results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path, *, axis: str) -> None:
-    """Draws success and mean max reward against a number, with intervals; a dot for each training seed.
+def draw_curves(
+    results: Results,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    picture: Path,
+    *,
+    axis: str,
+    measures: Sequence[MeasureName] = ("success", "max_reward"),
+) -> None:
+    """Draws measures within 0 and 1 against a number, with intervals; a dot for each training seed.
 
     Args:
         results: the finished cells.
@@ -50,12 +73,13 @@ def draw_curves(results: Results, tasks: Sequence[str], methods: Sequence[str], 
         methods: named by the numbers.
         picture: the PNG.
         axis: what the numbers count.
+        measures: what of the episodes.
     """
     figure, panels = _figure(len(tasks), width=3.6)
-    measures = {"success": (results.success, "success rate"), "max_reward": (results.reward, "mean max reward")}
     for axes, task in zip(panels, tasks, strict=True):
-        for color, (name, (estimate, label)) in zip(_COLORS, measures.items(), strict=False):
-            found = {int(method): estimate(task, method) for method in methods}
+        for color, name in zip(_COLORS, measures, strict=False):
+            label = MEASURES[name].axis
+            found = {int(method): results.estimate(task, method, name) for method in methods}
             known = {number: each for number, each in found.items() if each is not None}
             means = [each.mean for each in known.values()]
             ends = np.array([each.ci95 for each in known.values()]).reshape(-1, 2).T  # (2, points)
@@ -77,28 +101,32 @@ def draw_curves(results: Results, tasks: Sequence[str], methods: Sequence[str], 
     _save(figure, picture)
 
 
-def draw_costs(results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path) -> None:
-    """Draws success against minutes of training, a point for each training seed.
+def draw_costs(
+    results: Results, tasks: Sequence[str], methods: Sequence[str], picture: Path, *, measure: MeasureName = "success"
+) -> None:
+    """Draws a measure against minutes of training, a point for each training seed.
 
     Args:
         results: the finished cells.
         tasks: panels.
         methods: colours.
         picture: the PNG.
+        measure: what of the episodes.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure, panels = _figure(len(tasks), width=3.2)
     for axes, task in zip(panels, tasks, strict=True):
         for place, method in enumerate(methods):
-            found = [each for each in results.of(task, method) if each.column("success")]
+            found = [each for each in results.of(task, method) if each.column(measure)]
             if not found:
                 continue
             training = [each.figures["training"] for each in found]
             minutes = [(each["wall_s"] - each["rollout_s"]) / 60 for each in training]
-            rates = [float(np.mean(each.column("success"))) for each in found]
+            rates = [float(np.mean(each.column(measure))) for each in found]
             axes.plot(minutes, rates, "o", color=_COLORS[place % len(_COLORS)], label=method, markersize=6)
-        axes.set_ylim(-0.03, 1.05)
+        if MEASURES[measure].unit:
+            axes.set_ylim(-0.03, 1.05)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, _: f"{minutes:g}"))
@@ -106,7 +134,7 @@ def draw_costs(results: Results, tasks: Sequence[str], methods: Sequence[str], p
         axes.set_xlabel("minutes of training, without rollouts")
         axes.set_title(task)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("success rate, last checkpoint")
+    panels[0].set_ylabel(f"{MEASURES[measure].axis}, last checkpoint")
     handles = {line.get_label(): line for axes in panels for line in axes.lines}
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False)

@@ -24,14 +24,15 @@ def write_report(suite: Suite, name: str, out: Path) -> Path:
     """
     results = Results.read(out).within(suite.cells())
     tasks, methods = list(suite.tasks), list(suite.methods)
-    pictures = {"results.png": draw_results, "costs.png": draw_costs}
+    first = suite.measures[0]
+    pictures = {"results.png": partial(draw_results, measure=first), "costs.png": partial(draw_costs, measure=first)}
     if suite.axis:
-        pictures = {"results.png": partial(draw_curves, axis=suite.axis)}
+        pictures = {"results.png": partial(draw_curves, axis=suite.axis, measures=suite.measures)}
     for file, draw in pictures.items():
         draw(results, tasks, methods, out / file)
     context = {
         "name": name,
-        "tables": tables(results, tasks, methods, suite.reference),
+        "tables": tables(results, tasks, methods, suite.reference, suite.measures),
         "pictures": list(pictures),
         "protocol": _protocol(suite, results),
     }

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.benchmark.measures import MEASURES, MeasureName
 from diffusion_policy.benchmark.suite import Cell
 from diffusion_policy.errors import DataError, MissingFileError
-from diffusion_policy.rollout.statistics import Estimate, bootstrap_mean, paired_difference, wilson_rate
+from diffusion_policy.rollout.reference_scores import normalized_score
+from diffusion_policy.rollout.statistics import Estimate, paired_difference, wilson_rate
 
 FORMAT = 1
 """Of a cell's file."""
@@ -37,6 +39,9 @@ class CellResult:
         Empty where this checkpoint was not judged, or the environment does not tell it.
         """
         judged = self.figures["evaluations"].get(protocol) or {"per_episode": {}}
+        if name == "normalized_return":
+            scores = [normalized_score(judged["env_id"], value) for value in self.column("return", protocol)]
+            return [] if None in scores else [float(value) for value in scores if value is not None]
         values = judged["per_episode"].get(name, [])
         return [] if any(value is None for value in values) else [float(value) for value in values]
 
@@ -75,19 +80,14 @@ class Results:
         found = [each for each in self.cells if (each.cell.task, each.cell.method) == (task, method)]
         return sorted(found, key=lambda each: each.cell.seed)
 
-    def success(self, task: str, method: str, protocol: str = "last") -> Estimate | None:
-        """Returns the success rate over all episodes of all training seeds; None where nothing ran.
+    def estimate(self, task: str, method: str, name: MeasureName, protocol: str = "last") -> Estimate | None:
+        """Returns a measure over all episodes of all training seeds; None where nothing ran.
 
-        Wilson's interval takes episodes as independent: it does not know how much training seeds differ, which is why
+        Its interval takes episodes as independent: it does not know how much training seeds differ, which is why
         reports show them one by one.
         """
-        values = [value for each in self.of(task, method) for value in each.column("success", protocol)]
-        return wilson_rate([bool(value) for value in values]) if values else None
-
-    def reward(self, task: str, method: str, protocol: str = "last") -> Estimate | None:
-        """Returns the mean of the best reward of each episode, over all training seeds; None where nothing ran."""
-        values = [value for each in self.of(task, method) for value in each.column("max_reward", protocol)]
-        return bootstrap_mean(values) if values else None
+        values = [value for each in self.of(task, method) for value in each.column(name, protocol)]
+        return MEASURES[name].estimate(values) if values else None
 
     def by_seed(self, task: str, method: str, name: str = "success", protocol: str = "last") -> dict[int, float]:
         """Returns {training seed: mean over its episodes}."""

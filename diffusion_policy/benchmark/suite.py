@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from diffusion_policy.benchmark.measures import MEASURES, MeasureName
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.settings import build, section
 
@@ -105,6 +106,7 @@ class Suite:
         judging: see there.
         reference: the method with which the others are compared.
         axis: what the methods are values of, if they are numbers, e.g. "demonstrations": pictures then show curves.
+        measures: what is told of the episodes; pictures show the first.
     """
 
     tasks: Mapping[str, Task]
@@ -115,6 +117,7 @@ class Suite:
     judging: Judging = field(default_factory=Judging)
     reference: str = "diffusion"
     axis: str | None = None
+    measures: tuple[MeasureName, ...] = ("success", "max_reward")
 
     @classmethod
     def from_plain(cls, settings: Mapping[str, Any]) -> Self:
@@ -154,6 +157,7 @@ class Suite:
             judging=build(Judging, section(settings, "judging"), "suite.judging"),
             reference=_reference(settings.get("reference"), methods),
             axis=settings.get("axis"),
+            measures=_measures(settings.get("measures")),
         )
 
     def cells(self) -> list[Cell]:
@@ -172,6 +176,13 @@ def _words(value: Any, name: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple | None) or any(not isinstance(word, str) for word in value or ()):
         raise ConfigError(f"suite.{name}: expected a list of settings like [policy=mlp], but got {value!r}")
     return tuple(value or ())
+
+
+def _measures(value: Any) -> tuple[MeasureName, ...]:
+    chosen = value if value is not None else ["success", "max_reward"]
+    if not isinstance(chosen, list | tuple) or not chosen or any(each not in MEASURES for each in chosen):
+        raise ConfigError(f"suite.measures: expected some of {', '.join(MEASURES)}, but got {value!r}")
+    return tuple(chosen)
 
 
 def _reference(value: Any, methods: Mapping[str, Any]) -> str:

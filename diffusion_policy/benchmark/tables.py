@@ -6,22 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.benchmark.measures import MEASURES, Measure, MeasureName
 from diffusion_policy.benchmark.results import CellResult, Results
 from diffusion_policy.rollout.statistics import Estimate
 
 NOT_RUN = "not run"
 _WORDS = {"last": "last checkpoint", "best": "best checkpoint by validation seeds"}
-_NOTES = {
-    "success": (
-        "Success rate",
-        "Wilson's 95 % interval over the episodes of all training seeds, as if they were independent: for these "
-        "networks, and a little too narrow, since all see the same episodes; in brackets each training seed.",
-    ),
-    "max_reward": (
-        "Mean max reward",
-        "The best reward of each episode; bootstrap interval over episodes; in brackets each training seed.",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,13 @@ class Table:
     note: str = ""
 
 
-def tables(results: Results, tasks: Sequence[str], methods: Sequence[str], reference: str) -> list[Table]:
+def tables(
+    results: Results,
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    reference: str,
+    measures: Sequence[MeasureName] = ("success", "max_reward"),
+) -> list[Table]:
     """Returns all tables of a report.
 
     Args:
@@ -49,52 +45,53 @@ def tables(results: Results, tasks: Sequence[str], methods: Sequence[str], refer
         tasks: rows, also those of which no cell is finished.
         methods: columns, likewise.
         reference: the method with which the others are compared.
+        measures: of episodes.
     """
     judged = {protocol for each in results.cells for protocol in each.figures["evaluations"]}
     protocols = [protocol for protocol in _WORDS if protocol in judged] or ["last"]
     made = []
     for protocol in protocols:
-        made += [_outcomes(results, tasks, methods, name, protocol) for name in _NOTES]
+        made += [_outcomes(results, tasks, methods, MEASURES[name], protocol) for name in measures]
     if reference in methods and len(methods) > 1:
-        made += [_leads(results, tasks, methods, reference, name) for name in ("success", "max_reward")]
+        made += [_leads(results, tasks, methods, reference, MEASURES[name]) for name in measures]
     if any(_behavior(each) for each in results.cells):
         made.append(_behaviors(results, tasks, methods))
     return [*made, _costs(results, tasks, methods)]
 
 
-def shown(estimate: Estimate | None, sign: bool = False) -> str:
+def shown(estimate: Estimate | None, sign: bool = False, digits: int = 3) -> str:
     """Returns an estimate with its interval; "not run" for None."""
     if estimate is None:
         return NOT_RUN
-    form = "+.3f" if sign else ".3f"
+    form = f"{'+' if sign else ''}.{digits}f"
     low, high = estimate.ci95
     return f"{estimate.mean:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _outcomes(results: Results, tasks: Sequence[str], methods: Sequence[str], name: str, protocol: str) -> Table:
-    estimate = {"success": results.success, "max_reward": results.reward}[name]
+def _outcomes(results: Results, tasks: Sequence[str], methods: Sequence[str], measure: Measure, protocol: str) -> Table:
+    digits = 2 if measure.unit else 0
 
     def cell(task: str, method: str) -> str:
-        seeds = results.by_seed(task, method, name, protocol).values()
-        return shown(estimate(task, method, protocol)) + (
-            f" ({', '.join(f'{each:.2f}' for each in seeds)})" if seeds else ""
-        )
+        seeds = results.by_seed(task, method, measure.name, protocol).values()
+        listed = f" ({', '.join(f'{each:.{digits}f}' for each in seeds)})" if seeds else ""
+        return shown(results.estimate(task, method, measure.name, protocol), digits=measure.digits) + listed
 
-    title, note = _NOTES[name]
-    return Table(f"{title}, {_WORDS[protocol]}", ["task", *methods], _grid(tasks, methods, cell), note)
+    head = ["task", *methods]
+    return Table(f"{measure.title}, {_WORDS[protocol]}", head, _grid(tasks, methods, cell), measure.note)
 
 
-def _leads(results: Results, tasks: Sequence[str], methods: Sequence[str], reference: str, name: str) -> Table:
+def _leads(results: Results, tasks: Sequence[str], methods: Sequence[str], reference: str, measure: Measure) -> Table:
     others = [method for method in methods if method != reference]
 
     def cell(task: str, method: str) -> str:
-        return shown(results.lead(task, reference, method, name), sign=True)
+        return shown(results.lead(task, reference, method, measure.name), sign=True, digits=measure.digits)
 
     note = (
         "Paired over the same evaluation seeds, training seeds averaged; an interval above zero is a lead of these "
         "networks that other episodes would confirm; it does not know other training seeds."
     )
-    return Table(f"Lead of {reference}: {_NOTES[name][0].lower()}", ["task", *others], _grid(tasks, others, cell), note)
+    title = f"Lead of {reference}: {measure.title[0].lower()}{measure.title[1:]}"
+    return Table(title, ["task", *others], _grid(tasks, others, cell), note)
 
 
 def _behaviors(results: Results, tasks: Sequence[str], methods: Sequence[str]) -> Table:

@@ -45,15 +45,18 @@ def _benchmark(config: dict[str, Any], overrides: list[str]) -> int:
 
 
 def _say(suite: Any, name: str, out: Path) -> None:
+    from diffusion_policy.benchmark.measures import MEASURES
     from diffusion_policy.benchmark.report import write_report
     from diffusion_policy.benchmark.results import Results
     from diffusion_policy.benchmark.tables import shown
 
     report = write_report(suite, name, out)
     results = Results.read(out).within(suite.cells())
+    measure = MEASURES[suite.measures[0]]
     for task in suite.tasks:
         for method in suite.methods:
-            print(f"{task:14} {method:14} success {shown(results.success(task, method))}")
+            figure = shown(results.estimate(task, method, measure.name), digits=measure.digits)
+            print(f"{task:14} {method:14} {measure.name.replace('_', ' ')} {figure}")
     print(f"report   {report}\ntables   {out / 'report.md'}\ncells    {out / 'cells'}")
 
 

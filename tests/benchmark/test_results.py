@@ -1,6 +1,7 @@
 """Figures of several cells put together: pooled, by training seed, paired."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,18 @@ def results() -> Results:
 
 
 def test_success_is_pooled_over_training_seeds_and_told_for_each(results: Results) -> None:
-    pooled, seeds = results.success("easy", "diffusion"), results.by_seed("easy", "diffusion")
+    pooled, seeds = results.estimate("easy", "diffusion", "success"), results.by_seed("easy", "diffusion")
     assert pooled is not None
     assert list(seeds) == [0, 1]
     assert pooled.mean == pytest.approx(np.mean(list(seeds.values())))
-    assert results.success("hard", "mlp") is None
+    assert results.estimate("hard", "mlp", "success") is None
     assert results.by_seed("hard", "mlp") == {}
 
 
 def test_lead_is_paired_over_evaluation_seeds(results: Results) -> None:
     lead = results.lead("easy", "diffusion", "mlp", "success")
     back = results.lead("easy", "mlp", "diffusion", "success")
-    better, worse = (results.success("easy", method) for method in ("diffusion", "mlp"))
+    better, worse = (results.estimate("easy", method, "success") for method in ("diffusion", "mlp"))
     assert None not in (lead, back, better, worse)
     assert lead.mean == pytest.approx(better.mean - worse.mean)
     assert lead.mean == pytest.approx(-back.mean)
@@ -171,11 +172,33 @@ def test_environments_that_say_no_success_still_have_rewards(tmp_path: Path) -> 
     silent = result("easy", "mlp", 0, np.ones(4))
     silent.figures["evaluations"]["last"]["per_episode"]["success"] = [None] * 4
     results = Results([silent])
-    assert results.success("easy", "mlp") is None
-    assert results.reward("easy", "mlp") is not None
+    assert results.estimate("easy", "mlp", "success") is None
+    assert results.estimate("easy", "mlp", "max_reward") is not None
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "a.json").write_text(json.dumps(silent.figures))
     assert write_report(SUITE, "silent", tmp_path).is_file()
+
+
+def test_returns_are_told_on_the_scale_of_their_references(tmp_path: Path) -> None:
+    cell = result("easy", "mlp", 0, np.ones(4))
+    judged = cell.figures["evaluations"]["last"]
+    judged["env_id"] = "Hopper-v5"
+    judged["per_episode"]["return"] = [-20.272305, 3234.3, 3234.3, -20.272305]  # random and expert
+    results = Results([cell])
+    assert cell.column("normalized_return") == pytest.approx([0, 100, 100, 0])
+    estimate = results.estimate("easy", "mlp", "normalized_return")
+    assert estimate is not None
+    assert estimate.mean == pytest.approx(50)
+    told = tables(results, ["easy"], ["mlp"], "mlp", ["normalized_return", "return"])
+    assert told[0].title == "Normalised return (D4RL reference, env v5), last checkpoint"
+    assert told[0].rows[0][1].startswith("50.0 [")
+    assert told[1].rows[0][1].startswith("1607 [")
+    judged["env_id"] = "Elsewhere-v0"
+    assert cell.column("normalized_return") == []
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "a.json").write_text(json.dumps(cell.figures))
+    suite = replace(SUITE, measures=("return",))
+    assert "| easy | not run | 1607 [" in write_report(suite, "returns", tmp_path).with_suffix(".md").read_text()
 
 
 def test_cells_that_the_suite_does_not_name_are_left_out(results: Results) -> None:

@@ -47,6 +47,7 @@ def test_checkpoints_are_chosen_and_reported_on_different_seeds() -> None:
         ({"seeds": [1, 1]}, "different numbers"),
         ({"methods": {"mlp": "policy=mlp"}}, "expected a list of settings"),
         ({"overrides": "preset=fast"}, "suite.overrides: expected a list of settings"),
+        ({"measures": ["succes"]}, "expected some of success, max_reward, return, normalized_return"),
         ({"reference": "difusion"}, "expected one of the methods diffusion, mlp, but got difusion"),
         ({"judging": {"validation_episodes": 60_000}}, "would reach the reported seeds"),
         ({"judging": {"protocols": ["best"]}}, "must hold last"),
