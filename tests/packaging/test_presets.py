@@ -8,6 +8,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from diffusion_policy.agents.agent import AGENTS
+from diffusion_policy.agents.library import make_objective
+from diffusion_policy.agents.objective import Imitation
 from diffusion_policy.benchmark.suite import Suite
 from diffusion_policy.config import action_spec_from, obs_spec_from
 from diffusion_policy.paths import config_dir
@@ -16,6 +19,9 @@ from diffusion_policy.policies.policy import POLICIES
 
 PRESETS = sorted(file.stem for file in (config_dir() / "preset").glob("*.yaml"))
 POLICY_FILES = sorted(file.stem for file in (config_dir() / "policy").glob("*.yaml"))
+AGENT_FILES = sorted(
+    str(file.relative_to(config_dir() / "agent").with_suffix("")) for file in (config_dir() / "agent").rglob("*.yaml")
+)
 TASKS = sorted(file.stem for file in (config_dir() / "task").glob("*.yaml"))
 
 
@@ -122,3 +128,21 @@ def test_what_is_tuned_for_a_task_and_a_preset_gives_way_to_the_command_line() -
 def test_configuration_holds_no_class_paths() -> None:
     for file in Path(config_dir()).rglob("*.yaml"):
         assert "_target_" not in file.read_text(), file
+
+
+@pytest.mark.parametrize("task", ["hopper", "pusht"])
+@pytest.mark.parametrize("agent", AGENT_FILES)
+def test_every_agent_is_made_for_single_actions_and_for_chunks(agent: str, task: str) -> None:
+    config = composed(f"task={task}", f"preset={'offline' if task == 'hopper' else 'fast'}", f"agent={agent}")
+    sections = {name: config[name] for name in POLICY_SECTIONS}
+    policy = make_policy(sections, obs_spec_from(config["obs"]), action_spec_from(config["action"]))
+    made = make_objective(config["agent"], policy)
+    assert (agent == "imitation") == (type(made) is Imitation)
+    optim, training = config["optim"], config["training"]
+    assert optim["lr"] > 0
+    assert training["num_grad_steps"] > 0
+
+
+def test_every_registered_agent_has_a_file() -> None:
+    named = {composed(f"agent={agent}")["agent"]["name"] for agent in AGENT_FILES}
+    assert named == {"imitation", *AGENTS}
