@@ -3,7 +3,7 @@
     python benchmarks/bandit.py docs/bandit.png --out runs/bandit
 
 Draws what each method samples, and writes the shares beside the picture (bandit.json): of samples nearest to the best
-corner, and within 0.15 of any corner. Runs that stand in --out are not trained again.
+corner, and within 0.15 of any corner. Runs that stand in --out are not trained again; interrupted ones go on.
 """
 
 import argparse
@@ -65,26 +65,28 @@ def runs() -> list[Run]:
     return listed
 
 
+def settings(own: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
+    """Returns the configuration of a run."""
+    return {
+        "env": {"id": "none"},
+        "obs": {"pos": {"type": "low_dim", "shape": [1]}},
+        "action": {"shape": [2], "low": -1.0, "high": 1.0},
+        "dataset": str(data),
+        "data": {"val_ratio": 0.0, "ends": "terminated"},
+        "horizons": {"obs_horizon": 1, "action_horizon": 1, "pred_horizon": 1},
+        "normalization": {"obs": "identity", "action": "identity"},
+        "optim": {"lr": 1e-3, "betas": [0.9, 0.999], "warmup_steps": 0, "lr_schedule": "constant"},
+        "training": {"num_grad_steps": 3000, "batch_size": 256, "ema_max": 0.995, "val_every": 0},
+        "device": "cpu",
+        "out": str(folder),
+        **own,
+    }
+
+
 def samples(title: str, own: dict[str, Any], data: Path, out: Path) -> np.ndarray:
-    """Trains, unless that is done, and returns actions (n, 2)."""
+    """Trains, or goes on with what was interrupted, and returns actions (n, 2)."""
     folder = out / title.lower().replace(" = ", "").replace(", ", "-").replace(" ", "_").replace("+", "_")
-    if not (folder / "policy.pt").exists():
-        train(
-            {
-                "env": {"id": "none"},
-                "obs": {"pos": {"type": "low_dim", "shape": [1]}},
-                "action": {"shape": [2], "low": -1.0, "high": 1.0},
-                "dataset": str(data),
-                "data": {"val_ratio": 0.0, "ends": "terminated"},
-                "horizons": {"obs_horizon": 1, "action_horizon": 1, "pred_horizon": 1},
-                "normalization": {"obs": "identity", "action": "identity"},
-                "optim": {"lr": 1e-3, "betas": [0.9, 0.999], "warmup_steps": 0, "lr_schedule": "constant"},
-                "training": {"num_grad_steps": 3000, "batch_size": 256, "ema_max": 0.995, "val_every": 0},
-                "device": "cpu",
-                "out": str(folder),
-                **own,
-            }
-        )
+    train({"resume": str(folder)} if (folder / "config.yaml").is_file() else settings(own, data, folder))
     policy = load_policy(folder / "policy.pt")
     noise = np.random.default_rng(1).standard_normal((SHOWN, *policy.noise_shape), np.float32)
     actions: np.ndarray = policy.predict({"pos": np.zeros((SHOWN, 1, 1), np.float32)}, noise).actions[:, 0]

@@ -182,8 +182,15 @@ class WindowDataset:
         Args:
             ids: (B,) whole numbers in [0, len(self)).
         """
-        ids = torch.as_tensor(ids, device=self.device)
-        first, low, high = self._bounds.index_select(0, ids).T[:, :, None]  # each (B, 1)
+        return self.window_at(self._bounds.index_select(0, torch.as_tensor(ids, device=self.device)))
+
+    def window_at(self, bounds: Tensor) -> Batch:
+        """Returns windows that begin anywhere; beyond an episode its edge steps are repeated.
+
+        Args:
+            bounds: (B, 3) first step, first and last step of its episode, as of `WindowIndex.bounds`.
+        """
+        first, low, high = bounds.T[:, :, None]  # each (B, 1)
         steps = torch.clamp(first + self._offsets, low, high)  # (B, Tp)
         obs = self.obs_at(steps[:, : self.index.horizons.obs_horizon])
         return Batch(obs, self._action.index_select(0, steps.view(-1)).view(*steps.shape, -1))

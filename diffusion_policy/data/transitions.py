@@ -1,13 +1,14 @@
 """Transitions for reinforcement learning: windows with what came of them, over the same replay buffers.
 
-A transition is a window (see `windows`): the policy saw its first To observations, executed the Ta actions from the
-last of these on, collected their rewards, and saw the next To observations Ta steps later. With To = Ta = Tp = 1 it is
-the usual (s, a, r, s').
+In a transition the policy saw To observations, the last of them now, executed the Ta actions from now on, collected
+their rewards, and saw the next To observations Ta steps later. With To = Ta = Tp = 1 it is the usual (s, a, r, s').
+Every step of an episode is a now from which Ta actions were executed, up to the last such; where the window of Tp
+actions goes beyond the episode, its last action is repeated, as in `windows`.
 
 The next observation is the row after, in the same episode. Where an episode was truncated there is none, unless the
-data set stores `next_<key>`: such a window is left out, for neither a value of 0 nor a made-up observation is true.
+data set stores `next_<key>`: such a transition is left out, for neither a value of 0 nor a made-up observation is true.
 
-Letters: N steps, M episodes, W windows, B batch; To, Ta, Tp horizons.
+Letters: N steps, M episodes, W transitions, B batch; To, Ta, Tp horizons.
 """
 
 import logging
@@ -23,7 +24,7 @@ from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.data.dataset import Batch, WindowDataset
 from diffusion_policy.data.episodes import lengths
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.source import read_obs
+from diffusion_policy.data.source import obs_source, read_obs
 from diffusion_policy.data.transitions_check import constant_length_terminals
 from diffusion_policy.errors import ConfigError, DataError
 
@@ -31,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Ends = Literal["refuse", "terminated", "truncated"]
-"""What to do where truncation seems to be stored as termination: refuse, trust the data, or take it as truncation."""
+"""Where truncation may be stored as termination: "refuse" data that look like it (see `constant_length_terminals`; one
+real termination at another length hides it), "terminated" trusts them, "truncated" takes every termination at the
+greatest length as a time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +97,48 @@ class Outcomes:
                 f"{buffer.location}: {len(early)} steps are terminated, but their episodes go on; end the episodes "
                 f"there (meta/episode_ends)"
             )
+        terminated = _settled(terminated, stops, ends, buffer.location)
+        return cls(reward, terminated, _final_obs(buffer, episodes, obs_spec, stops))
+
+
+def _settled(terminated: Array, stops: Array, ends: Ends, where: str) -> Array:
+    """Returns `terminated` (N,) as `ends` says of episodes that stop before `stops` (M,)."""
+    if ends == "refuse":
         length = constant_length_terminals(stops, terminated)
-        if length is not None and ends == "refuse":
+        if length is not None:
             raise DataError(
-                f"{buffer.location}: every terminated episode has {length} steps, the most of any: a time limit stored "
-                f"as termination, as it seems, which would teach that nothing follows; say data.ends=truncated if it "
-                f"is one, data.ends=terminated if the task ends there"
+                f"{where}: every terminated episode has {length} steps, the most of any: a time limit stored as "
+                f"termination, as it seems, which would teach that nothing follows; say data.ends=truncated if it is "
+                f"one, data.ends=terminated if the task ends there"
             )
-        if ends == "truncated" and length is not None:
-            terminated = np.zeros_like(terminated)
-        finals: dict[str, Array] = {}
-        if all(f"next_{key}" in buffer for key in obs_spec) and not any(f.is_picture for f in obs_spec.values()):
-            for key, spec in obs_spec.items():
-                follows = replace(spec, source=None)
-                finals[key] = read_obs(f"next_{key}", follows, buffer, episodes)[stops - 1]
-        return cls(reward, terminated, finals)
+    if ends == "truncated":
+        steps = lengths(stops)
+        limited = stops[steps == steps.max()] - 1
+        if not terminated[limited].any():
+            raise DataError(
+                f"{where}: data.ends=truncated, but no episode of the greatest length, {steps.max()} steps, is stored "
+                f"as terminated; leave it out"
+            )
+        terminated = terminated.copy()
+        terminated[limited] = False
+    return terminated
+
+
+def _final_obs(buffer: ReplayBuffer, episodes: Array, obs_spec: ObsSpec, stops: Array) -> dict[str, Array]:
+    """Returns {key: (M, *shape)} seen after the episodes; empty unless the data set stores it for all fields."""
+    finals: dict[str, Array] = {}
+    for key, spec in obs_spec.items():
+        source = obs_source(key, spec, buffer)
+        following = replace(source, key=f"next_{source.key}")
+        if following.key not in buffer or spec.is_picture:
+            return {}
+        rows = read_obs(f"next {key}", replace(spec, source=str(following)), buffer, episodes)
+        finals[key] = rows[stops - 1]
+    return finals
 
 
 class TransitionDataset:
-    """The windows of some episodes whose outcome is known.
+    """The transitions of some episodes whose outcome is known.
 
     Args:
         windows: what was seen and done; mirror images may follow the episodes.
@@ -121,10 +147,10 @@ class TransitionDataset:
 
     Attributes:
         windows: as given.
-        left_out: how many windows have an unknown outcome.
+        left_out: how many transitions have an unknown outcome.
 
     Raises:
-        DataError: no window has a known outcome, or the two are of different episodes.
+        DataError: no transition has a known outcome, or the two are of different episodes.
         ConfigError: discount is out of range.
     """
 
@@ -137,8 +163,7 @@ class TransitionDataset:
         self.windows, self.device = windows, windows.device
         horizons = windows.index.horizons
         executed = horizons.action_horizon
-        first, low, last = windows.index.bounds(np.arange(len(windows))).T  # each (W,)
-        now = first + horizons.obs_horizon - 1
+        now, low, last, episode = _all_nows(windows.index.episode_ends, executed)  # each (W,)
         reward = np.tile(outcomes.reward, copies)
         earned = sum(np.float32(discount**j) * reward[now + j] for j in range(executed))  # (W,)
         ended = np.tile(outcomes.terminated, copies)[now + executed - 1]
@@ -149,17 +174,17 @@ class TransitionDataset:
         self.left_out = len(now) - len(known)
         if not len(known):
             raise DataError(
-                f"transitions: of {len(now)} windows none has a known outcome, every episode is truncated within its "
-                f"first; lower horizons.action_horizon, or store next_<key>"
+                f"transitions: of {len(now)} none has a known outcome, every episode is truncated within its first; "
+                f"lower horizons.action_horizon, or store next_<key>"
             )
         if self.left_out:
             logger.info("transitions: %d of %d left out, truncated before their outcome", self.left_out, len(now))
-        self._ids = self._kept(known)
         self._reward = self._kept(np.asarray(earned, np.float32)[known])
         self._discount = self._kept(np.where(ended, 0, discount**executed).astype(np.float32)[known])
-        self._bounds = self._kept(np.stack([follows, low, last], axis=1)[known])  # (W, 3)
+        self._window = self._kept(np.stack([now - horizons.start, low, last], axis=1)[known])  # (W, 3)
+        self._next = self._kept(np.stack([follows, low, last], axis=1)[known])  # (W, 3)
         self._final = {key: seen.to(self.device) for key, seen in final.items()}
-        self._episode = self._kept(np.searchsorted(windows.index.episode_ends, now, side="right")[known])
+        self._episode = self._kept(episode[known])
         self._offsets = torch.arange(1 - horizons.obs_horizon, 1, device=self.device)
 
     def _kept(self, values: Array) -> Tensor:
@@ -167,7 +192,7 @@ class TransitionDataset:
 
     def __len__(self) -> int:
         """Number of transitions."""
-        return len(self._ids)
+        return len(self._reward)
 
     def batch(self, ids: Tensor | NDArray[np.integer]) -> TransitionBatch:
         """Returns transitions by number: the hot path of training.
@@ -176,8 +201,8 @@ class TransitionDataset:
             ids: (B,) whole numbers in [0, len(self)).
         """
         ids = torch.as_tensor(ids, device=self.device)
-        seen = self.windows.batch(self._ids.index_select(0, ids))
-        follows, low, last = self._bounds.index_select(0, ids).T[:, :, None]  # each (B, 1)
+        seen = self.windows.window_at(self._window.index_select(0, ids))
+        follows, low, last = self._next.index_select(0, ids).T[:, :, None]  # each (B, 1)
         steps = follows + self._offsets  # (B, To)
         after = self.windows.obs_at(torch.clamp(steps, low, last))
         if self._final:
@@ -192,8 +217,23 @@ class TransitionDataset:
 
     def describe(self, ids: Tensor | NDArray[np.integer], *, limit: int = 5) -> str:
         """Returns where transitions lie, in one line for an error message."""
-        return self.windows.describe(self._ids[torch.as_tensor(ids, device=self.device)].cpu(), limit=limit)
+        chosen = torch.as_tensor(ids, device=self.device)
+        listed = []
+        for first, low, _ in self._window[chosen[:limit]].tolist():
+            episode = int(np.searchsorted(self.windows.index.episode_ends, low, side="right"))
+            now = first + self.windows.index.horizons.start - low
+            listed.append(f"episode {self.windows.index.episode_ids[episode]}, step {now}")
+        return "; ".join(listed) + (f"; and {len(chosen) - limit} more" if len(chosen) > limit else "")
 
     def rewards(self) -> Tensor:
         """Returns the rewards of all transitions (W,), each summed over its executed steps."""
         return self._reward
+
+
+def _all_nows(episode_ends: Array, executed: int) -> tuple[Array, Array, Array, Array]:
+    """Returns (now, first step, last step, episode) of every step from which `executed` actions follow, each (W,)."""
+    firsts = episode_ends - lengths(episode_ends)
+    counts = np.maximum(0, lengths(episode_ends) - executed + 1)
+    episode = np.repeat(np.arange(len(counts)), counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return firsts[episode] + within, firsts[episode], episode_ends[episode] - 1, episode
