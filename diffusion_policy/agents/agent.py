@@ -77,8 +77,8 @@ class Agent(Objective):
         self.critic = Critic(policy.obs_spec, horizons.obs_horizon, size, 2, config.critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self._figures: dict[str, Tensor] = {}
-        self._model = nn.ModuleDict({"policy": policy, "critic": self.critic, "slow_critic": self.slow_critic})
-        self.model.to(policy.device)
+        networks = {"policy": policy, "critic": self.critic, "slow_critic": self.slow_critic}
+        self._model = _Networks(networks).to(policy.device).train()
 
     @property
     def model(self) -> nn.Module:
@@ -100,6 +100,12 @@ class Agent(Objective):
         """What the last loss noted."""
         return self._figures
 
+    def load_pretrained(self) -> None:
+        """See `Objective`; the slow critic begins as the critic's copy."""
+        super().load_pretrained()
+        self.critic.encoder.load_pretrained()
+        self.slow_critic.load_state_dict(self.critic.state_dict())
+
     def note(self, **figures: Tensor) -> None:
         """Keeps the means of some tensors for people to watch."""
         self._figures.update({name: value.detach().float().mean() for name, value in figures.items()})
@@ -119,6 +125,16 @@ class Agent(Objective):
         loss = (value - target).square().sum(0)
         self.note(q=value, q_target=target, critic_loss=loss)
         return loss
+
+
+class _Networks(nn.ModuleDict):
+    """Networks of which the slow critic never trains: it judges, in rollouts too, without crops and dropout."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of all others."""
+        super().train(mode)
+        self["slow_critic"].eval()
+        return self
 
 
 A = TypeVar("A", bound=type[Agent])

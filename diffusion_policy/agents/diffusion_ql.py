@@ -140,4 +140,4 @@ class DiffusionQL(Agent):
     def deployed(self, average: Policy) -> Policy:
         """Returns the average with the slow critic as judge of its candidates."""
         config = SelectorConfig(self.config.num_candidates, self.config.temperature)
-        return average.with_selector(Selector(self.slow_critic, config))
+        return average.with_selector(Selector(self.slow_critic, config).eval())

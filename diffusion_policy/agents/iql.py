@@ -5,6 +5,8 @@ weights exp(beta (min Q' - V)), at most 100 (equation 7). For a policy that diff
 all, and the best of several samples by Q is executed. That is IDQL (Hansen-Estruch et al. 2023, algorithms 1 and 2),
 whose name `idql` is this agent with `weighted=false` and candidates.
 
+Deviation: value, critics and policy take their steps at the same time, from the same weights.
+
 Letters: B batch, K critics.
 """
 
@@ -59,10 +61,20 @@ class IQL(Agent):
     config_class = IQLConfig
 
     def __init__(self, policy: Policy, config: IQLConfig) -> None:
+        if config.num_candidates > 1 and policy.sample_noise_shape == (0,):
+            raise ConfigError(
+                f"agent.num_candidates={config.num_candidates}: policy '{policy.kind}' draws nothing, so all "
+                f"candidates would be equal; set agent.num_candidates=1"
+            )
         super().__init__(policy, config)
         horizons = policy.horizons
         self.value = Critic(policy.obs_spec, horizons.obs_horizon, 0, 1, config.critic).to(policy.device)
         self._model["value"] = self.value
+
+    def load_pretrained(self) -> None:
+        """See `Objective`."""
+        super().load_pretrained()
+        self.value.encoder.load_pretrained()
 
     @property
     def parts(self) -> tuple[torch.nn.Module, ...]:
@@ -94,7 +106,7 @@ class IQL(Agent):
         if self.config.num_candidates == 1:
             return average
         config = SelectorConfig(self.config.num_candidates, self.config.temperature)
-        return average.with_selector(Selector(self.slow_critic, config))
+        return average.with_selector(Selector(self.slow_critic, config).eval())
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:

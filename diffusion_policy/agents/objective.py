@@ -41,6 +41,10 @@ class Objective:
         """A batch may be cut into pieces at multiples of this many rows; 1: anywhere, 0: nowhere."""
         return 1
 
+    def load_pretrained(self) -> None:
+        """Reads the published weights that settings of encoders name, into all networks that have some."""
+        self.policy.encoder.load_pretrained()
+
     def use_average(self, average: Policy) -> None:
         """Told once which policy holds the averaged weights, for losses that look at it."""
         self.average = average

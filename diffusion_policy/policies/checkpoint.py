@@ -23,7 +23,7 @@ from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.settings import plain, section
 from diffusion_policy.versions import installed_versions
 
-FORMAT = 3
+FORMAT = 4
 
 
 def _add_encoder(content: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,12 @@ def _add_kind(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "config": {**content["config"], "policy": {"name": "diffusion"}}}
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_encoder, 2: _add_kind}
+def _may_select(content: dict[str, Any]) -> dict[str, Any]:
+    """Format 4 may hold a selector, which earlier versions would leave out without a word."""
+    return content
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _add_encoder, 2: _add_kind, 3: _may_select}
 """From format n to n + 1, applied in turn; a fixture of each old format stays in the tests."""
 
 _SECTIONS = ("config", "obs_spec", "action_spec", "state_dict", "env", "dataset", "training", "versions", "eval")
@@ -95,8 +100,9 @@ class PolicyFile:
         try:
             if self.selector is not None:
                 policy.attach_selector(self.selector)
-        except (RuntimeError, ConfigError, KeyError) as error:
-            raise CheckpointError(f"{self.path}: its selector does not fit its policy: {error}") from error
+        except (RuntimeError, ConfigError, KeyError, TypeError, AttributeError, ValueError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(f"{self.path}: its selector does not fit its policy: {first}") from error
         policy.info = self.info
         return policy
 

@@ -69,10 +69,19 @@ class Policy(nn.Module):
         self.action_normalizer = LinearNormalizer((action_spec.size,))
         self.selector: Selector | None = None
         self.info = CheckpointInfo()
-        if self.reach is not None and config.normalization.action in ("gaussian", "quantile"):
+        self._check_reach()
+
+    def _check_reach(self) -> None:
+        """A policy that answers within bounds must be given actions within them."""
+        if self.reach is None:
+            return
+        mode = self.config.normalization.action
+        says = f"policy '{self.kind}' cannot get beyond +-{self.reach:g}, but normalization.action={mode}"
+        if mode in ("gaussian", "quantile"):
+            raise ConfigError(f"{says} leaves actions outside; use normalization.action=limits")
+        if mode == "identity" and self.action_spec.bounds() is None:
             raise ConfigError(
-                f"policy '{self.kind}' cannot get beyond +-{self.reach:g}, but normalization.action="
-                f"{config.normalization.action} leaves actions outside; use normalization.action=limits"
+                f"{says} needs action.low and action.high; give them in the task, or use normalization.action=limits"
             )
 
     @property

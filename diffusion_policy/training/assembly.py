@@ -101,7 +101,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
             {key: data.train.all_obs(key) for key in policy.normalized_keys}, data.train.all_actions()
         )
         if not resuming:
-            policy.encoder.load_pretrained()
+            objective.load_pretrained()
     objective.model.to(device)
     info = CheckpointInfo(
         env={**plain(section(settings, "env")), "renderer": data.provenance.get("renderer")},

@@ -37,6 +37,7 @@ class DataConfig:
         memory_limit: of the data: "auto" (half of the free memory), a size like "4GB", or bytes. Pictures beyond it
             are decoded once into a raw file in the user's cache folder and read from there.
         ends: for agents, what to do where a time limit seems to be stored as termination; see `transitions.Ends`.
+        standardize_rewards: for agents, rewards get mean 0 and deviation 1 over the training episodes first.
         reward_shift: for agents, added to every reward.
         reward_scale: for agents, what the shifted reward is multiplied by.
     """
@@ -47,6 +48,7 @@ class DataConfig:
     mirror: MirrorChoice = False
     memory_limit: int | str = "auto"
     ends: Ends = "refuse"
+    standardize_rewards: bool = False
     reward_shift: float = 0.0
     reward_scale: float = 1.0
 
@@ -54,6 +56,9 @@ class DataConfig:
         Residence(self.memory_limit)  # refuses what is no size
         if not 0 <= self.val_ratio < 1:
             raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
+
+
+_OF_AGENTS = ("ends", "reward_shift", "reward_scale", "standardize_rewards")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ def load_demonstrations(
     if not settings.get("dataset"):
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
     data = build(DataConfig, section(settings, "data"), "data")
+    if discount is None:
+        _refuse_of_agents(data)
     obs_spec, action_spec = policy.obs_spec, policy.action_spec
     with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
         train, held_out = split_episodes(
@@ -115,8 +122,9 @@ def load_demonstrations(
         keys, outcomes = _keys_read(buffer, obs_spec, action_spec), None
         if discount is not None:
             outcomes = Outcomes.read(buffer, train_set.index.episode_ids, obs_spec, data.ends)
-            outcomes = replace(outcomes, reward=data.reward_scale * (outcomes.reward + np.float32(data.reward_shift)))
-            keys = sorted({*keys, "reward", "terminated"})
+            outcomes = replace(outcomes, reward=_scaled(outcomes.reward, data))
+            following = {f"next_{key}" for key in keys} & set(buffer.keys())
+            keys = sorted({*keys, *following, "reward", "terminated"})
         if mirror is not None:
             pictures = progress and any(field.is_picture for field in obs_spec.values())
             with ProgressBar("mirror", train_set.num_steps, enabled=pictures) as bar:  # it looks at every picture
@@ -130,6 +138,25 @@ def load_demonstrations(
             digest=_digest(buffer, keys, obs_spec, residence),
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
             transitions=transitions,
+        )
+
+
+def _scaled(reward: np.ndarray, data: DataConfig) -> np.ndarray:
+    """Returns rewards (N,) as an agent sees them."""
+    if data.standardize_rewards:
+        reward = (reward - reward.mean()) / max(float(reward.std()), 1e-8)
+    scaled: np.ndarray = (data.reward_scale * (reward + data.reward_shift)).astype(np.float32)
+    return scaled
+
+
+def _refuse_of_agents(data: DataConfig) -> None:
+    """Settings that only agents read are a mistake without one."""
+    plain_data = DataConfig()
+    changed = [name for name in _OF_AGENTS if getattr(data, name) != getattr(plain_data, name)]
+    if changed:
+        listed = ", ".join(f"data.{name}" for name in changed)
+        raise ConfigError(
+            f"{listed}: imitation looks at no rewards and no ends; name an agent (agent=diffusion_ql, ...), or drop it"
         )
 
 

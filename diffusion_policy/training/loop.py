@@ -110,7 +110,8 @@ class TrainingLoop:
         self.ranks.copy_from_first(objective.model)
         self.objective, self.dataset, self.config, self.optim_config = objective, dataset, config, optim
         self.seed = seed
-        self.order = EpochOrder(len(dataset), config.batch_size, seed)
+        # a loss that looks at its whole batch is never given the rest of an epoch, which may be a single row
+        self.order = EpochOrder(len(dataset), config.batch_size, seed, whole=objective.row_group == 0)
         self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
         self.optimizer = make_optimizer(objective.model, optim)
         self.ema = EMA(objective.policy, power=config.ema_power, max_decay=config.ema_max)

@@ -86,13 +86,14 @@ class EpochOrder:
         num_windows: size of the data set.
         batch_size: windows a step; the last step of an epoch sees the rest.
         seed: of the permutations.
+        whole: leave out that rest, so that all batches are of one size.
     """
 
-    def __init__(self, num_windows: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_windows: int, batch_size: int, seed: int, *, whole: bool = False) -> None:
         if num_windows < 1:
             raise ConfigError("expected at least one training window, got none; use more episodes")
         self.batch_size = min(batch_size, num_windows)
-        self.steps_per_epoch = math.ceil(num_windows / self.batch_size)
+        self.steps_per_epoch = num_windows // self.batch_size if whole else math.ceil(num_windows / self.batch_size)
         self._num_windows, self._seed = num_windows, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 

@@ -71,6 +71,68 @@ def test_chunks_earn_the_discounted_sum_and_look_on_after_the_executed_actions()
     torch.testing.assert_close(following, torch.stack([now + 2, now + 3], 1)[bootstrapped])
 
 
+@pytest.mark.parametrize("To", [1, 2])
+@pytest.mark.parametrize("Ta", [1, 2, 4])
+@pytest.mark.parametrize("beyond", [0, 1, 3, 9])
+def test_every_step_with_a_known_outcome_is_once_the_last_that_is_executed(To: int, Ta: int, beyond: int) -> None:
+    """Whatever the prediction's length: 2/4/16 would otherwise never see an episode's end, 2/4/5 leave the data."""
+    horizons = Horizons(To, Ta, To + Ta - 1 + beyond)
+    lengths = [steps + 10 for steps in LENGTHS]
+    data = transitions_of(lengths, ENDED, horizons)
+    batch = every(data)
+    now = batch.obs["pos"][:, -1]
+    executed = {(int(number), int(step) + Ta - 1) for number, step in now}
+    expected = {
+        (number, step)
+        for number, (steps, ended) in enumerate(zip(lengths, ENDED, strict=True))
+        for step in range(Ta - 1, steps if ended else steps - 1)
+    }
+    assert executed == expected
+    assert len(data) == len(expected)
+    ends = {(number, steps - 1) for number, (steps, ended) in enumerate(zip(lengths, ENDED, strict=True)) if ended}
+    assert {place for place, kept in zip(executed_in_order(now, Ta), batch.discount, strict=True) if kept == 0} == ends
+    first = horizons.start
+    torch.testing.assert_close(batch.action[:, first : first + Ta, 0], (now[:, 1:] + torch.arange(Ta)) / 10)
+    assert data.describe(torch.tensor([0])) == "episode 0, step 0"
+
+
+def executed_in_order(now: torch.Tensor, Ta: int) -> list[tuple[int, int]]:
+    return [(int(number), int(step) + Ta - 1) for number, step in now]
+
+
+def transitions_of(lengths: Any, ended: Any, horizons: Horizons) -> TransitionDataset:
+    buffer = ReplayBuffer.create()
+    for number, (steps, over) in enumerate(zip(lengths, ended, strict=True)):
+        buffer.add_episode(episode(number, steps, over))
+    return transitions(buffer, horizons)  # type: ignore[no-any-return]
+
+
+def test_time_limit_among_real_ends_is_taken_as_told() -> None:
+    buffer = ReplayBuffer.create()
+    for number, steps in enumerate((10, 7, 10, 10)):
+        buffer.add_episode(episode(number, steps, True))
+    assert int((every(transitions(buffer, SINGLE)).discount == 0).sum()) == 4  # one real fall hides the limit
+    mended = transitions(buffer, SINGLE, ends="truncated")
+    assert mended.left_out == 3
+    assert int((every(mended).discount == 0).sum()) == 1
+    with pytest.raises(DataError, match=r"data\.ends=truncated, but no episode of the greatest length, 12 steps"):
+        transitions(made(), SINGLE, ends="truncated")
+
+
+def test_final_observations_are_found_under_the_names_of_the_data() -> None:
+    named = {"place": ObsField("low_dim", (1,), source="state[1:2]")}
+    buffer = ReplayBuffer.create()
+    for number in range(2):
+        whole = episode(number, 8 + number, False)
+        state = whole.pop("pos")
+        buffer.add_episode({**whole, "state": state, "next_state": state + 1})
+    windows = WindowDataset.from_buffer(buffer, named, ACTION, SINGLE)
+    data = TransitionDataset(windows, Outcomes.read(buffer, windows.index.episode_ids, named), discount=0.9)
+    assert data.left_out == 0
+    batch = every(data)
+    torch.testing.assert_close(batch.next_obs["place"], batch.obs["place"] + 1)
+
+
 def test_stored_next_observations_close_truncated_episodes() -> None:
     def following(number: int, steps: int) -> Any:
         return np.stack([np.full(steps, number), np.arange(1, steps + 1)], 1).astype(np.float32)

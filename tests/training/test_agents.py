@@ -157,11 +157,57 @@ def _limited(path: Path) -> Path:
     return path
 
 
-def test_rewards_are_shifted_and_scaled_as_told(make: Any) -> None:
+def test_rewards_are_standardized_shifted_and_scaled_as_told(make: Any) -> None:
     config = make("td3_bc", "plain")
     plain = load_data(config).rewards()
     config["data"] |= {"reward_shift": -0.5, "reward_scale": 4.0}
     torch.testing.assert_close(load_data(config).rewards(), 4 * (plain - 0.5))
+    config["data"]["standardize_rewards"] = True
+    standard = load_data(config).rewards() / 4 + 0.5
+    assert abs(standard.mean()) < 0.1  # of the transitions; exactly 0 is that of all steps
+    assert abs(standard.std() - 1) < 0.1
+
+
+def test_settings_that_imitation_would_ignore_are_refused(make: Any) -> None:
+    for name, value in (("ends", "truncated"), ("reward_scale", 2.0), ("standardize_rewards", True)):
+        config = {**make("diffusion_ql", "ignored"), "agent": {"name": "imitation"}}
+        config["data"] = {**config["data"], name: value}
+        with pytest.raises(ConfigError, match=rf"data\.{name}: imitation looks at no rewards"):
+            assemble(config)
+    for agent in ({"eta": 3.0}, {"name": "imitation", "eta": 3.0}):
+        with pytest.raises(ConfigError, match="agent: imitation has no settings, but got eta; name an agent: "):
+            assemble({**make("diffusion_ql", "nameless"), "agent": agent})
+    with pytest.raises(ConfigError, match="draws nothing, so all candidates would be equal"):
+        assemble({**make("iql", "equal"), "agent": {"name": "iql", "num_candidates": 8, "critic": CRITIC}})
+
+
+def test_every_batch_of_an_agent_is_whole(make: Any) -> None:
+    loop = assemble(make("td3_bc", "whole", batch_size=20)).loop
+    rows = [len(loop.order.batch(step)) for step in range(3 * loop.order.steps_per_epoch)]
+    assert set(rows) == {20}
+    assert len(loop.dataset) % 20
+
+
+def test_judge_never_trains_so_that_rollouts_are_those_of_the_saved_policy(make: Any) -> None:
+    loop = assemble(make("diffusion_ql", "judge")).loop
+    loop.step()
+    deployed = loop.objective.deployed(loop.ema.model)
+    assert loop.objective.policy.training
+    assert deployed.selector is not None
+    assert not any(module.training for module in deployed.modules())
+
+
+def test_changed_next_observations_are_noticed_on_resume(make: Any, tmp_path: Path) -> None:
+    def following(steps: int) -> np.ndarray:
+        return np.ones((steps, 2), np.float32)
+
+    data = recorded(tmp_path / "next.zarr", next_pos=following)
+    train(make("td3_bc", "run", dataset=data))
+    other = recorded(tmp_path / "other.zarr", next_pos=lambda steps: 2 * following(steps))
+    data.rename(tmp_path / "old.zarr")
+    other.rename(data)
+    with pytest.raises(DataError, match="has changed since"):
+        train({"resume": str(tmp_path / "run"), "training": {"num_grad_steps": 25}})
 
 
 def test_agent_whose_batch_would_be_cut_is_refused(make: Any) -> None:
