@@ -28,7 +28,7 @@ def _collect_or_say(config: dict[str, Any], overrides: list[str]) -> int:
 
 
 def _wanted(config: dict[str, Any]) -> str:
-    parts = max(1, len(config["actors"]))
+    parts = max(1, len(config["actors"] or ()))
     return f"{parts * config['episodes']} episodes" if config["steps"] is None else f"{parts * config['steps']} steps"
 
 

@@ -95,7 +95,7 @@ def _facts(env_id: str | None) -> dict[str, Any]:
 
     env = make_env(env_id)
     try:
-        return {"env_id": env_id, "kwargs": {}, "action_bounds": bounds_of(env.action_space)}
+        return {"env_id": env_id, "action_bounds": bounds_of(env.action_space)}
     finally:
         env.close()
 

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.environments import Env, check_fits, policy_observation
+from diffusion_policy.rollout.provenance import file_sha256
 from diffusion_policy.settings import plain
 
 Act = Callable[[Any, Mapping[str, Any]], Any]
@@ -60,6 +61,8 @@ class PolicyActor:
     def __init__(self, controller: RecedingHorizonController) -> None:
         self.controller = controller
         self.name = str(controller.path or type(controller.policy).__name__)
+        # a path may hold another policy tomorrow
+        self.details = {} if controller.path is None else {"sha256": file_sha256(controller.path)}
 
     def begin(self, env: Env, seed: int) -> Act:
         """Returns the policy for one episode; see `check_fits` for what it may raise."""

@@ -114,6 +114,11 @@ class NumpyActor:
                 f"{self.path} acts on one vector with one vector, but {type(env.unwrapped).__name__} shows {seen} and "
                 f"takes {space}; choose another environment (task=)"
             )
+        if self._kind == _SQUASHED and not space.is_bounded():
+            raise ConfigError(
+                f"{self.path} fills the bounds of its actions, but {type(env.unwrapped).__name__} takes {space}; "
+                f"choose another environment (task=), or bound the actions with a gymnasium wrapper"
+            )
         sizes = int(np.prod(seen.shape)), int(np.prod(space.shape))
         if sizes != (self.obs_size, self.action_size):
             raise ConfigError(

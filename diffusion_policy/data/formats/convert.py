@@ -79,6 +79,7 @@ def convert(
     reading = open_source(source, name, max_episode_steps=max_episode_steps)
     provenance = {
         "converted_from": {"format": name, "source": Path(source).name},
+        **({"kwargs": {}} if facts and "env_id" in facts else {}),  # unless the source tells some
         **reading.facts,
         **(facts or {}),
         "versions": installed_versions(),

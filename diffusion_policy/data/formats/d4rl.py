@@ -90,7 +90,8 @@ def _jumps(observations: Any, following: Any) -> NDArray[np.bool_]:
     size = max(1, BLOCK_BYTES // max(1, observations.dtype.itemsize * int(np.prod(observations.shape[1:]))))
     for begin in range(0, count - 1, size):
         stop = min(begin + size, count - 1)
-        differ = following[begin:stop] != observations[begin + 1 : stop + 1]
+        both = (following[begin:stop], observations[begin + 1 : stop + 1])
+        differ = np.not_equal(*(rows.astype(np.float32) for rows in both))  # as they are stored; a file may mix types
         found.append(differ.reshape(stop - begin, -1).any(axis=1))
     return np.concatenate(found) if found else np.zeros(0, bool)
 
@@ -101,6 +102,8 @@ def _episodes(source: str, columns: list[str], ends: Ends, terminated: NDArray[n
         for first, stop in spans(ends, max(1, BLOCK_BYTES // max(1, row))):
             begin, end = int(ends[first - 1]) if first else 0, int(ends[stop - 1])
             block = {_NAMES[name]: stored(file[name][begin:end], name, source) for name in columns}
+            if block["reward"].size != end - begin:
+                raise DataError(f"{source}: 'rewards' must be one number a step, but has {block['reward'].shape}")
             block["reward"] = block["reward"].reshape(end - begin)
             for i in range(first, stop):
                 rows = slice((int(ends[i - 1]) if i else 0) - begin, int(ends[i]) - begin)

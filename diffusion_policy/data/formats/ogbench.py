@@ -3,7 +3,9 @@
 A trajectory of T steps takes T + 1 rows there: its last row, marked by `terminals`, is the state that it ended in, with
 an action that nobody took. Files saved from the library's compact form have `valids`, 0 in that row, and `terminals` in
 the row before, too; those of its regular form have `next_observations`, and T rows. A trajectory ends because its time
-is over: that is a truncation. Rows are read one after another, so a file may be larger than the memory.
+is over: that is a truncation. Single-task files have `masks`, 0 in steps that solve the task, after which the recording
+may go on: such a step ends an episode here, terminated, and the next one begins another. Rows are read one after
+another, so a file may be larger than the memory.
 """
 
 import zipfile
@@ -36,6 +38,7 @@ _NAMES = {
     "rewards": "reward",
     "next_observations": "next_observation",
 }
+_FLAGS = ("terminals", "valids", "masks")
 _STATE = ("qpos", "qvel", "button_states")  # of the simulator; kept under their names
 
 
@@ -50,21 +53,32 @@ def read_ogbench(source: str, *, max_episode_steps: int | None = None) -> Readin
     refuse_limit(max_episode_steps, source)
     with _columns(source) as columns:
         require(columns, _REQUIRED, source)
-        used = [name for name in (*_NAMES, "terminals", "valids", *_STATE) if name in columns]
+        used = [name for name in (*_NAMES, *_FLAGS, *_STATE) if name in columns]
         count = check_lengths({name: columns[name].length for name in used}, source)
         terminals = flags(columns["terminals"].rows(count), "terminals", source)
         valids = flags(columns["valids"].rows(count), "valids", source) if "valids" in columns else None
+        solved = np.zeros(count, bool)
+        if "masks" in columns:
+            solved = ~flags(columns["masks"].rows(count), "masks", source)
     given = "next_observations" in used
-    final = terminals.copy() if valids is None else ~valids
+    if solved.any() and not given:
+        raise DataError(
+            f"{source}: masks say that {int(solved.sum())} steps solve the task, but without next_observations the "
+            f"step that follows each would be lost; write the file with next_observations (OGBench's regular form)"
+        )
+    final = (terminals.copy() if valids is None else ~valids) | solved
     final[-1] = True
     ends = (np.flatnonzero(final) + 1).astype(np.int64)
-    keys = [name for name in used if name not in ("terminals", "valids")]
-    return Reading(_episodes(source, keys, ends, given=given), count if given else count - len(ends))
+    keys = [name for name in used if name not in _FLAGS]
+    return Reading(_episodes(source, keys, ends, solved, given=given), count if given else count - len(ends))
 
 
-def _episodes(source: str, names: list[str], ends: Ends, *, given: bool) -> Iterator[Episode]:
+def _episodes(
+    source: str, names: list[str], ends: Ends, solved: NDArray[np.bool_], *, given: bool
+) -> Iterator[Episode]:
+    """Yields the episodes that stop before `ends`; those whose last step is `solved` (N,) are terminated."""
     with _columns(source) as columns:
-        for length in np.diff(ends, prepend=0).tolist():
+        for stop, length in zip(ends.tolist(), np.diff(ends, prepend=0).tolist(), strict=True):
             rows = {_NAMES.get(name, name): stored(columns[name].rows(length), name, source) for name in names}
             if not given:
                 rows = {"next_observation": rows["observation"][1:], **{key: each[:-1] for key, each in rows.items()}}
@@ -72,7 +86,8 @@ def _episodes(source: str, names: list[str], ends: Ends, *, given: bool) -> Iter
             if not steps:  # a state alone
                 continue
             last = np.arange(steps) == steps - 1
-            yield {**rows, "terminated": np.zeros(steps, bool), "truncated": last}
+            over = bool(solved[stop - 1])
+            yield {**rows, "terminated": last & over, "truncated": last & (not over)}
 
 
 class _Column:
@@ -115,7 +130,7 @@ def _columns(source: str) -> Iterator[dict[str, _Column]]:
         with ExitStack() as held:
             archive = held.enter_context(zipfile.ZipFile(source))
             streams = {name: held.enter_context(archive.open(name)) for name in archive.namelist()}
-            known = (*_NAMES, "terminals", "valids", *_STATE)
+            known = (*_NAMES, *_FLAGS, *_STATE)
             yield {
                 name.removesuffix(".npy"): _Column(stream, name.removesuffix(".npy"), source)
                 for name, stream in streams.items()

@@ -70,6 +70,12 @@ def test_d4rl_without_timeouts_ends_where_the_next_row_does_not_follow(tmp_path:
     np.testing.assert_array_equal(buffer["truncated"], columns()["timeouts"])
 
 
+def test_d4rl_columns_of_two_precisions_are_compared_as_they_are_stored(tmp_path: Path) -> None:
+    rounded = columns()["observations"].astype(np.float32)
+    buffer = converted(tmp_path, timeouts=None, observations=rounded)
+    assert buffer.episode_ends.tolist() == np.cumsum(LENGTHS).tolist()
+
+
 def test_d4rl_without_timeouts_ends_at_the_time_limit(tmp_path: Path) -> None:
     buffer = converted(tmp_path, timeouts=None, next_observations=None, limit=5)
     assert buffer.episode_ends.tolist() == np.cumsum(LENGTHS).tolist()
@@ -116,6 +122,7 @@ def test_d4rl_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.Monk
         ({"terminals": np.full(18, 7)}, "'terminals' must hold zeros and ones"),
         ({"terminals": np.array([b"no"] * 18)}, "'terminals' must hold zeros and ones"),
         ({"rewards": 3.0}, "'rewards' must be an array of steps"),
+        ({"rewards": np.zeros((18, 2))}, "'rewards' must be one number a step"),
         ({"timeouts": None, "next_observations": None}, "with --max-episode-steps N"),
         ({name: values[:0] for name, values in columns().items()}, "expected steps, but its columns are empty"),
         ({"rewards": np.where(np.arange(18) == 6, np.nan, 1.0)}, "a.hdf5: 'reward' must be finite, but step 1"),

@@ -77,6 +77,22 @@ def test_ogbench_keeps_rewards_pictures_and_simulator_states_where_there_are_any
     assert buffer.shape("qpos") == (5,)
 
 
+def test_ogbench_steps_that_solve_the_task_terminate(tmp_path: Path) -> None:
+    columns = regular()
+    count = len(columns["terminals"])
+    masks = np.ones(count)
+    masks[1] = masks[count - 1] = 0
+    buffer = converted(tmp_path, {**columns, "masks": masks, "rewards": masks - 1})
+    assert buffer.num_episodes == len(STEPS) + 1  # the first is cut in two
+    np.testing.assert_array_equal(buffer["terminated"], masks == 0)
+    np.testing.assert_array_equal(buffer["truncated"], (columns["terminals"] > 0) & (masks == 1))
+    np.testing.assert_array_equal(buffer["next_observation"], columns["next_observations"].astype(np.float32))
+    (tmp_path / "raw").mkdir()
+    solved = {**raw(), "masks": np.zeros(len(raw()["terminals"]))}
+    with pytest.raises(DataError, match="masks say that 14 steps solve the task, but without next_observations"):
+        converted(tmp_path / "raw", solved)
+
+
 def test_ogbench_states_alone_are_no_episodes(tmp_path: Path) -> None:
     columns = raw()
     columns["terminals"][:] = 1
