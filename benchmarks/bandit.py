@@ -52,14 +52,14 @@ def runs() -> list[Run]:
             },
         ),
     ]
-    climbing = {"name": "diffusion_ql", "eta": 2.5, "num_candidates": 1, "critic": critic}
-    for title, agent in (("diffusion imitation", {"name": "imitation"}), ("Diffusion-QL", climbing)):
+    climbing: dict[str, Any] = {"name": "diffusion_ql", "eta": 2.5, "num_candidates": 1, "critic": critic}
+    for title, chosen in (("diffusion imitation", {}), ("Diffusion-QL", {"agent": climbing})):
         for steps in STEPS:
             own = {
                 "denoiser": {"name": "mlp"},
                 "diffusion": {"num_train_timesteps": steps, "beta_schedule": "vp"},
                 "sampler": {"name": "ddpm", "num_inference_steps": steps},
-                "agent": agent,
+                **chosen,
             }
             listed.append((f"{title}, T = {steps}", own))
     return listed
@@ -72,7 +72,7 @@ def settings(own: dict[str, Any], data: Path, folder: Path) -> dict[str, Any]:
         "obs": {"pos": {"type": "low_dim", "shape": [1]}},
         "action": {"shape": [2], "low": -1.0, "high": 1.0},
         "dataset": str(data),
-        "data": {"val_ratio": 0.0, "ends": "terminated"},
+        "data": {"val_ratio": 0.0, **({"ends": "terminated"} if "agent" in own else {})},
         "horizons": {"obs_horizon": 1, "action_horizon": 1, "pred_horizon": 1},
         "normalization": {"obs": "identity", "action": "identity"},
         "optim": {"lr": 1e-3, "betas": [0.9, 0.999], "warmup_steps": 0, "lr_schedule": "constant"},
@@ -116,7 +116,7 @@ def draw(panels: list[tuple[str, np.ndarray]], picture: Path) -> None:
         nearest = np.linalg.norm(actions[:, None] - CORNERS, axis=2).argmin(1)
         place.scatter(*actions.T, s=3, c=colours[nearest], alpha=0.5, linewidths=0)
         place.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=(-0.8, 0.8), yticks=(-0.8, 0.8), aspect="equal")
-        best = f"{shares(actions)['best']:.0%} at the best" if title != "data" else "rewards"
+        best = f"{shares(actions)['best']:.0%} nearest to the best" if title != "data" else "and what corners pay"
         place.set_title(f"{title}\n{best}", fontsize=9)
     for corner, reward, colour in zip(CORNERS, REWARDS, colours, strict=True):
         grid[0].annotate(f"{reward:g}", corner * 0.6, color=colour, ha="center", va="center", weight="bold")
