@@ -125,19 +125,26 @@ def scaling() -> str:
     )
 
 
-def suite(name: str) -> str:
-    """Returns the tables of the finished cells in benchmarks/results/NAME, "not run" where there is none."""
+def finished(name: str) -> tuple[Any, Any]:
+    """Returns a suite, and its finished cells in benchmarks/results/NAME."""
     import yaml
 
     from diffusion_policy.benchmark.results import Results
     from diffusion_policy.benchmark.suite import Suite
-    from diffusion_policy.benchmark.tables import tables
 
     plan = Suite.from_plain(yaml.safe_load((ROOT / "conf" / "suite" / f"{name}.yaml").read_text(encoding="utf-8")))
     folder = RESULTS / name
-    results = Results.read(folder) if any((folder / "cells").glob("*.json")) else Results([])
+    return plan, Results.read(folder) if any((folder / "cells").glob("*.json")) else Results([])
+
+
+def suite(name: str) -> str:
+    """Returns the tables of the finished cells in benchmarks/results/NAME, "not run" where there is none."""
+    from diffusion_policy.benchmark.tables import tables
+
+    plan, results = finished(name)
     made = tables(results, list(plan.tasks), list(plan.methods), plan.reference, plan.measures)
-    shown = [each for each in made if "max reward" not in each.title and "best checkpoint" not in each.title]
+    hidden = ("best checkpoint", "Cost", "Lead") if plan.axis else ("max reward", "best checkpoint")
+    shown = [each for each in made if not any(word in each.title for word in hidden)]
     parts = [f"{each.title}:\n\n{table(list(each.head), [list(row) for row in each.rows])}" for each in shown]
     commits = ", ".join(dict.fromkeys(str(each.figures["commit"])[:7] for each in results.cells)) or "none"
     done = f"{len(results.cells)} of {len(plan.cells())} cells are finished; commits {commits}."
@@ -146,7 +153,8 @@ def suite(name: str) -> str:
 
 def filled(text: str) -> str:
     """Returns README.md with the figures between its markers."""
-    parts = {"latency": latency(), "training": training(), "precision": precision(), "quick": suite("quick")}
+    parts = {"latency": latency(), "training": training(), "precision": precision()}
+    parts |= {name: suite(name) for name in ("quick", "demonstrations")}
     for name, part in parts.items():
         begin, end = f"<!-- {name}: by benchmarks/readme.py -->", f"<!-- /{name} -->"
         if begin not in text or end not in text:
@@ -154,6 +162,15 @@ def filled(text: str) -> str:
         before, rest = text.split(begin)
         text = f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
     return text
+
+
+def draw_demonstrations(path: Path) -> None:
+    """Draws what demonstrations are worth."""
+    from diffusion_policy.benchmark.plots import draw_curves
+
+    plan, results = finished("demonstrations")
+    if results.cells:
+        draw_curves(results, list(plan.tasks), list(plan.methods), path, axis=str(plan.axis))
 
 
 def draw(path: Path) -> None:
@@ -188,6 +205,7 @@ def main() -> None:
     readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "scaling.md").write_text(scaling(), encoding="utf-8")
     draw(ROOT / "docs" / "scaling.png")
+    draw_demonstrations(ROOT / "docs" / "demonstrations.png")
 
 
 if __name__ == "__main__":
