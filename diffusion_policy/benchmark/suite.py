@@ -1,5 +1,6 @@
 """What a benchmark compares: a suite of tasks, methods and training seeds, and how each cell is judged."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -174,7 +175,11 @@ class Suite:
 
 def _words(value: Any, name: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple | None) or any(not isinstance(word, str) for word in value or ()):
-        raise ConfigError(f"suite.{name}: expected a list of settings like [policy=mlp], but got {value!r}")
+        example = shlex.quote(f'suite.{name}=["{value if isinstance(value, str) else "optim.lr=1e-3"}"]')
+        raise ConfigError(
+            f"suite.{name}: expected a list of settings, but got {value!r}; in a file [policy=mlp, optim.lr=1e-3], "
+            f"on the command line {example}"
+        )
     return tuple(value or ())
 
 

@@ -2,13 +2,15 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser  # which words are options is told nowhere else; pinned below 1.4
-from hydra.errors import ConfigCompositionException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
 from diffusion_policy.errors import DiffusionPolicyError
@@ -81,7 +83,42 @@ def _unreadable(override: str, config_name: str) -> str:
     key, equals, value = override.partition("=")
     if not (equals and re.fullmatch(r"[+~]*[\w./@:-]+", key)):
         return f"settings are KEY=VALUE, but got '{override}'; e.g. {_example(override, config_name)}"
-    return f"""{key}: a value with special characters needs quotes, but got {value}; write '{key}="{value}"'"""
+    advised = shlex.quote(f"{key}={_readable(value)}")
+    return f"{key}: a value with special characters needs quotes, but got {value}; write {advised}"
+
+
+def _readable(value: str) -> str:
+    """Returns a value as Hydra reads it: in quotes what needs them, in lists and mappings each entry by itself."""
+    if _parses(value):
+        return value
+    if value[:1] + value[-1:] == "[]":
+        return f"[{','.join(_readable(each) for each in _entries(value[1:-1]))}]"
+    if value[:1] + value[-1:] == "{}" and ":" in value:
+        pairs = (each.partition(":") for each in _entries(value[1:-1]))
+        return f"{{{','.join(f'{key}: {_readable(each.strip())}' for key, _, each in pairs)}}}"
+    escaped = value.replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _parses(value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
+
+
+def _entries(text: str) -> Iterator[str]:
+    """Yields what commas separate, apart from those within brackets or quotes."""
+    begin, depth, quote = 0, 0, ""
+    for at, letter in enumerate(text):
+        if quote or letter in "\"'":
+            quote = "" if letter == quote else quote or letter
+        depth += 0 if quote else (letter in "[{(") - (letter in "]})")
+        if letter == "," and not depth and not quote:
+            yield text[begin:at].strip()
+            begin = at + 1
+    yield text[begin:].strip()
 
 
 def _example(word: str, config_name: str) -> str:
