@@ -21,22 +21,28 @@ class Task:
 
     Args:
         overrides: settings of dp-train that choose it, e.g. ("task=detour",).
-        dataset: path or package:// of its demonstrations; None to let the environment's expert give some.
-        collect: how many episodes the expert then gives.
+        dataset: path or package:// of its demonstrations.
+        collect: how many episodes the environment's expert gives where `dataset` is None; None for the data set that
+            the task itself names, or else 200 episodes of the expert.
         collect_seed: of the first of them.
     """
 
     overrides: tuple[str, ...]
     dataset: str | None = None
-    collect: int = 200
+    collect: int | None = None
     collect_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.collect < 1 or not 0 <= self.collect_seed < VALIDATION_SEED:
+        if self.episodes < 1 or not 0 <= self.collect_seed < VALIDATION_SEED:
             raise ConfigError(
                 f"expected collect >= 1 and collect_seed in [0, {VALIDATION_SEED}), but got {self.collect} and "
                 f"{self.collect_seed}"
             )
+
+    @property
+    def episodes(self) -> int:
+        """How many the expert gives, if it is asked."""
+        return 200 if self.collect is None else self.collect
 
 
 @dataclass(frozen=True)

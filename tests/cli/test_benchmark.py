@@ -4,7 +4,6 @@ import shlex
 from pathlib import Path
 
 import gymnasium as gym
-import numpy as np
 import pytest
 
 from diffusion_policy.benchmark import run as run_module
@@ -65,3 +64,20 @@ def test_interrupted_benchmark_says_the_words_that_go_on(benchmark, asked) -> No
     assert done.code == 130
     again = shlex.split(done.err.partition("go on with: ")[2])
     assert again == ["dp-benchmark", "--config-dir=my_conf", "suite=hover", *words]
+
+
+def test_task_without_demonstrations_is_named_before_the_first_cell(benchmark, asked, tmp_path: Path) -> None:
+    done = benchmark("out=runs/a")
+    assert done.code == 2
+    assert "suite.tasks.hover.dataset: expected a path, got nothing, and Hover-v0 has no make_expert" in done.err
+    assert not asked
+    assert not (tmp_path / "runs").exists()
+
+
+def test_demonstrations_come_from_the_suite_or_else_from_the_task(benchmark, asked, tmp_path: Path) -> None:
+    task = tmp_path / "my_conf" / "task" / "hover.yaml"
+    task.write_text(TASK.replace("dataset: null", "dataset: of_the_task.zarr"))
+    benchmark("out=runs/a")
+    benchmark("out=runs/a", "+suite.tasks.hover.dataset=of_the_suite.zarr")
+    assert asked == ["of_the_task.zarr", "of_the_suite.zarr"]
+    assert "has no make_expert" in benchmark("out=runs/a", "+suite.tasks.hover.collect=5").err  # the expert is asked
