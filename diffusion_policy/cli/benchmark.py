@@ -45,7 +45,10 @@ def _benchmark(config: dict[str, Any], overrides: list[str]) -> int:
     if stored is None:
         return 0
     fallen = fallen_below(Results.read(out).within(suite.cells()), stored)
-    print("\n".join(fallen) if fallen else f"against  {config['against']}: no cell has fallen below its interval")
+    for each in fallen:
+        print(f"fell below: {each}")
+    if not fallen:
+        print(f"against  {config['against']}: no cell's interval lies wholly below its stored one")
     return 1 if fallen else 0
 
 

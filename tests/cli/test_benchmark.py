@@ -1,12 +1,15 @@
 """dp-benchmark with a suite and a task of the user's own."""
 
+import json
 import shlex
 from pathlib import Path
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 from diffusion_policy.benchmark import run as run_module
+from tests.benchmark.test_results import result
 from tests.cli.running import dp
 
 TASK = """\
@@ -81,3 +84,16 @@ def test_demonstrations_come_from_the_suite_or_else_from_the_task(benchmark, ask
     benchmark("out=runs/a", "+suite.tasks.hover.dataset=of_the_suite.zarr")
     assert asked == ["of_the_task.zarr", "of_the_suite.zarr"]
     assert "has no make_expert" in benchmark("out=runs/a", "+suite.tasks.hover.collect=5").err  # the expert is asked
+
+
+def test_cell_below_the_stored_one_is_named(benchmark, tmp_path: Path) -> None:
+    for folder, successes in (("now", 10), ("stored", 50)):
+        cell = result("hover", "mlp", 0, np.arange(60) < successes)
+        (tmp_path / folder / "cells").mkdir(parents=True)
+        (tmp_path / folder / "cells" / "a.json").write_text(json.dumps(cell.figures))
+    fell = benchmark("out=now", "report=true", "against=stored")
+    assert fell.code == 1
+    assert "fell below: hover-mlp-s0: success 0.17" in fell.out
+    rose = benchmark("out=stored", "report=true", "against=now")
+    assert rose.code == 0
+    assert "against  now: no cell's interval lies wholly below its stored one" in rose.out
