@@ -109,9 +109,21 @@ def test_interrupted_cell_with_other_settings_is_refused(tmp_path: Path, monkeyp
         run_cell(suite.cells()[0], other, tmp_path, "detour.zarr", compose)
 
 
-def test_mistake_in_the_last_cell_shows_before_the_first_begins(tmp_path: Path) -> None:
-    suite = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"], "typo": ["polciy=mlp"]}})
-    with pytest.raises(ConfigError, match="polciy"):
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("polciy=mlp", "polciy"),
+        ("optim.lr=fast", "optim.lr: expected a number"),
+        ("training.batch_size=0", "batch_size"),
+        ("training.best_by=luck", "best_by"),
+        ("data.val_ratio=2", "val_ratio"),
+        ("denoiser.kernel_size=wide", "denoiser unet1d"),
+        ("horizons.pred_horizon=1", "horizon"),
+    ],
+)
+def test_mistake_in_the_last_cell_shows_before_the_first_begins(word: str, said: str, tmp_path: Path) -> None:
+    suite = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"], "wrong": [word]}})
+    with pytest.raises(ConfigError, match=f"suite cell detour-wrong-s0: .*{said}"):
         run_suite(suite, tmp_path / "out", compose)
     assert not (tmp_path / "out").exists()
 
