@@ -136,7 +136,7 @@ def suite(name: str) -> str:
     plan = Suite.from_plain(yaml.safe_load((ROOT / "conf" / "suite" / f"{name}.yaml").read_text(encoding="utf-8")))
     folder = RESULTS / name
     results = Results.read(folder) if any((folder / "cells").glob("*.json")) else Results([])
-    made = tables(results, list(plan.tasks), list(plan.methods), plan.reference, plan.measures)
+    made = tables(results, list(plan.tasks), list(plan.methods), plan.compared_with, plan.measures)
     shown = [each for each in made if "max reward" not in each.title and "best checkpoint" not in each.title]
     parts = [f"{each.title}:\n\n{table(list(each.head), [list(row) for row in each.rows])}" for each in shown]
     commits = ", ".join(dict.fromkeys(str(each.figures["commit"])[:7] for each in results.cells)) or "none"

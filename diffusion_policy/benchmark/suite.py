@@ -111,7 +111,7 @@ class Suite:
         overrides: settings of dp-train for all cells, before those of the method.
         special: "task/method", "task/*" or "*/method" -> settings for these cells, the last ones to hold.
         judging: see there.
-        reference: the method with which the others are compared.
+        reference: the method with which the others are compared; None for diffusion, or else the first.
         axis: what the methods are values of, if they are numbers, e.g. "demonstrations": pictures then show curves.
         measures: what is told of the episodes; pictures show the first.
     """
@@ -122,7 +122,7 @@ class Suite:
     overrides: tuple[str, ...] = ()
     special: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     judging: Judging = field(default_factory=Judging)
-    reference: str = "diffusion"
+    reference: str | None = None
     axis: str | None = None
     measures: tuple[MeasureName, ...] = ("success", "max_reward")
 
@@ -167,6 +167,11 @@ class Suite:
             measures=_measures(settings.get("measures")),
         )
 
+    @property
+    def compared_with(self) -> str:
+        """The method with which the others are compared."""
+        return self.reference or ("diffusion" if "diffusion" in self.methods else next(iter(self.methods)))
+
     def cells(self) -> list[Cell]:
         """Returns all cells: first every task and method with the first seed, so that a part is worth reading."""
         return [Cell(task, method, seed) for seed in self.seeds for task in self.tasks for method in self.methods]
@@ -196,7 +201,7 @@ def _measures(value: Any) -> tuple[MeasureName, ...]:
     return tuple(chosen)
 
 
-def _reference(value: Any, methods: Mapping[str, Any]) -> str:
+def _reference(value: Any, methods: Mapping[str, Any]) -> str | None:
     if value is not None and str(value) not in methods:
         raise ConfigError(f"suite.reference: expected one of the methods {', '.join(methods)}, but got {value}")
-    return str(value or "diffusion")
+    return None if value is None else str(value)

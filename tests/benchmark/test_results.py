@@ -114,7 +114,7 @@ def test_tables_say_not_run_where_nothing_is(results: Results) -> None:
     assert rates.rows[1] == ["hard", "not run", "not run"]
     assert rates.rows[0][1].count(",") == 2  # an interval, two seeds
     assert made["Lead of diffusion: success rate"].rows[0][1].startswith("+")
-    assert made["Cost"].rows[0][1] == "2.0 min (4.0 CPU), 10 steps, 2.5 M, 4.5 ms"
+    assert made["Cost"].rows[0][1] == "2.0 min (4.0 min CPU), 10 steps, 2.5 M, 4.5 ms"
     assert "Success rate, best checkpoint by validation seeds" not in made
     assert not any(title.startswith("Behaviour") for title in made)
 
@@ -123,6 +123,37 @@ def test_lost_time_is_told(results: Results) -> None:
     results.cells[-1].figures["training"]["complete"] = False
     made = {table.title: table for table in tables(results, ["easy"], ["mlp"], "diffusion")}
     assert made["Cost"].rows[0][1].startswith("2.0 min at least")
+
+
+def test_short_trainings_cost_seconds(results: Results) -> None:
+    results.cells[-1].figures["training"].update(wall_s=3.2, cpu_s=119.0)
+    made = {table.title: table for table in tables(results, ["easy"], ["mlp"], "diffusion")}
+    assert made["Cost"].rows[0][1].startswith("3 s (119 s CPU)")
+
+
+@pytest.mark.parametrize(
+    ("methods", "reference", "said", "title"),
+    [
+        (["mlp", "diffusion"], None, "those of diffusion unless", "Lead of diffusion"),
+        (["mlp", "bet"], None, "Compared with mlp, the first method: the suite names no reference", "Lead of mlp"),
+        (["mlp", "bet"], "bet", "those of bet unless", "Lead of bet"),
+    ],
+)
+def test_report_compares_with_a_method_of_the_suite(
+    methods: list[str], reference: str | None, said: str, title: str, tmp_path: Path
+) -> None:
+    plain = {"tasks": {"easy": {"overrides": []}}, "methods": dict.fromkeys(methods), "seeds": [0]}
+    (tmp_path / "cells").mkdir()
+    for method in methods:
+        cell = result("easy", method, 0, np.ones(4, bool))
+        cell.figures["hardware"]["torch_threads"] = 1
+        (tmp_path / "cells" / f"{method}.json").write_text(json.dumps(cell.figures))
+    write_report(Suite.from_plain({**plain, "reference": reference}), "small", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert said in text
+    assert f"## {title}: success rate" in text
+    assert "2 of 2 cells are finished: 1 task, 2 methods, training seed 0." in text
+    assert ", 1 thread, GPU" in text
 
 
 def test_report_holds_tables_pictures_and_protocol(results: Results, tmp_path: Path) -> None:
