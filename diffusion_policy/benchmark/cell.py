@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.benchmark.results import FORMAT
+from diffusion_policy.benchmark.results import FORMAT, differing
 from diffusion_policy.benchmark.stopwatch import Stopwatch
 from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Cell, Judging, Suite
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
@@ -93,14 +93,14 @@ def check_same(wanted: Any, stored: Any, what: str, cell: Cell) -> None:
     wanted = json.loads(json.dumps(wanted))
     if wanted != stored:
         raise ConfigError(
-            f"{cell.name} is there with another {what}: {stored}, but now {wanted} is asked for; take another out=, or "
+            f"{cell.name} is there with other settings: {differing(what, stored, wanted)}; take another out=, or "
             f"remove its files to run it again"
         )
 
 
 def _check_words(file: Path, words: list[str], cell: Cell) -> None:
     if file.is_file():
-        check_same(words, json.loads(file.read_text(encoding="utf-8")), "setting", cell)
+        check_same(words, json.loads(file.read_text(encoding="utf-8")), "words", cell)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(words), encoding="utf-8")
 

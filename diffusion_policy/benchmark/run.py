@@ -74,7 +74,7 @@ def _finished(cell: Cell, suite: Suite, out: Path) -> bool:
     if not file.is_file():
         return False
     figures = read_cell(file).figures
-    check_same(suite.words(cell), figures["words"], "setting", cell)
+    check_same(suite.words(cell), figures["words"], "words", cell)
     check_same(asdict(suite.judging), figures["judging"], "judging", cell)
     return True
 

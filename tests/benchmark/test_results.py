@@ -104,7 +104,9 @@ def test_regression_is_an_interval_wholly_below_the_stored_one() -> None:
     with pytest.raises(DataError, match="no cell in common with the stored ones, easy-mlp-s0"):
         fallen_below(Results([result("easy", "mlp", 5, np.zeros(9, bool))]), cells(57))
     longer = Results([result("easy", "mlp", 0, np.ones(9, bool), words=["preset=best"])])
-    with pytest.raises(DataError, match="easy-mlp-s0 has other words than the stored one"):
+    with pytest.raises(
+        DataError, match="easy-mlp-s0 has other settings than the stored one: preset=fast there, preset=best now"
+    ):
         fallen_below(longer, cells(57))
 
 
@@ -193,9 +195,16 @@ def test_folders_without_results_and_damaged_cells_are_refused(tmp_path: Path) -
         Results.read(tmp_path)
     (tmp_path / "cells").mkdir()
     file = tmp_path / "cells" / "a.json"
-    for content in ("{", "{}", json.dumps({**result("a", "b", 0, np.ones(2)).figures, "format": 9})):
+    whole = result("a", "b", 0, np.ones(2)).figures
+    for content, said in (
+        ("{", "it is not whole JSON; remove it"),
+        ("{}", "it lacks 'format'; remove it"),
+        ("[]", "its values are not those of a cell; remove it"),
+        (json.dumps({**whole, "seed": "x"}), "its values are not those of a cell; remove it"),
+        (json.dumps({**whole, "format": 9}), "has format 9, this version reads up to 1; upgrade"),
+    ):
         file.write_text(content)
-        with pytest.raises(DataError, match=r"a\.json"):
+        with pytest.raises(DataError, match=rf"a\.json .*{said}"):
             Results.read(tmp_path)
 
 
