@@ -19,12 +19,13 @@ from diffusion_policy.paths import config_dir
 _GLOBAL = "# @package _global_"
 
 
-def one_line(error: Exception, config_name: str) -> str:
+def one_line(error: Exception, config_name: str, words: Sequence[str] = ()) -> str:
     """Returns an error as a person wants to read it; Hydra's multi-line ones become one, with a suggestion.
 
     Args:
         error: what came out of composing or running.
         config_name: of the command, e.g. "train".
+        words: the command line, without the command.
     """
     text = str(error).strip()
     if isinstance(error, DiffusionPolicyError):
@@ -42,7 +43,7 @@ def one_line(error: Exception, config_name: str) -> str:
     if unknown:
         key = re.search(r"full_key: (\S+)", text)
         name = key.group(1) if key else unknown.group(1)
-        return f"unknown setting '{name}'{_suggestion(name, config_name)}; --help lists all settings"
+        return f"unknown setting '{name}'{_suggestion(name, config_name, words)}; --help lists all settings"
     group = re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text)
     if group:
         options = re.findall(r"^\t([\w-]+)$", text, flags=re.MULTILINE)
@@ -132,12 +133,18 @@ def _example(word: str, config_name: str) -> str:
     return f"task={word}" if re.fullmatch(r"\w+", word) else f"out={word}"
 
 
-def _suggestion(name: str, config_name: str) -> str:
+def _suggestion(name: str, config_name: str, words: Sequence[str]) -> str:
+    policy = next((word.partition("=")[2] for word in reversed(words) if word.startswith("policy=")), None)
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             known = _keys(OmegaConf.to_container(compose(config_name)))
+            with_policy = _keys(OmegaConf.to_container(compose(config_name, [f"policy={policy}"]))) if policy else known
     except Exception:
         return ""
+    if name in known and name not in with_policy:
+        group = name.partition(".")[0]
+        there = any(each.startswith(f"{group}.") for each in with_policy)
+        return f": policy '{policy}' has no {f'setting {name}' if there else f'section {group}'}"
     if name in known:
         return f", because the chosen task or policy has none (does its file begin with '{_GLOBAL}'?)"
     close = difflib.get_close_matches(name, known, n=3)

@@ -26,6 +26,11 @@ MINE = ["--config-dir=my_conf", "task=mine"]
         ("train", ["demos.zarr"], "e.g. dataset=demos.zarr"),
         ("train", ["runs/a/policy.pt"], "e.g. init=runs/a/policy.pt"),
         ("collect", ["pusht"], "e.g. task=pusht"),
+        (
+            "train",
+            ["policy=mlp", "diffusion.num_train_timesteps=50"],
+            "unknown setting 'diffusion.num_train_timesteps': policy 'mlp' has no section diffusion; --help",
+        ),
         ("train", ["obs.tip.source=stat[7:10]"], """write 'obs.tip.source="stat[7:10]"'"""),
         ("train", ["--dataset", "x"], "unknown option --dataset; settings are KEY=VALUE: dataset=x"),
         ("eval", ["--num-envs=3"], "unknown option --num-envs; settings are KEY=VALUE: num_envs=3"),
