@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from diffusion_policy.benchmark import plots
 from diffusion_policy.benchmark.report import write_report
 from diffusion_policy.benchmark.results import CellResult, Results, fallen_below
 from diffusion_policy.benchmark.suite import Cell, Suite
@@ -245,3 +246,32 @@ def test_cells_that_the_suite_does_not_name_are_left_out(results: Results) -> No
     assert len(results.within(SUITE.cells()).cells) == 3
     results.cells.append(result("easy", "mlp", 9, np.ones(EPISODES)))
     assert len(results.within(SUITE.cells()).cells) == 3
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list[Any]:
+    """Figures that were drawn."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, picture: drawn.append(figure))
+    return drawn
+
+
+def test_bars_say_what_they_show_and_a_bar_of_zero_shows(figures: list[Any], tmp_path: Path) -> None:
+    results = Results([result("easy", "mlp", seed, np.zeros(4, bool)) for seed in (0, 1)])
+    plots.draw_results(results, ["easy"], ["mlp"], tmp_path / "a.png")
+    (figure,) = figures
+    assert figure.get_supxlabel() == "bars: mean with 95 % interval; dots: training seeds"
+    (axes,) = figure.axes
+    assert any(each.get_segments()[0][:, 1].tolist() == [0, 0] for each in axes.collections)
+    dots = [line.get_xdata() for line in axes.lines if len(line.get_ydata()) == 2]
+    assert any(np.allclose(sorted(each), [-0.15, 0.15]) for each in dots)
+
+
+def test_costs_stand_on_an_axis_that_is_called_logarithmic(figures: list[Any], tmp_path: Path) -> None:
+    cells = [result("easy", method, 0, np.ones(4, bool)) for method in ("mlp", "act")]
+    cells[0].figures["training"]["wall_s"] = 20.0
+    plots.draw_costs(Results(cells), ["easy"], ["mlp", "act"], tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert figures[0].get_supxlabel().endswith("(logarithmic)")
+    low, high = axes.get_xlim()
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 3
