@@ -154,10 +154,12 @@ def main() -> None:
             if place:  # the first round warms up
                 times[name].append(1000 * (time.process_time() - begin) / STEPS)
     from diffusion_policy.rollout.provenance import commit, hardware
+    from diffusion_policy.versions import installed_versions
 
     figures = {name: {"cpu_ms": min(each), "rounds": each} for name, each in times.items()}
     out = Path(__file__).parent / "results" / "ql_step.json"
-    out.write_text(json.dumps({"commit": commit(), "hardware": hardware(), **figures}, indent=1) + "\n")
+    said = {"commit": commit(), "hardware": hardware(), "versions": installed_versions(), "threads": 1}
+    out.write_text(json.dumps({**said, **figures}, indent=1) + "\n")
     for name, each in times.items():
         print(f"{name:16} {min(each):6.1f} CPU-ms a step, {min(times['plain']) / min(each):.2f} x plain's speed")
 

@@ -142,7 +142,7 @@ def suite(name: str) -> str:
     from diffusion_policy.benchmark.tables import tables
 
     plan, results = finished(name)
-    made = tables(results, list(plan.tasks), list(plan.methods), plan.reference, plan.measures)
+    made = tables(results, list(plan.tasks), list(plan.methods), plan.compared_with, plan.measures)
     hidden = ("best checkpoint", "Cost", "Lead") if plan.axis else ("max reward", "best checkpoint")
     shown = [each for each in made if not any(word in each.title for word in hidden)]
     parts = [f"{each.title}:\n\n{table(list(each.head), [list(row) for row in each.rows])}" for each in shown]

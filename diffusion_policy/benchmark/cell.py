@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.benchmark.results import FORMAT
+from diffusion_policy.benchmark.results import FORMAT, differing
 from diffusion_policy.benchmark.stopwatch import Stopwatch
 from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Cell, Judging, Suite
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.policies.chunk import blank_windows
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.library import load_policy
@@ -22,6 +22,7 @@ from diffusion_policy.rollout.evaluate import EvalResult, evaluate
 from diffusion_policy.rollout.provenance import commit, hardware, usable_cores
 from diffusion_policy.rollout.statistics import percentiles
 from diffusion_policy.settings import section
+from diffusion_policy.training.assembly import check_settings
 from diffusion_policy.training.metrics import read_metrics
 from diffusion_policy.training.run import Run, train
 from diffusion_policy.versions import installed_versions
@@ -92,14 +93,14 @@ def check_same(wanted: Any, stored: Any, what: str, cell: Cell) -> None:
     wanted = json.loads(json.dumps(wanted))
     if wanted != stored:
         raise ConfigError(
-            f"{cell.name} is there with another {what}: {stored}, but now {wanted} is asked for; take another out=, or "
+            f"{cell.name} is there with other settings: {differing(what, stored, wanted)}; take another out=, or "
             f"remove its files to run it again"
         )
 
 
 def _check_words(file: Path, words: list[str], cell: Cell) -> None:
     if file.is_file():
-        check_same(words, json.loads(file.read_text(encoding="utf-8")), "setting", cell)
+        check_same(words, json.loads(file.read_text(encoding="utf-8")), "words", cell)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(words), encoding="utf-8")
 
@@ -117,9 +118,15 @@ def cell_settings(cell: Cell, suite: Suite, compose: Compose) -> dict[str, Any]:
     """Returns the training's configuration of a cell, without data and folder.
 
     Raises:
-        ConfigError: a setting is unknown, or the best checkpoint is wanted of a run whose length is not known.
+        ConfigError: a setting is unknown or does not fit, or the best checkpoint is wanted of a run whose length is not
+            known; names the cell.
     """
-    return _validated(compose("train", suite.words(cell)), suite.judging)
+    try:
+        settings = _validated(compose("train", suite.words(cell)), suite.judging)
+        check_settings(settings)
+    except DiffusionPolicyError as error:
+        raise ConfigError(f"suite cell {cell.name}: {error}") from error
+    return settings
 
 
 def _validated(settings: dict[str, Any], judging: Judging) -> dict[str, Any]:

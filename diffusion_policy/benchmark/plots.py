@@ -45,14 +45,24 @@ def draw_results(
             error = np.array([[rate.mean - rate.ci95[0]], [rate.ci95[1] - rate.mean]]).clip(0)
             color = _COLORS[place % len(_COLORS)]
             axes.bar(place, rate.mean, color=color, alpha=0.75, yerr=error, capsize=4, error_kw={"linewidth": 1.2})
+            axes.hlines(rate.mean, place - 0.4, place + 0.4, color=color, linewidth=2, clip_on=False)  # a bar of 0, too
             seeds = list(results.by_seed(task, method, measure).values())
-            axes.plot(np.linspace(place - 0.15, place + 0.15, len(seeds)), seeds, "o", color="black", markersize=3)
+            axes.plot(
+                _beside(place, len(seeds)),
+                seeds,
+                "o",
+                color="white",
+                markeredgecolor="black",
+                markersize=4,
+                clip_on=False,
+            )
         axes.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
         if MEASURES[measure].unit:
             axes.set_ylim(0, 1.05)
         axes.set_title(task)
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel(f"{MEASURES[measure].axis}, last checkpoint")
+    figure.supxlabel("bars: mean with 95 % interval; dots: training seeds", fontsize="small", color="dimgrey")
     _save(figure, picture)
 
 
@@ -128,17 +138,22 @@ def draw_costs(
         if MEASURES[measure].unit:
             axes.set_ylim(-0.03, 1.05)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, _: f"{minutes:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("minutes of training, without rollouts")
         axes.set_title(task)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(f"{MEASURES[measure].axis}, last checkpoint")
+    figure.supxlabel("minutes of training, without rollouts (logarithmic)", fontsize="medium")
     handles = {line.get_label(): line for axes in panels for line in axes.lines}
     if handles:
         figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), frameon=False)
     _save(figure, picture)
+
+
+def _beside(place: int, seeds: int) -> list[float]:
+    """Returns where dots stand: left and right of a bar's whisker, a single one on it."""
+    return [place + 0.3 * ((each + 0.5) / seeds - 0.5) * 2 for each in range(seeds)]
 
 
 def _figure(panels: int, width: float) -> tuple[Any, list[Any]]:

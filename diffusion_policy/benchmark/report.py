@@ -32,7 +32,7 @@ def write_report(suite: Suite, name: str, out: Path) -> Path:
         draw(results, tasks, methods, out / file)
     context = {
         "name": name,
-        "tables": tables(results, tasks, methods, suite.reference, suite.measures),
+        "tables": tables(results, tasks, methods, suite.compared_with, suite.measures),
         "pictures": list(pictures),
         "protocol": _protocol(suite, results),
     }
@@ -53,15 +53,15 @@ def _protocol(suite: Suite, results: Results) -> list[str]:
     judging = suite.judging
     last = REPORT_SEED + judging.episodes - 1
     said = [
-        f"{len(results.cells)} of {len(suite.cells())} cells are finished: {len(suite.tasks)} tasks, "
-        f"{len(suite.methods)} methods, training seeds {', '.join(map(str, suite.seeds))}.",
-        f"Evaluated on {judging.episodes} episodes, seeds {REPORT_SEED} to {last}, the same for all.",
+        f"{len(results.cells)} of {_counted(len(suite.cells()), 'cell')} are finished: "
+        f"{_counted(len(suite.tasks), 'task')}, {_counted(len(suite.methods), 'method')}, "
+        f"{'training seeds' if len(suite.seeds) > 1 else 'training seed'} {', '.join(map(str, suite.seeds))}.",
+        f"Evaluated on {_counted(judging.episodes, 'episode')}, seeds {REPORT_SEED} to {last}, the same for all.",
         "Reported is the last checkpoint of each training.",
-        f"Lengths and learning rates are those of {suite.reference} unless the settings of a cell say otherwise: the "
-        "other methods were not tuned.",
+        _comparison(suite),
         f"Commit {_all(figures, 'commit')}.",
         f"Hardware: {_all([each['hardware'] for each in figures], 'cpu')}, "
-        f"{_all([each['hardware'] for each in figures], 'torch_threads')} threads, "
+        f"{_threads(figures)}, "
         f"GPU {_all([each['hardware'] for each in figures], 'gpu')}.",
         f"torch {_all([each['versions'] for each in figures], 'torch')}, "
         f"mujoco {_all([each['versions'] for each in figures], 'mujoco')}.",
@@ -73,6 +73,26 @@ def _protocol(suite: Suite, results: Results) -> list[str]:
         )
     data = {each["task"]: each["dataset"].get("digest", "")[:12] for each in figures}
     return [*said, "Demonstrations: " + ", ".join(f"{task} {digest}" for task, digest in sorted(data.items())) + "."]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _threads(figures: Sequence[Mapping[str, Any]]) -> str:
+    known = _all([each["hardware"] for each in figures], "torch_threads")
+    return f"{known} thread" if known == "1" else f"{known} threads"
+
+
+def _comparison(suite: Suite) -> str:
+    """Returns what the others are compared with, and who was tuned: presets are made for diffusion."""
+    method = suite.compared_with
+    if suite.reference is None and method != "diffusion":
+        return f"Compared with {method}, the first method: the suite names no reference."
+    return (
+        f"Lengths and learning rates are those of {method} unless the settings of a cell say otherwise: the other "
+        "methods were not tuned."
+    )
 
 
 def _all(figures: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -126,14 +126,14 @@ def fallen_below(new: Results, stored: Results) -> list[str]:
     said = []
     for each in common:
         for name in ("words", "judging"):
-            if each.figures[name] != known[each.cell].figures[name]:
+            now, then = each.figures[name], known[each.cell].figures[name]
+            if now != then:
                 raise DataError(
-                    f"against: {each.cell.name} has other {name} than the stored one: {each.figures[name]}, stored "
-                    f"{known[each.cell].figures[name]}"
+                    f"against: {each.cell.name} has other settings than the stored one: {differing(name, then, now)}"
                 )
-        now, then = (_rate(side) for side in (each, known[each.cell]))
-        if now.ci95[1] < then.ci95[0]:
-            said.append(f"{each.cell.name}: success {_shown(now)}, stored {_shown(then)}")
+        rate, stored_rate = (_rate(side) for side in (each, known[each.cell]))
+        if rate.ci95[1] < stored_rate.ci95[0]:
+            said.append(f"{each.cell.name}: success {_shown(rate)}, stored {_shown(stored_rate)}")
     return said
 
 
@@ -153,9 +153,37 @@ def read_cell(file: Path) -> CellResult:
     """
     try:
         figures = json.loads(file.read_text(encoding="utf-8"))
-        if figures["format"] > FORMAT:
-            raise DataError(f"{file} has format {figures['format']}, this version reads up to {FORMAT}; upgrade")
+        version = int(figures["format"])
         cell = Cell(str(figures["task"]), str(figures["method"]), int(figures["seed"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is no result of a benchmark ({error}); remove it to run that cell again") from error
+        said = f"{file} is no result of a benchmark: {_damage(error)}; remove it to run that cell again"
+        raise DataError(said) from error
+    if version > FORMAT:
+        raise DataError(f"{file} has format {version}, this version reads up to {FORMAT}; upgrade")
     return CellResult(cell, figures)
+
+
+def differing(what: str, stored: Any, wanted: Any) -> str:
+    """Returns in words where settings differ, and nothing of the rest.
+
+    Args:
+        what: they are called, before the names of a mapping's entries.
+        stored: a mapping, or a list of words.
+        wanted: likewise.
+    """
+    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
+        pairs = {name: (stored.get(name), wanted.get(name)) for name in {**stored, **wanted}}
+        return ", ".join(f"{what}.{name}: {a} there, {b} now" for name, (a, b) in pairs.items() if a != b)
+    gone, new = ([word for word in a if word not in b] for a, b in ((stored, wanted), (wanted, stored)))
+    if not gone and not new:
+        gone, new = stored, wanted  # in another order
+    return f"{' '.join(gone) or 'nothing'} there, {' '.join(new) or 'nothing'} now"
+
+
+def _damage(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"it cannot be read ({error.strerror})"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    whole = not isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+    return "its values are not those of a cell" if whole else "it is not whole JSON"

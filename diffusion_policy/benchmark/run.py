@@ -16,6 +16,7 @@ from diffusion_policy.locks import FolderLock
 from diffusion_policy.paths import results_in
 from diffusion_policy.rollout.actors import ExpertActor
 from diffusion_policy.rollout.collect import collect
+from diffusion_policy.rollout.environments import make_env
 from diffusion_policy.settings import section
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,9 @@ def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = (
         plugins: modules that every process imports first.
 
     Raises:
-        ConfigError: `only` names nothing, a cell cannot be composed, or stands there with other settings.
+        ConfigError: `only` names nothing, a cell cannot be composed, a task has no demonstrations, or a cell stands
+            there with other settings.
+        EnvironmentIdError: an environment that is to give demonstrations cannot be made.
         StorageError: `out` cannot be written.
         OutputExistsError: another process works there.
         DiffusionPolicyError: whatever a cell raises; those before it stay.
@@ -40,7 +43,7 @@ def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = (
     cells = _chosen(suite, only)
     for cell in cells:  # a mistake shall show now, not after hours
         cell_settings(cell, suite, compose)
-        _collection(suite.tasks[cell.task], compose)
+    named = {task: _named_dataset(suite, task, compose) for task in dict.fromkeys(cell.task for cell in cells)}
     with results_in(out), FolderLock(out, "benchmark"):
         left = [cell for cell in cells if not _finished(cell, suite, out)]
         if len(left) < len(cells):
@@ -48,7 +51,8 @@ def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = (
         begun = time.monotonic()
         for number, cell in enumerate(left):
             logger.info("cell %d of %d: %s%s", number + 1, len(left), cell.name, _eta(begun, number, len(left)))
-            if not run_cell(cell, suite, out, _dataset(suite, cell.task, out, compose), compose, plugins):
+            dataset = named[cell.task] or _collected(suite, cell.task, out, compose)
+            if not run_cell(cell, suite, out, dataset, compose, plugins):
                 return False
     return True
 
@@ -70,7 +74,7 @@ def _finished(cell: Cell, suite: Suite, out: Path) -> bool:
     if not file.is_file():
         return False
     figures = read_cell(file).figures
-    check_same(suite.words(cell), figures["words"], "setting", cell)
+    check_same(suite.words(cell), figures["words"], "words", cell)
     check_same(asdict(suite.judging), figures["judging"], "judging", cell)
     return True
 
@@ -83,18 +87,40 @@ def _eta(begun: float, done: int, total: int) -> str:
     return f", {minutes:.0f} minutes left if the rest take as long"
 
 
-def _dataset(suite: Suite, task: str, out: Path, compose: Compose) -> str:
-    """Returns the path of a task's demonstrations; the environment's expert gives them where none are named."""
+def _named_dataset(suite: Suite, task: str, compose: Compose) -> str | None:
+    """Returns the demonstrations that the suite or the task itself names; None where the expert gives them.
+
+    Raises:
+        ConfigError: there are none, and the environment has no expert.
+        EnvironmentIdError: there are none, and the environment cannot be made.
+    """
     plan = suite.tasks[task]
-    if plan.dataset is not None:
-        return plan.dataset
+    own = compose("train", plan.overrides)["dataset"] if plan.collect is None else None
+    if plan.dataset is not None or own is not None:
+        return plan.dataset or str(own)
+    env, recorded = _collection(plan, compose)
+    made = make_env(str(env["id"]), {**section(env, "kwargs"), **recorded})
+    try:
+        if getattr(made.unwrapped, "make_expert", None) is None:
+            raise ConfigError(
+                f"suite.tasks.{task}.dataset: expected a path, got nothing, and {env['id']} has no make_expert(seed) "
+                f"to collect from; give it there, or as dataset: in the task's file"
+            )
+    finally:
+        made.close()
+    return None
+
+
+def _collected(suite: Suite, task: str, out: Path, compose: Compose) -> str:
+    """Returns the path of the demonstrations that the environment's expert gives."""
+    plan = suite.tasks[task]
     path = out / "data" / f"{task}.zarr"
-    _check_collected(path, plan.collect, begun=any((out / "runs").glob(f"{task}-*")))
+    _check_collected(path, plan.episodes, begun=any((out / "runs").glob(f"{task}-*")))
     env, recorded = _collection(plan, compose)
     collect(
         str(env["id"]),
         ExpertActor(),
-        episodes=plan.collect,
+        episodes=plan.episodes,
         seed=plan.collect_seed,
         out=path,
         env_kwargs={**section(env, "kwargs"), **recorded},

@@ -1,5 +1,6 @@
 """What a benchmark compares: a suite of tasks, methods and training seeds, and how each cell is judged."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -20,22 +21,28 @@ class Task:
 
     Args:
         overrides: settings of dp-train that choose it, e.g. ("task=detour",).
-        dataset: path or package:// of its demonstrations; None to let the environment's expert give some.
-        collect: how many episodes the expert then gives.
+        dataset: path or package:// of its demonstrations.
+        collect: how many episodes the environment's expert gives where `dataset` is None; None for the data set that
+            the task itself names, or else 200 episodes of the expert.
         collect_seed: of the first of them.
     """
 
     overrides: tuple[str, ...]
     dataset: str | None = None
-    collect: int = 200
+    collect: int | None = None
     collect_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.collect < 1 or not 0 <= self.collect_seed < VALIDATION_SEED:
+        if self.episodes < 1 or not 0 <= self.collect_seed < VALIDATION_SEED:
             raise ConfigError(
                 f"expected collect >= 1 and collect_seed in [0, {VALIDATION_SEED}), but got {self.collect} and "
                 f"{self.collect_seed}"
             )
+
+    @property
+    def episodes(self) -> int:
+        """How many the expert gives, if it is asked."""
+        return 200 if self.collect is None else self.collect
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,7 @@ class Suite:
         overrides: settings of dp-train for all cells, before those of the method.
         special: "task/method", "task/*" or "*/method" -> settings for these cells, the last ones to hold.
         judging: see there.
-        reference: the method with which the others are compared.
+        reference: the method with which the others are compared; None for diffusion, or else the first.
         axis: what the methods are values of, if they are numbers, e.g. "demonstrations": pictures then show curves.
         measures: what is told of the episodes; pictures show the first.
     """
@@ -115,7 +122,7 @@ class Suite:
     overrides: tuple[str, ...] = ()
     special: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     judging: Judging = field(default_factory=Judging)
-    reference: str = "diffusion"
+    reference: str | None = None
     axis: str | None = None
     measures: tuple[MeasureName, ...] = ("success", "max_reward")
 
@@ -160,6 +167,11 @@ class Suite:
             measures=_measures(settings.get("measures")),
         )
 
+    @property
+    def compared_with(self) -> str:
+        """The method with which the others are compared."""
+        return self.reference or ("diffusion" if "diffusion" in self.methods else next(iter(self.methods)))
+
     def cells(self) -> list[Cell]:
         """Returns all cells: first every task and method with the first seed, so that a part is worth reading."""
         return [Cell(task, method, seed) for seed in self.seeds for task in self.tasks for method in self.methods]
@@ -174,7 +186,11 @@ class Suite:
 
 def _words(value: Any, name: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple | None) or any(not isinstance(word, str) for word in value or ()):
-        raise ConfigError(f"suite.{name}: expected a list of settings like [policy=mlp], but got {value!r}")
+        example = shlex.quote(f'suite.{name}=["{value if isinstance(value, str) else "optim.lr=1e-3"}"]')
+        raise ConfigError(
+            f"suite.{name}: expected a list of settings, but got {value!r}; in a file [policy=mlp, optim.lr=1e-3], "
+            f"on the command line {example}"
+        )
     return tuple(value or ())
 
 
@@ -185,7 +201,7 @@ def _measures(value: Any) -> tuple[MeasureName, ...]:
     return tuple(chosen)
 
 
-def _reference(value: Any, methods: Mapping[str, Any]) -> str:
+def _reference(value: Any, methods: Mapping[str, Any]) -> str | None:
     if value is not None and str(value) not in methods:
         raise ConfigError(f"suite.reference: expected one of the methods {', '.join(methods)}, but got {value}")
-    return str(value or "diffusion")
+    return None if value is None else str(value)

@@ -121,17 +121,21 @@ def _costs(results: Results, tasks: Sequence[str], methods: Sequence[str]) -> Ta
         if not found:
             return NOT_RUN
         training = [each.figures["training"] for each in found]
-        wall, cpu = (np.mean([each[name] for each in training]) / 60 for name in ("wall_s", "cpu_s"))
+        wall, cpu = (_duration(float(np.mean([each[name] for each in training]))) for name in ("wall_s", "cpu_s"))
         whole = "" if all(each["complete"] for each in training) else " at least"
         latency = np.mean([each.figures["latency_ms"]["p50"] for each in found])
         steps, size = training[0]["grad_steps"], training[0]["parameters"] / 1e6
-        return f"{wall:.1f} min{whole} ({cpu:.1f} CPU), {steps} steps, {size:.1f} M, {latency:.1f} ms"
+        return f"{wall}{whole} ({cpu} CPU), {steps} steps, {size:.1f} M, {latency:.1f} ms"
 
     note = (
-        "Minutes of training, rollouts that choose checkpoints included, mean over training seeds; gradient steps; "
+        "Time of training, rollouts that choose checkpoints included, mean over training seeds; gradient steps; "
         "parameters; median time of one prediction at batch 1."
     )
     return Table("Cost", ["task", *methods], _grid(tasks, methods, cell), note)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def _grid(tasks: Sequence[str], methods: Sequence[str], cell: Callable[[str, str], str]) -> list[list[str]]:

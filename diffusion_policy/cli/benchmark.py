@@ -1,5 +1,6 @@
 """dp-benchmark: tasks x methods x training seeds -> figures with intervals, and a report."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,15 +33,22 @@ def _benchmark(config: dict[str, Any], overrides: list[str]) -> int:
         return compose_config(command, *words, conf=conf)
 
     plugins = _names(config["plugins"])
-    done = config["report"] or run_suite(suite, out, compose, _names(config["only"]), plugins)
+    try:
+        done = config["report"] or run_suite(suite, out, compose, _names(config["only"]), plugins)
+    except KeyboardInterrupt:  # while it collected or judged; a training stops by itself
+        done = False
     if not done:
-        print(f"interrupted; finished cells stay, go on with: dp-benchmark {' '.join(overrides)}", file=sys.stderr)
+        again = shlex.join(["dp-benchmark", *sys.argv[1:]])  # with --config-dir=..., which overrides leave out
+        print(f"interrupted; finished cells stay, go on with: {again}", file=sys.stderr)
         return 130
     _say(suite, name, out)
     if stored is None:
         return 0
     fallen = fallen_below(Results.read(out).within(suite.cells()), stored)
-    print("\n".join(fallen) if fallen else f"against  {config['against']}: no cell has fallen below its interval")
+    for each in fallen:
+        print(f"fell below: {each}")
+    if not fallen:
+        print(f"against  {config['against']}: no cell's interval lies wholly below its stored one")
     return 1 if fallen else 0
 
 

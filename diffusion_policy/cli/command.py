@@ -60,7 +60,7 @@ def run_command(config_name: str, action: Action) -> int:
             if debug or os.getpid() != home:  # in a launcher's process: only what is raised gets back to us
                 raise
             # reported here, because Hydra announces errors that leave the job
-            print(f"error: {one_line(error, config_name)}", file=sys.stderr)
+            print(f"error: {one_line(error, config_name, sys.argv[1:])}", file=sys.stderr)
             codes.append(2)
         if codes[-1] == 130:
             raise _Stopped  # of several jobs, the next must not start
@@ -101,7 +101,7 @@ def run_command(config_name: str, action: Action) -> int:
         begun_somewhere = (begun or elsewhere) and not isinstance(error, DiffusionPolicyError)
         if debug or (begun_somewhere and not isinstance(error, (HydraException, OmegaConfBaseException))):
             raise
-        print(f"error: {one_line(error, config_name)}", file=sys.stderr)
+        print(f"error: {one_line(error, config_name, sys.argv[1:])}", file=sys.stderr)
         return 2
     return max(codes, default=0)
 

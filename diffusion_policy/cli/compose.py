@@ -50,7 +50,7 @@ def compose_config(command: str, *overrides: str, conf: str | Path | None = None
             composed = compose(command, words, return_hydra_config=True)
             return _settings(composed, command)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(one_line(error, command)) from error
+        raise ConfigError(one_line(error, command, overrides)) from error
 
 
 @contextmanager

@@ -2,13 +2,15 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser  # which words are options is told nowhere else; pinned below 1.4
-from hydra.errors import ConfigCompositionException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
 from diffusion_policy.errors import DiffusionPolicyError
@@ -17,12 +19,13 @@ from diffusion_policy.paths import config_dir
 _GLOBAL = "# @package _global_"
 
 
-def one_line(error: Exception, config_name: str) -> str:
+def one_line(error: Exception, config_name: str, words: Sequence[str] = ()) -> str:
     """Returns an error as a person wants to read it; Hydra's multi-line ones become one, with a suggestion.
 
     Args:
         error: what came out of composing or running.
         config_name: of the command, e.g. "train".
+        words: the command line, without the command.
     """
     text = str(error).strip()
     if isinstance(error, DiffusionPolicyError):
@@ -40,7 +43,7 @@ def one_line(error: Exception, config_name: str) -> str:
     if unknown:
         key = re.search(r"full_key: (\S+)", text)
         name = key.group(1) if key else unknown.group(1)
-        return f"unknown setting '{name}'{_suggestion(name, config_name)}; --help lists all settings"
+        return f"unknown setting '{name}'{_suggestion(name, config_name, words)}; --help lists all settings"
     group = re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text)
     if group:
         options = re.findall(r"^\t([\w-]+)$", text, flags=re.MULTILINE)
@@ -81,7 +84,42 @@ def _unreadable(override: str, config_name: str) -> str:
     key, equals, value = override.partition("=")
     if not (equals and re.fullmatch(r"[+~]*[\w./@:-]+", key)):
         return f"settings are KEY=VALUE, but got '{override}'; e.g. {_example(override, config_name)}"
-    return f"""{key}: a value with special characters needs quotes, but got {value}; write '{key}="{value}"'"""
+    advised = shlex.quote(f"{key}={_readable(value)}")
+    return f"{key}: a value with special characters needs quotes, but got {value}; write {advised}"
+
+
+def _readable(value: str) -> str:
+    """Returns a value as Hydra reads it: in quotes what needs them, in lists and mappings each entry by itself."""
+    if _parses(value):
+        return value
+    if value[:1] + value[-1:] == "[]":
+        return f"[{','.join(_readable(each) for each in _entries(value[1:-1]))}]"
+    if value[:1] + value[-1:] == "{}" and ":" in value:
+        pairs = (each.partition(":") for each in _entries(value[1:-1]))
+        return f"{{{','.join(f'{key}: {_readable(each.strip())}' for key, _, each in pairs)}}}"
+    escaped = value.replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _parses(value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
+
+
+def _entries(text: str) -> Iterator[str]:
+    """Yields what commas separate, apart from those within brackets or quotes."""
+    begin, depth, quote = 0, 0, ""
+    for at, letter in enumerate(text):
+        if quote or letter in "\"'":
+            quote = "" if letter == quote else quote or letter
+        depth += 0 if quote else (letter in "[{(") - (letter in "]})")
+        if letter == "," and not depth and not quote:
+            yield text[begin:at].strip()
+            begin = at + 1
+    yield text[begin:].strip()
 
 
 def _example(word: str, config_name: str) -> str:
@@ -95,12 +133,18 @@ def _example(word: str, config_name: str) -> str:
     return f"task={word}" if re.fullmatch(r"\w+", word) else f"out={word}"
 
 
-def _suggestion(name: str, config_name: str) -> str:
+def _suggestion(name: str, config_name: str, words: Sequence[str]) -> str:
+    policy = next((word.partition("=")[2] for word in reversed(words) if word.startswith("policy=")), None)
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             known = _keys(OmegaConf.to_container(compose(config_name)))
+            with_policy = _keys(OmegaConf.to_container(compose(config_name, [f"policy={policy}"]))) if policy else known
     except Exception:
         return ""
+    if name in known and name not in with_policy:
+        group = name.partition(".")[0]
+        there = any(each.startswith(f"{group}.") for each in with_policy)
+        return f": policy '{policy}' has no {f'setting {name}' if there else f'section {group}'}"
     if name in known:
         return f", because the chosen task or policy has none (does its file begin with '{_GLOBAL}'?)"
     close = difflib.get_close_matches(name, known, n=3)

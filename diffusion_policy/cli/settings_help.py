@@ -4,13 +4,16 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import yaml
+
+_GROUPS = "Groups (GROUP=NAME):"
 _HEADING = "Settings (KEY=VALUE):"
 _LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<rest>( .*)?)$")
 _COLUMN = 36  # where the words begin, unless the value is longer
 
 
 def with_words(text: str, config_name: str, conf: Path) -> str:
-    """Returns a command's help with a comment behind each setting that has one.
+    """Returns a command's help with a comment behind each setting that has one, and its own groups only.
 
     Args:
         text: Hydra's, with the settings as YAML at its end.
@@ -25,7 +28,21 @@ def with_words(text: str, config_name: str, conf: Path) -> str:
     for at, path, _ in _keys(lines):
         if path in words:
             lines[at] = f"{lines[at]:<{_COLUMN}}# {words[path]}"
-    return before + heading + "\n".join(lines) + "\n"
+    return _own_groups(before, conf / f"{config_name}.yaml") + heading + "\n".join(lines) + "\n"
+
+
+def _own_groups(text: str, file: Path) -> str:
+    """Returns help without the groups that a command does not choose from: Hydra lists all folders."""
+    before, heading, groups = text.partition(_GROUPS)
+    defaults = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("defaults", [])
+    own = {name.split()[-1] for each in defaults if isinstance(each, dict) for name in each}  # "optional tuned"
+    kept = [line for line in groups.splitlines(keepends=True) if _group(line) in {None, *own}]
+    return before + heading + "".join(kept)
+
+
+def _group(line: str) -> str | None:
+    match = re.match(r"(\w+)[\w/]*: ", line)
+    return match[1] if match else None
 
 
 def _of_groups(conf: Path) -> Iterator[tuple[str, str]]:

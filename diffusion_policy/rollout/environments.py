@@ -89,7 +89,7 @@ def check_offers(env: Env, env_id: str, obs_spec: ObsSpec) -> None:
             offered = ", ".join(f"{key} {each.shape}" for key, each in space.spaces.items())
             raise ObservationError(
                 f"the policy reads {', '.join(missing)}, which {env_id} does not offer; it offers {offered}: "
-                f"choose other env_kwargs (obs_keys) or another policy"
+                f"choose others by its env_kwargs (commands: +env.kwargs.obs_keys=[...]), or another policy"
             )
         shapes = {key: space.spaces[key].shape for key in obs_spec}
     elif len(obs_spec) == 1:

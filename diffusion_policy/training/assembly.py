@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from diffusion_policy.agents.agent import Agent
 from diffusion_policy.agents.library import make_objective
+from diffusion_policy.agents.objective import Objective
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.errors import ConfigError
@@ -51,6 +53,30 @@ class Assembly:
     info: CheckpointInfo
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What a configuration says of a run apart from its policy and its data."""
+
+    seed: int
+    loop: LoopConfig
+    hooks: HookConfig
+    optim: OptimConfig
+    device: torch.device
+    obs_spec: ObsSpec
+    action_spec: ActionSpec
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError where `assemble` would for the settings alone: reads no data and draws no weights."""
+    plan = _plan(settings)
+    build(DataConfig, section(settings, "data"), "data")
+    if settings.get("init") is not None:  # brings its own networks
+        return
+    with suppress(RuntimeError), torch.device("meta"):  # somebody's network may compute while it is made
+        policy = make_policy(_policy_sections(settings), plan.obs_spec, plan.action_spec)
+        _objective(settings, policy, plan.loop, Ranks())
+
+
 def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks | None = None) -> Assembly:
     """Returns the parts of the run that a configuration describes.
 
@@ -65,28 +91,17 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
         DataError: the dataset does not fit the task.
     """
     ranks = ranks or Ranks()
-    _check_names(settings)
-    seed, training = _seed(settings), section(settings, "training")
-    loop_config, hooks = build_part(LoopConfig, training, "training"), build_part(HookConfig, training, "training")
-    optim = build(OptimConfig, section(settings, "optim"), "optim")
-    device = pick_device(str(settings.get("device", "auto")))
-    obs_spec, action_spec = obs_spec_from(section(settings, "obs")), action_spec_from(section(settings, "action"))
+    plan = _plan(settings)
+    seed, device, obs_spec, action_spec = plan.seed, plan.device, plan.obs_spec, plan.action_spec
     initial = None
     if settings.get("init") is not None and not resuming:
         initial = _initial(str(settings["init"]), obs_spec, action_spec)
         obs_spec = {key: obs_spec[key] for key in initial.obs_spec}  # its order is the order of the features
         settings = {**settings, **dict.fromkeys(POLICY_SECTIONS), **initial.plain_config(), "obs": plain(obs_spec)}
     torch.manual_seed(seed)  # the one global seed: the networks' first weights are drawn from it
-    sections = {name: section(settings, name) for name in POLICY_SECTIONS}
-    policy = make_policy(sections, obs_spec, action_spec)
+    policy = make_policy(_policy_sections(settings), obs_spec, action_spec)
     settings, mirror = _settled_mirror(settings, obs_spec, action_spec)
-    objective = make_objective(section(settings, "agent"), policy)
-    discount = objective.config.discount if isinstance(objective, Agent) else None
-    if discount is not None and (ranks.size > 1 or loop_config.micro_batch_size is not None):
-        raise ConfigError(
-            "agent= computes each batch as a whole, on one process: its loss looks at all of it; start it without "
-            "torchrun and with training.micro_batch_size=null"
-        )
+    objective, discount = _objective(settings, policy, plan.loop, ranks)
     data = load_demonstrations(
         settings, policy, seed, device, mirror, discount=discount, progress=ranks.first, sharers=ranks.size
     )
@@ -110,10 +125,42 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
         versions=installed_versions(),
     )
     policy.info = info
-    loop = TrainingLoop(objective, data.transitions or data.train, loop_config, optim, seed=seed, ranks=ranks)
+    loop = TrainingLoop(objective, data.transitions or data.train, plan.loop, plan.optim, seed=seed, ranks=ranks)
     # what "auto" meant here, so that a resumed run computes the same
-    settings = {**settings, "training": {**training, "bf16": loop.bf16}}
-    return Assembly(settings, data, loop, hooks, info)
+    settings = {**settings, "training": {**section(settings, "training"), "bf16": loop.bf16}}
+    return Assembly(settings, data, loop, plan.hooks, info)
+
+
+def _plan(settings: Mapping[str, Any]) -> _Plan:
+    _check_names(settings)
+    training = section(settings, "training")
+    return _Plan(
+        seed=_seed(settings),
+        loop=build_part(LoopConfig, training, "training"),
+        hooks=build_part(HookConfig, training, "training"),
+        optim=build(OptimConfig, section(settings, "optim"), "optim"),
+        device=pick_device(str(settings.get("device", "auto"))),
+        obs_spec=obs_spec_from(section(settings, "obs")),
+        action_spec=action_spec_from(section(settings, "action")),
+    )
+
+
+def _policy_sections(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: section(settings, name) for name in POLICY_SECTIONS}
+
+
+def _objective(
+    settings: Mapping[str, Any], policy: Policy, loop: LoopConfig, ranks: Ranks
+) -> tuple[Objective, float | None]:
+    """Returns what trains a policy, and the discount if it learns from rewards."""
+    objective = make_objective(section(settings, "agent"), policy)
+    discount = objective.config.discount if isinstance(objective, Agent) else None
+    if discount is not None and (ranks.size > 1 or loop.micro_batch_size is not None):
+        raise ConfigError(
+            "agent= computes each batch as a whole, on one process: its loss looks at all of it; start it without "
+            "torchrun and with training.micro_batch_size=null"
+        )
+    return objective, discount
 
 
 def _settled_mirror(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from diffusion_policy.benchmark import plots
 from diffusion_policy.benchmark.report import write_report
 from diffusion_policy.benchmark.results import CellResult, Results, fallen_below
 from diffusion_policy.benchmark.suite import Cell, Suite
@@ -104,7 +105,9 @@ def test_regression_is_an_interval_wholly_below_the_stored_one() -> None:
     with pytest.raises(DataError, match="no cell in common with the stored ones, easy-mlp-s0"):
         fallen_below(Results([result("easy", "mlp", 5, np.zeros(9, bool))]), cells(57))
     longer = Results([result("easy", "mlp", 0, np.ones(9, bool), words=["preset=best"])])
-    with pytest.raises(DataError, match="easy-mlp-s0 has other words than the stored one"):
+    with pytest.raises(
+        DataError, match="easy-mlp-s0 has other settings than the stored one: preset=fast there, preset=best now"
+    ):
         fallen_below(longer, cells(57))
 
 
@@ -114,7 +117,7 @@ def test_tables_say_not_run_where_nothing_is(results: Results) -> None:
     assert rates.rows[1] == ["hard", "not run", "not run"]
     assert rates.rows[0][1].count(",") == 2  # an interval, two seeds
     assert made["Lead of diffusion: success rate"].rows[0][1].startswith("+")
-    assert made["Cost"].rows[0][1] == "2.0 min (4.0 CPU), 10 steps, 2.5 M, 4.5 ms"
+    assert made["Cost"].rows[0][1] == "2.0 min (4.0 min CPU), 10 steps, 2.5 M, 4.5 ms"
     assert "Success rate, best checkpoint by validation seeds" not in made
     assert not any(title.startswith("Behaviour") for title in made)
 
@@ -123,6 +126,37 @@ def test_lost_time_is_told(results: Results) -> None:
     results.cells[-1].figures["training"]["complete"] = False
     made = {table.title: table for table in tables(results, ["easy"], ["mlp"], "diffusion")}
     assert made["Cost"].rows[0][1].startswith("2.0 min at least")
+
+
+def test_short_trainings_cost_seconds(results: Results) -> None:
+    results.cells[-1].figures["training"].update(wall_s=3.2, cpu_s=119.0)
+    made = {table.title: table for table in tables(results, ["easy"], ["mlp"], "diffusion")}
+    assert made["Cost"].rows[0][1].startswith("3 s (119 s CPU)")
+
+
+@pytest.mark.parametrize(
+    ("methods", "reference", "said", "title"),
+    [
+        (["mlp", "diffusion"], None, "those of diffusion unless", "Lead of diffusion"),
+        (["mlp", "bet"], None, "Compared with mlp, the first method: the suite names no reference", "Lead of mlp"),
+        (["mlp", "bet"], "bet", "those of bet unless", "Lead of bet"),
+    ],
+)
+def test_report_compares_with_a_method_of_the_suite(
+    methods: list[str], reference: str | None, said: str, title: str, tmp_path: Path
+) -> None:
+    plain = {"tasks": {"easy": {"overrides": []}}, "methods": dict.fromkeys(methods), "seeds": [0]}
+    (tmp_path / "cells").mkdir()
+    for method in methods:
+        cell = result("easy", method, 0, np.ones(4, bool))
+        cell.figures["hardware"]["torch_threads"] = 1
+        (tmp_path / "cells" / f"{method}.json").write_text(json.dumps(cell.figures))
+    write_report(Suite.from_plain({**plain, "reference": reference}), "small", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert said in text
+    assert f"## {title}: success rate" in text
+    assert "2 of 2 cells are finished: 1 task, 2 methods, training seed 0." in text
+    assert ", 1 thread, GPU" in text
 
 
 def test_report_holds_tables_pictures_and_protocol(results: Results, tmp_path: Path) -> None:
@@ -162,9 +196,16 @@ def test_folders_without_results_and_damaged_cells_are_refused(tmp_path: Path) -
         Results.read(tmp_path)
     (tmp_path / "cells").mkdir()
     file = tmp_path / "cells" / "a.json"
-    for content in ("{", "{}", json.dumps({**result("a", "b", 0, np.ones(2)).figures, "format": 9})):
+    whole = result("a", "b", 0, np.ones(2)).figures
+    for content, said in (
+        ("{", "it is not whole JSON; remove it"),
+        ("{}", "it lacks 'format'; remove it"),
+        ("[]", "its values are not those of a cell; remove it"),
+        (json.dumps({**whole, "seed": "x"}), "its values are not those of a cell; remove it"),
+        (json.dumps({**whole, "format": 9}), "has format 9, this version reads up to 1; upgrade"),
+    ):
         file.write_text(content)
-        with pytest.raises(DataError, match=r"a\.json"):
+        with pytest.raises(DataError, match=rf"a\.json .*{said}"):
             Results.read(tmp_path)
 
 
@@ -205,3 +246,32 @@ def test_cells_that_the_suite_does_not_name_are_left_out(results: Results) -> No
     assert len(results.within(SUITE.cells()).cells) == 3
     results.cells.append(result("easy", "mlp", 9, np.ones(EPISODES)))
     assert len(results.within(SUITE.cells()).cells) == 3
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list[Any]:
+    """Figures that were drawn."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, picture: drawn.append(figure))
+    return drawn
+
+
+def test_bars_say_what_they_show_and_a_bar_of_zero_shows(figures: list[Any], tmp_path: Path) -> None:
+    results = Results([result("easy", "mlp", seed, np.zeros(4, bool)) for seed in (0, 1)])
+    plots.draw_results(results, ["easy"], ["mlp"], tmp_path / "a.png")
+    (figure,) = figures
+    assert figure.get_supxlabel() == "bars: mean with 95 % interval; dots: training seeds"
+    (axes,) = figure.axes
+    assert any(each.get_segments()[0][:, 1].tolist() == [0, 0] for each in axes.collections)
+    dots = [line.get_xdata() for line in axes.lines if len(line.get_ydata()) == 2]
+    assert any(np.allclose(sorted(each), [-0.15, 0.15]) for each in dots)
+
+
+def test_costs_stand_on_an_axis_that_is_called_logarithmic(figures: list[Any], tmp_path: Path) -> None:
+    cells = [result("easy", method, 0, np.ones(4, bool)) for method in ("mlp", "act")]
+    cells[0].figures["training"]["wall_s"] = 20.0
+    plots.draw_costs(Results(cells), ["easy"], ["mlp", "act"], tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert figures[0].get_supxlabel().endswith("(logarithmic)")
+    low, high = axes.get_xlim()
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 3

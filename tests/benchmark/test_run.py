@@ -92,11 +92,13 @@ def test_finished_cell_with_other_settings_is_refused_not_reported(tmp_path: Pat
     stored = {"format": 1, "task": cell.task, "method": cell.method, "seed": cell.seed, "words": suite.words(cell)}
     file.write_text(json.dumps({**stored, "judging": judging}))
     assert run_suite(suite, tmp_path, compose)
-    more = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"]}, "judging": {"episodes": 9}})
-    with pytest.raises(ConfigError, match=r"detour-mlp-s0 is there with another judging: .*'episodes': 3"):
+    more = Suite.from_plain(
+        {**PLAIN, "methods": {"mlp": ["policy=mlp"]}, "judging": {**PLAIN["judging"], "episodes": 9}}
+    )
+    with pytest.raises(ConfigError, match=r"with other settings: judging\.episodes: 3 there, 9 now; take"):
         run_suite(more, tmp_path, compose)
     longer = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp", "optim.lr=1e-4"]}})
-    with pytest.raises(ConfigError, match="detour-mlp-s0 is there with another setting"):
+    with pytest.raises(ConfigError, match=r"with other settings: nothing there, optim\.lr=1e-4 now; take"):
         run_suite(longer, tmp_path, compose)
 
 
@@ -105,13 +107,25 @@ def test_interrupted_cell_with_other_settings_is_refused(tmp_path: Path, monkeyp
     suite = Suite.from_plain(PLAIN)
     assert not run_cell(suite.cells()[0], suite, tmp_path, "detour.zarr", compose)
     other = Suite.from_plain({**PLAIN, "overrides": ["preset=best"]})
-    with pytest.raises(ConfigError, match="is there with another setting"):
+    with pytest.raises(ConfigError, match=r"is there with other settings: .* there, preset=best now"):
         run_cell(suite.cells()[0], other, tmp_path, "detour.zarr", compose)
 
 
-def test_mistake_in_the_last_cell_shows_before_the_first_begins(tmp_path: Path) -> None:
-    suite = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"], "typo": ["polciy=mlp"]}})
-    with pytest.raises(ConfigError, match="polciy"):
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("polciy=mlp", "polciy"),
+        ("optim.lr=fast", "optim.lr: expected a number"),
+        ("training.batch_size=0", "batch_size"),
+        ("training.best_by=luck", "best_by"),
+        ("data.val_ratio=2", "val_ratio"),
+        ("denoiser.kernel_size=wide", "denoiser unet1d"),
+        ("horizons.pred_horizon=1", "horizon"),
+    ],
+)
+def test_mistake_in_the_last_cell_shows_before_the_first_begins(word: str, said: str, tmp_path: Path) -> None:
+    suite = Suite.from_plain({**PLAIN, "methods": {"mlp": ["policy=mlp"], "wrong": [word]}})
+    with pytest.raises(ConfigError, match=f"suite cell detour-wrong-s0: .*{said}"):
         run_suite(suite, tmp_path / "out", compose)
     assert not (tmp_path / "out").exists()
 

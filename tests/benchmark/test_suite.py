@@ -45,7 +45,7 @@ def test_checkpoints_are_chosen_and_reported_on_different_seeds() -> None:
         ({"special": {"c/mlp": ["x=1"]}}, "'c/mlp' names no cells"),
         ({"seeds": 3}, "must be a list of different numbers, but got 3"),
         ({"seeds": [1, 1]}, "different numbers"),
-        ({"methods": {"mlp": "policy=mlp"}}, "expected a list of settings"),
+        ({"methods": {"mlp": "policy=mlp"}}, """command line 'suite.methods.mlp=\\["policy=mlp"\\]'"""),
         ({"overrides": "preset=fast"}, "suite.overrides: expected a list of settings"),
         ({"measures": ["succes"]}, "expected some of success, max_reward, return, normalized_return"),
         ({"reference": "difusion"}, "expected one of the methods diffusion, mlp, but got difusion"),

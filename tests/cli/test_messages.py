@@ -1,8 +1,10 @@
 """What a person reads who wrote a command line, or a task, that Hydra cannot read."""
 
+import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cli.running import dp
 
@@ -24,6 +26,11 @@ MINE = ["--config-dir=my_conf", "task=mine"]
         ("train", ["demos.zarr"], "e.g. dataset=demos.zarr"),
         ("train", ["runs/a/policy.pt"], "e.g. init=runs/a/policy.pt"),
         ("collect", ["pusht"], "e.g. task=pusht"),
+        (
+            "train",
+            ["policy=mlp", "diffusion.num_train_timesteps=50"],
+            "unknown setting 'diffusion.num_train_timesteps': policy 'mlp' has no section diffusion; --help",
+        ),
         ("train", ["obs.tip.source=stat[7:10]"], """write 'obs.tip.source="stat[7:10]"'"""),
         ("train", ["--dataset", "x"], "unknown option --dataset; settings are KEY=VALUE: dataset=x"),
         ("eval", ["--num-envs=3"], "unknown option --num-envs; settings are KEY=VALUE: num_envs=3"),
@@ -49,3 +56,23 @@ def test_command_line_that_cannot_be_read_is_answered_with_one_that_can(
     assert message in done.err
     assert done.err.count("\n") == 1
     assert done.err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("[policy=mlp,optim.lr=0.01]", ["policy=mlp", "optim.lr=0.01"]),
+        ("[policy=mlp, optim.betas=[0.9,0.95]]", ["policy=mlp", "optim.betas=[0.9,0.95]"]),
+        ("""["policy=mlp",'a,b',c=d]""", ["policy=mlp", "a,b", "c=d"]),
+        ("[{words: [a=b, 3]}]", [{"words": ["a=b", 3]}]),
+        ("policy=mlp", "policy=mlp"),
+        ('it\'s="quoted"', 'it\'s="quoted"'),
+    ],
+)
+def test_advised_quotes_give_what_was_meant_when_they_are_pasted(value, meant, tmp_path, monkeypatch, capsys):
+    def run(*words):
+        return dp("benchmark", *words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+
+    advised = shlex.split(run(f"suite.methods.mlp={value}").err.partition("; write ")[2])
+    shown = run(*advised, "--cfg", "job", "--package", "suite.methods").out
+    assert yaml.safe_load(shown.partition("\n")[2])["mlp"] == meant

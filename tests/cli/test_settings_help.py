@@ -58,3 +58,20 @@ def test_comments_list_all_values_whatever_the_present_one_is():
     for file in config_dir().rglob("*.yaml"):
         for line in file.read_text().splitlines():
             assert not re.search(r"\S.*# or \w", line), f"{file.name}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("command", "shown", "hidden"),
+    [
+        ("train", ["policy", "task"], ["suite"]),
+        ("collect", ["task"], ["suite", "policy"]),
+        ("benchmark", ["suite"], ["task"]),
+    ],
+)
+def test_help_lists_the_groups_that_a_command_chooses_from(command, shown, hidden, tmp_path, monkeypatch, capsys):
+    done = dp(command, "--help", folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    listed = re.findall(
+        r"^(\w+): ", done.out.partition("Groups (GROUP=NAME):")[2].partition("Settings")[0], re.MULTILINE
+    )
+    assert set(shown) <= set(listed)
+    assert not set(hidden) & set(listed)

@@ -81,7 +81,10 @@ def test_rerender_refuses_what_cannot_be_drawn_and_leaves_nothing(tmp_path: Path
     record(tmp_path / "a.zarr", (4,))
     with pytest.raises(ObservationError, match=r"image of shape \(64, 64, 3\), but .* gives \(32, 32, 3\)"):
         draw(tmp_path / "a.zarr", tmp_path / "b.zarr", spec={"image": ObsField("rgb", (64, 64, 3))})
-    with pytest.raises(ObservationError, match=r"wrist, which .* does not offer; it offers .*image \(32, 32, 3\)"):
+    with pytest.raises(
+        ObservationError,
+        match=r"wrist, which .* does not offer; it offers .*image \(32, 32, 3\).*env_kwargs \(commands: \+env\.kwargs",
+    ):
         draw(tmp_path / "a.zarr", tmp_path / "b.zarr", spec={"wrist": ObsField("rgb", (32, 32, 3))})
     with pytest.raises(ConfigError, match=r"Pendulum-v1 cannot draw recorded steps: expected a method observe\(obs\)"):
         draw(tmp_path / "a.zarr", tmp_path / "b.zarr", Drawing("Pendulum-v1", {}, ()), {"x": ObsField("rgb", (3,))})
