@@ -88,8 +88,8 @@ class DiffusionQL(Agent):
         """Returns L_d + L_q of the policy and the critics' squared errors (B,)."""
         policy = self.policy
         known = policy.normalized(batch.obs)
-        critic_loss = self.critic_loss(known, self.executed_actions(batch), self.target(batch, draws["next"]))
         cond, x0 = policy.encoded(known), policy.action_normalizer.normalize(batch.action)
+        critic_loss = self.critic_loss(known, policy.executed(x0), self.target(batch, draws["next"]))
         noise, t = draws["noise"], draws["t"]
         noisy = policy.process.add_noise(x0, noise, t)
         output = policy.denoiser(noisy, t, cond)
@@ -131,9 +131,8 @@ class DiffusionQL(Agent):
         if count > 1:
             cond, features = (each.repeat_interleave(count, dim=0) for each in (cond, features))
             noise = noise.flatten(0, 1)
-        value: Tensor = self.slow_critic.value(
-            features, average.executed(average.sample(cond, noise))
-        )  # (K, B * count)
+        action = average.executed(average.sample(cond, noise))
+        value: Tensor = self.slow_critic.value(features, action)  # (K, B * count)
         best = value.reshape(len(value), -1, count).amax(2)  # of each critic; then the smaller critic
         return batch.reward + batch.discount * best.amin(0)
 

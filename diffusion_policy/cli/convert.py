@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.cli.outcome import outcome
 from diffusion_policy.data.formats.convert import convert, guess_format
 from diffusion_policy.data.formats.reading import FORMATS
-from diffusion_policy.errors import DiffusionPolicyError, OutputExistsError
+from diffusion_policy.errors import OutputExistsError
 from diffusion_policy.rollout.progress import ProgressBar
 
 _EXAMPLES = """\
@@ -25,17 +26,7 @@ exit codes: 0 done, 2 bad input (nothing is written)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        return _convert(args)
-    except KeyboardInterrupt:
-        print("interrupted, nothing written", file=sys.stderr)
-        return 130
-    except DiffusionPolicyError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return outcome(_convert, _parser().parse_args(argv), "interrupted, nothing written")
 
 
 def _parser() -> argparse.ArgumentParser:

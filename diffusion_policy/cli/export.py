@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from diffusion_policy.errors import CheckpointError, ConfigError, DiffusionPolicyError
+from diffusion_policy.cli.outcome import outcome
+from diffusion_policy.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from diffusion_policy.policies.chunk import ChunkPolicy
@@ -34,17 +35,7 @@ exit codes: 0 done, 2 bad input
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        return _export(args)
-    except KeyboardInterrupt:
-        print("interrupted, nothing written", file=sys.stderr)
-        return 130
-    except DiffusionPolicyError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return outcome(_export, _parser().parse_args(argv), "interrupted, nothing written")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,10 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from diffusion_policy.cli.outcome import outcome
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.store import storage_errors
 from diffusion_policy.data.survey import Survey, survey
-from diffusion_policy.errors import ConfigError, DataError, DiffusionPolicyError, OutputExistsError
+from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.rollout.progress import ProgressBar
 
@@ -42,17 +43,7 @@ exit codes: 0 no problem found, 1 problems found, 2 bad input
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        return _inspect(args)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except DiffusionPolicyError as error:
-        if args.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return outcome(_inspect, _parser().parse_args(argv), "interrupted")
 
 
 def _parser() -> argparse.ArgumentParser:
