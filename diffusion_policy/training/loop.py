@@ -14,7 +14,7 @@ from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.diffusion.ema import EMA
 from diffusion_policy.errors import ConfigError, NonFiniteLossError
-from diffusion_policy.policies.device import has_fast_bf16
+from diffusion_policy.policies.device import fast_products, has_fast_bf16
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.optim import EpochOrder, OptimConfig, lr_factor, make_optimizer
 from diffusion_policy.training.ranks import Ranks
@@ -155,7 +155,8 @@ class TrainingLoop:
         self.objective.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         ids = self.order.batch(self.grad_step)
-        own = self._backward(ids)
+        with fast_products(self.device):
+            own = self._backward(ids)
         parameters = list(self.objective.model.parameters())
         loss, votes = self.ranks.sum_gradients(parameters, (own, float(stop)))
         if not np.isfinite(loss):
