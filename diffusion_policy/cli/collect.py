@@ -68,7 +68,7 @@ def _report(result: "CollectResult", env_id: str, keep: str) -> None:
     print(f"kept     {result.episodes} of {result.attempts} attempts{asked}")
     for part in result.parts:
         if part.mean_return is not None:
-            print(f"return   {worth(env_id, part.mean_return)}, mean of {part.name}")
+            print(f"return   {worth(env_id, part.mean_return, part.success_rate)}, mean of {part.name}")
     print(f"dataset  {result.out} (digest {result.digest[:12]})\nnext     dp-inspect {result.out}")
 
 

@@ -105,13 +105,14 @@ def _bounds(buffer: ReplayBuffer, args: argparse.Namespace) -> list[list[float]]
 
 
 def _print_returns(buffer: ReplayBuffer, env_id: str | None) -> None:
-    from diffusion_policy.rollout.parts import part_returns
+    from diffusion_policy.rollout.parts import part_worths
     from diffusion_policy.rollout.reference_scores import worth
 
     record = buffer.attrs.get("provenance")
     recorded = record.get("env_id") if isinstance(record, dict) else None
-    for name, mean in part_returns(buffer):
-        print(f"return   {worth(str(env_id or recorded or ''), mean)}, mean of {name}")
+    for part in part_worths(buffer):
+        said = worth(str(env_id or recorded or ""), part.mean_return, part.success_rate)
+        print(f"return   {said}, mean of {part.name}")
 
 
 def _physics(buffer: ReplayBuffer, env_id: str | None) -> bool:

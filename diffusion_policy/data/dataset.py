@@ -219,22 +219,29 @@ class WindowDataset:
 
 
 def split_episodes(
-    num_episodes: int, *, val_ratio: float, seed: int, max_episodes: int | None = None
+    num_episodes: int,
+    *,
+    val_ratio: float,
+    seed: int,
+    max_episodes: int | None = None,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns (training episodes, validation episodes), sorted: whole episodes, so no window is in both.
 
-    Validation is drawn first: round(M val_ratio) episodes, at least one and never all. Then, if asked, a subset of
-    the others. Both draws start from the same seed, which is the published split of Chi et al. (2023): seed 42, ratio
-    0.02, 90 episodes select the very episodes of the paper's Push-T results.
+    Validation is drawn first: round(M val_ratio) episodes, at least one and never all. Then what is not allowed is
+    left out of both, and, if asked, a subset of the others drawn. Both draws start from the same seed, which is the
+    published split of Chi et al. (2023): seed 42, ratio 0.02, 90 episodes select the very episodes of the paper's
+    Push-T results.
 
     Args:
         num_episodes: M.
         val_ratio: share held out, in [0, 1); with M = 1 nothing is.
         seed: of NumPy's default generator.
         max_episodes: train on at most so many.
+        allowed: (M,) which episodes may be used; None for all.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, or no training episode is left.
     """
     if not 0 <= val_ratio < 1:
         raise ConfigError(f"val_ratio must be in [0, 1), but got {val_ratio}; 0.02 holds out 2 % of the episodes")
@@ -244,10 +251,15 @@ def split_episodes(
     if val_ratio > 0 and num_episodes >= 2:
         count = min(max(1, round(num_episodes * val_ratio)), num_episodes - 1)
         held_out[np.random.default_rng(seed).choice(num_episodes, count, replace=False)] = True
-    train = np.flatnonzero(~held_out)
+    usable = np.ones(num_episodes, bool) if allowed is None else allowed
+    train = np.flatnonzero(~held_out & usable)
+    if num_episodes and not len(train):
+        raise ConfigError(
+            f"none of the {np.sum(~held_out)} training episodes may be used; collect more, or ask for less"
+        )
     if max_episodes is not None and len(train) > max_episodes:
         train = np.sort(train[np.random.default_rng(seed).choice(len(train), max_episodes, replace=False)])
-    return train, np.flatnonzero(held_out)
+    return train, np.flatnonzero(held_out & usable)
 
 
 def _chosen(buffer: ReplayBuffer, episodes: Sequence[int] | NDArray[np.integer] | None) -> NDArray[np.int64]:

@@ -74,3 +74,13 @@ def runs(episodes: Sequence[int] | NDArray[np.integer]) -> list[tuple[int, int]]
         return []
     cuts = np.flatnonzero(np.diff(chosen) != 1) + 1
     return [(int(run[0]), int(run[-1]) + 1) for run in np.split(chosen, cuts)]
+
+
+def succeeded(success: NDArray[np.generic], ends: Ends) -> NDArray[np.bool_]:
+    """Returns which episodes succeeded, (M,): those with a step that says so.
+
+    Args:
+        success: (N,) or (N, 1), per step.
+        ends: (M,) exclusive, cumulative; no episode is empty.
+    """
+    return np.logical_or.reduceat(success.reshape(len(success)) != 0, np.concatenate([[0], ends[:-1]]))

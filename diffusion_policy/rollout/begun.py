@@ -8,7 +8,7 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
 
 _SAME = ("env_id", "kwargs", "actor", "seed", "renderer")
-_PROGRESS = ("episodes", "steps", "first_seed", "last_seed", "cut", "mean_return")  # of a part
+_PROGRESS = ("episodes", "steps", "first_seed", "last_seed", "cut", "mean_return", "success_rate")  # of a part
 
 
 def opened(folder: Path, provenance: dict[str, Any], resume: bool) -> ReplayBuffer:

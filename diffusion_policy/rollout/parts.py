@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import Array
@@ -93,6 +94,7 @@ class Part:
         last_seed: of its last kept episode; None before.
         cut: whether the last episode was cut, so that its return says nothing.
         mean_return: of the other episodes; None while the part is not complete.
+        success_rate: likewise; None, too, where the environment does not tell.
     """
 
     details: Mapping[str, Any]
@@ -102,6 +104,7 @@ class Part:
     last_seed: int | None = None
     cut: bool = False
     mean_return: float | None = None
+    success_rate: float | None = None
 
     @property
     def name(self) -> str:
@@ -110,7 +113,7 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the part as a provenance holds it."""
-        names = ("episodes", "steps", "first_seed", "last_seed", "cut", "mean_return")
+        names = ("episodes", "steps", "first_seed", "last_seed", "cut", "mean_return", "success_rate")
         return {**self.details, **{name: getattr(self, name) for name in names}}
 
 
@@ -128,6 +131,7 @@ class Ledger:
         self, buffer: ReplayBuffer, record: dict[str, Any], details: Sequence[Mapping[str, Any]], amount: Amount
     ) -> None:
         self.buffer, self.record, self.amount = buffer, record, amount
+        self._tells = "success" in buffer if buffer.num_episodes else None  # as its first episode does
         self._waiting: list[Episode] = []
         self._waiting_bytes, self._written = 0, time.monotonic()
         self.seeds = list(record["seeds"])[: buffer.num_episodes]  # noted before their episodes: these may be lacking
@@ -157,6 +161,11 @@ class Ledger:
 
     def keep(self, part: Part, seed: int, episode: Episode) -> None:
         """Takes in an episode of a part; it is written now or soon."""
+        if self._tells is None:
+            self._tells = "success" in episode
+        if self._tells != ("success" in episode):  # some environments tell it only when it is so
+            told = {"success": np.zeros(len(episode["reward"]), bool)} if self._tells else {}
+            episode = {**{key: values for key, values in episode.items() if key != "success"}, **told}
         episode, part.cut = self.amount.cut(episode, part.steps)
         part.episodes += 1
         part.steps += len(episode["reward"])
@@ -179,7 +188,9 @@ class Ledger:
         """Writes what waits, and what a complete part is worth."""
         self.write()
         stop = sum(each.episodes for each in self.parts[: self.parts.index(part) + 1])
-        part.mean_return = mean_return(self.buffer, stop - part.episodes, stop - part.cut)
+        first, stop = stop - part.episodes, stop - part.cut
+        part.mean_return = mean_return(self.buffer, first, stop)
+        part.success_rate = success_rate(self.buffer, first, stop)
         self._note()
 
     def _note(self) -> None:
@@ -211,8 +222,36 @@ def mean_return(buffer: ReplayBuffer, first: int, stop: int) -> float | None:
     return float(np.add.reduceat(rewards, np.concatenate([[0], ends[:-1]])).mean())
 
 
-def part_returns(buffer: ReplayBuffer) -> list[tuple[str, float]]:
-    """Returns who acted, in words, and the mean return, of each part of a data set, from its rewards.
+def success_rate(buffer: ReplayBuffer, first: int, stop: int) -> float | None:
+    """Returns the share of the episodes [first, stop) that succeeded; None of no episodes or where nothing tells.
+
+    Args:
+        buffer: with `success`, or without.
+        first: the first of them.
+        stop: behind the last.
+    """
+    if stop <= first or "success" not in buffer:
+        return None
+    return float(succeeded(buffer["success"], buffer.episode_ends)[first:stop].mean())
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a part of a data set is worth.
+
+    Args:
+        name: who acted, in words.
+        mean_return: of the whole episodes.
+        success_rate: of these; None where nothing tells.
+    """
+
+    name: str
+    mean_return: float
+    success_rate: float | None
+
+
+def part_worths(buffer: ReplayBuffer) -> list[Worth]:
+    """Returns what each part of a data set is worth, by its rewards.
 
     Args:
         buffer: a data set without parts counts as one; one without rewards (one number a step) has no returns.
@@ -226,8 +265,9 @@ def part_returns(buffer: ReplayBuffer) -> list[tuple[str, float]]:
     found, first = [], 0
     for part in parts:
         stop = first + int(part["episodes"])
-        mean = mean_return(buffer, first, stop - bool(part.get("cut")))
+        last = stop - bool(part.get("cut"))
+        mean = mean_return(buffer, first, last)
         if mean is not None:
-            found.append((part_name(part), mean))
+            found.append(Worth(part_name(part), mean, success_rate(buffer, first, last)))
         first = stop
     return found

@@ -12,8 +12,8 @@ from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import Array
 from diffusion_policy.rollout.environments import BOX_FIELD, Env, success_of
 
-OWN_KEYS = ("action", "reward", "terminated", "truncated")
-"""What a recorded step holds beside the observation."""
+OWN_KEYS = ("action", "reward", "terminated", "truncated", "success")
+"""What a recorded step holds beside the observation; `success` where the environment tells it."""
 
 
 class Recording:
@@ -53,6 +53,7 @@ class Recording:
         self._steps[-1] |= {"terminated": np.bool_(terminated), "truncated": np.bool_(truncated)}
         said = success_of(self.info)
         self.success = self.success if said is None else said or bool(self.success)
+        self._steps[-1]["success"] = np.bool_(bool(self.success))
         self.ended = bool(terminated or truncated)
 
     def cut(self) -> None:
@@ -61,8 +62,12 @@ class Recording:
         self.ended = True
 
     def episode(self) -> dict[str, Array]:
-        """Returns {key: (T, *shape)}, T >= 1; numbers as the environment gave them, but float64 becomes float32."""
-        episode = {key: np.stack([step[key] for step in self._steps]) for key in self._steps[0]}  # (T, *shape)
+        """Returns {key: (T, *shape)}, T >= 1; numbers as the environment gave them, but float64 becomes float32.
+
+        `success` tells whether it had succeeded by the end of a step.
+        """
+        keys = [key for key in self._steps[0] if key != "success" or self.success is not None]
+        episode = {key: np.stack([step[key] for step in self._steps]) for key in keys}  # (T, *shape)
         return {key: v.astype(np.float32) if v.dtype == np.float64 else v for key, v in episode.items()}
 
 

@@ -27,8 +27,9 @@ def normalized_score(env_id: str, episode_return: float) -> float | None:
     return 100.0 * (episode_return - random) / (expert - random)
 
 
-def worth(env_id: str, episode_return: float) -> str:
-    """Returns a mean return in words, with its normalised score where there is one."""
+def worth(env_id: str, episode_return: float, success_rate: float | None = None) -> str:
+    """Returns a mean return in words, with its normalised score where there is one, and the share of successes."""
     score = normalized_score(env_id, episode_return)
     said = f"{episode_return:.1f}"
-    return said if score is None else f"{said} (normalised {score:.1f}, {LABEL})"
+    said = said if score is None else f"{said} (normalised {score:.1f}, {LABEL})"
+    return said if success_rate is None else f"{said}, success {100 * success_rate:.0f} %"

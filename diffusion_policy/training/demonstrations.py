@@ -10,13 +10,14 @@ import torch
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset, split_episodes
+from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
 from diffusion_policy.data.source import Source, obs_source
 from diffusion_policy.data.transitions import Ends, Outcomes, TransitionDataset
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.progress import ProgressBar
@@ -31,6 +32,7 @@ class DataConfig:
     Args:
         val_ratio: share of episodes held out for validation.
         episodes: at most this many training episodes, drawn by the seed; None for all.
+        successful: only episodes that succeeded, by what the data set's `success` tells.
         drop_short: leave out episodes shorter than a window instead of refusing the data set.
         mirror: train on the mirror image of each episode too; "auto": where the environment has a mirror. An epoch
             is then twice as long.
@@ -44,6 +46,7 @@ class DataConfig:
 
     val_ratio: float = 0.02
     episodes: int | None = None
+    successful: bool = False
     drop_short: bool = False
     mirror: MirrorChoice = False
     memory_limit: int | str = "auto"
@@ -104,8 +107,9 @@ def load_demonstrations(
         _refuse_of_agents(data)
     obs_spec, action_spec = policy.obs_spec, policy.action_spec
     with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
+        allowed = _successes(buffer) if data.successful else None
         train, held_out = split_episodes(
-            buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes
+            buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes, allowed=allowed
         )
         with ExitStack() as shown:
             residence = Residence(
@@ -139,6 +143,19 @@ def load_demonstrations(
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
             transitions=transitions,
         )
+
+
+def _successes(buffer: ReplayBuffer) -> np.ndarray:
+    """Returns which episodes succeeded, (M,)."""
+    if "success" not in buffer:
+        raise DataError(
+            f"{buffer.location}: data.successful=true needs to know which episodes succeeded, but there is no "
+            f"'success'; dp-collect records it where the environment tells it, or drop data.successful"
+        )
+    found = succeeded(buffer["success"], buffer.episode_ends)
+    if not found.any():
+        raise DataError(f"{buffer.location}: none of {len(found)} episodes succeeded; drop data.successful")
+    return found
 
 
 def _scaled(reward: np.ndarray, data: DataConfig) -> np.ndarray:

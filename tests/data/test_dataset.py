@@ -205,3 +205,14 @@ def test_human_demonstrations_train_unchanged(human_pusht: Path) -> None:
     np.testing.assert_array_equal(batch.obs["agent_pos"][5, 1], first["state"][5, :2])
     np.testing.assert_array_equal(batch.obs["keypoints"][5, 0].flatten(), first["keypoint"][4].flatten())
     np.testing.assert_array_equal(batch.action[5], first["action"][4:20])
+
+
+def test_split_leaves_out_what_is_not_allowed_and_moves_nothing_else() -> None:
+    allowed = np.arange(40) % 3 == 0
+    everything, held_out = split_episodes(40, val_ratio=0.2, seed=1)
+    train, val = split_episodes(40, val_ratio=0.2, seed=1, allowed=allowed)
+    assert train.tolist() == [i for i in everything.tolist() if allowed[i]]
+    assert val.tolist() == [i for i in held_out.tolist() if allowed[i]]
+    assert len(split_episodes(40, val_ratio=0.2, seed=1, max_episodes=5, allowed=allowed)[0]) == 5
+    with pytest.raises(ConfigError, match="none of the 32 training episodes may be used"):
+        split_episodes(40, val_ratio=0.2, seed=1, allowed=np.zeros(40, bool))

@@ -41,7 +41,7 @@ def test_collect_keeps_what_stepping_by_hand_gives(tmp_path):
     result = gather(tmp_path / "demos.zarr")
     env = gym.make(COUNT, **HALF)
     buffer = ReplayBuffer.open(tmp_path / "demos.zarr")
-    assert buffer.keys() == ["action", "observation", "reward", "terminated", "truncated"]
+    assert buffer.keys() == ["action", "observation", "reward", "success", "terminated", "truncated"]
     assert buffer.num_episodes == result.episodes == 4
     for index, seed in enumerate((100, 102, 104, 106)):  # only even seeds succeed
         obs, info = env.reset(seed=seed)
@@ -54,6 +54,7 @@ def test_collect_keeps_what_stepping_by_hand_gives(tmp_path):
             obs, reward, terminated, truncated, info = env.step(action)
             assert episode["reward"][step] == reward
             assert (episode["terminated"][step], episode["truncated"][step]) == (terminated, truncated)
+            assert episode["success"][step] == (step >= 3)  # from the success on
         assert len(episode["reward"]) == 10
         assert truncated
 

@@ -178,3 +178,31 @@ def test_actor_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="continuous actions with bounds"):
         gather(tmp_path / "a.zarr", RandomActor(), "CartPole-v1", steps=10)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_success_is_told_by_step_and_counted_by_part(tmp_path: Path) -> None:
+    kwargs = {"env_kwargs": {"succeeds_at": 4, "only_even": True}, "episodes": 4}
+    result = gather(tmp_path / "a.zarr", [ExpertActor(), ExpertActor()], COUNT, **kwargs)
+    buffer = ReplayBuffer.open(result.out)
+    assert buffer.get_episode(0)["success"].tolist() == [False] * 4 + [True] * 6  # it had succeeded by then
+    assert not buffer.get_episode(1)["success"].any()
+    assert [part.success_rate for part in result.parts] == [0.5, 0.5]
+    assert [worth.success_rate for worth in parts.part_worths(buffer)] == [0.5, 0.5]
+
+
+def test_an_environment_that_does_not_tell_success_leaves_no_word_of_it(tmp_path: Path) -> None:
+    result = gather(tmp_path / "a.zarr", RandomActor(), env_kwargs={"says": None}, episodes=2)
+    assert "success" not in ReplayBuffer.open(result.out)
+    assert result.parts[0].success_rate is None
+
+
+@pytest.mark.parametrize("seed", [100, 101], ids=["first succeeds", "first fails"])
+def test_an_environment_that_tells_success_only_where_there_is_one_gives_one_kind_of_episode(
+    tmp_path: Path, seed: int
+) -> None:
+    kwargs = {"env_kwargs": {"succeeds_at": 4, "only_even": True}, "episodes": 3, "seed": seed}
+    buffer = ReplayBuffer.open(gather(tmp_path / "a.zarr", ExpertActor(), "toys/Shy-v0", **kwargs).out)
+    if seed == 101:  # the first episode decides for all
+        assert "success" not in buffer
+    else:
+        assert [buffer.get_episode(i)["success"].any() for i in range(3)] == [True, False, True]

@@ -123,6 +123,14 @@ class CountEnv(gym.Env):
         return lambda obs, info: np.array([obs[0] + generator.uniform()], np.float32)
 
 
+class ShyEnv(CountEnv):
+    """Counts, and tells of success only when there is one."""
+
+    def step(self, action):
+        *stepped, info = super().step(action)
+        return *stepped, {key: value for key, value in info.items() if value}
+
+
 class ToyPolicy:
     """Pushes towards a place that depends on everything it sees and on the noise."""
 
@@ -144,4 +152,5 @@ class ToyPolicy:
 gym.register("toys/Chaos-v0", entry_point=ChaosEnv)
 gym.register("toys/Trouble-v0", entry_point=TroubleEnv)
 gym.register("toys/Count-v0", entry_point=CountEnv, max_episode_steps=10)
+gym.register("toys/Shy-v0", entry_point=ShyEnv, max_episode_steps=10)
 gym.register("toys/Discrete-v1", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=10)

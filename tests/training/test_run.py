@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_policy.errors import NonFiniteLossError
+from diffusion_policy.config import ActionSpec, ObsField
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import DataError, NonFiniteLossError
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.library import make_policy
+from diffusion_policy.training.demonstrations import load_demonstrations
 from diffusion_policy.training.metrics import read_metrics
 from diffusion_policy.training.run import train
 from tests.training.runs import assert_same_run, weights
@@ -120,3 +124,26 @@ def test_run_uses_only_so_many_training_episodes(tmp_path: Path, make_config: Ma
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert records
     assert np.isfinite(records[-1]["loss"])
+
+
+def test_run_on_successful_episodes_only_sees_these(tmp_path: Path, dataset: Path, make_config: Make) -> None:
+    config = make_config(tmp_path / "run", num_grad_steps=2)
+    config["data"] = {"successful": True, "val_ratio": 0.0}
+    with pytest.raises(DataError, match=r"data\.successful=true needs to know .* there is no 'success'"):
+        train(config)
+    with ReplayBuffer.open(dataset) as old, ReplayBuffer.create(tmp_path / "told.zarr") as told:
+        for i, episode in enumerate(old.episodes()):
+            told.add_episode({**episode, "success": np.arange(20) >= (19 if i in (1, 4) else 20)})
+    with ReplayBuffer.open(tmp_path / "told.zarr") as buffer:
+        sections = {name: config[name] for name in ("horizons", "denoiser", "diffusion", "sampler")}
+        policy = make_policy(
+            {"policy": {"name": "diffusion"}, **sections}, {"pos": ObsField("low_dim", (2,))}, ActionSpec((2,))
+        )
+        found = load_demonstrations({**config, "dataset": str(tmp_path / "told.zarr")}, policy, 0, torch.device("cpu"))
+        expected = np.concatenate([buffer.get_episode(i)["action"] for i in (1, 4)])
+    np.testing.assert_array_equal(found.train.all_actions(), expected)
+    with ReplayBuffer.create(tmp_path / "failed.zarr") as failed:
+        failed.add_episode({**episode, "success": np.zeros(20, bool)})
+    with pytest.raises(DataError, match="none of 1 episodes succeeded"):
+        train({**config, "dataset": str(tmp_path / "failed.zarr")})
+    assert not (tmp_path / "run").exists()
