@@ -43,6 +43,8 @@ class DiffusionQLConfig(AgentConfig):
         eta: weight of the value against imitation; 0 is behaviour cloning.
         max_q_backup: targets take the best of ten next actions, for each critic, before the smaller critic counts.
         one_step: EDP's estimate instead of the whole chain.
+        num_inference_steps: denoising steps of the samples that training takes; None for the policy's own. Most of the
+            cost of a step, where the denoiser is large.
         num_candidates: samples of a prediction, at deployment.
         temperature: of the softmax over their values.
     """
@@ -50,6 +52,7 @@ class DiffusionQLConfig(AgentConfig):
     eta: float = 1.0
     max_q_backup: bool = False
     one_step: bool = False
+    num_inference_steps: int | None = None
     num_candidates: int = 50
     temperature: float = 1.0
 
@@ -72,11 +75,21 @@ class DiffusionQL(Agent):
         if not isinstance(policy, DiffusionPolicy):
             raise ConfigError(f"agent=diffusion_ql trains policy=diffusion, but got policy '{policy.kind}'")
         super().__init__(policy, config)
+        self._acting = self._average_acting = self._as_in_training(policy)
+
+    def use_average(self, average: Policy) -> None:
+        """See `Objective`."""
+        super().use_average(average)
+        self._average_acting = self._as_in_training(average)
+
+    def _as_in_training(self, policy: Policy) -> Policy:
+        steps = self.config.num_inference_steps
+        return policy if steps is None else policy.with_sampler(num_inference_steps=steps)
 
     def draw(self, batch: Batch, rows: int, generator: torch.Generator) -> Draws:
         """Returns noise of imitation and of both samples, timesteps, and which critic is climbed."""
         on: dict[str, Any] = {"generator": generator, "device": generator.device}
-        shape = self.policy.sample_noise_shape
+        shape = self._acting.sample_noise_shape
         backups = (_BACKUP,) if self.config.max_q_backup else ()
         draws = {**self.policy.draw(rows, generator), "next": torch.randn((rows, *backups, *shape), **on)}
         draws["climbed"] = torch.randint(0, 2, (1,), **on).expand(rows)
@@ -97,7 +110,7 @@ class DiffusionQL(Agent):
         if self.config.one_step:
             action = policy.process.clipped_x0(output, noisy, t)
         else:
-            action = policy.sample(cond, draws["sample"])
+            action = self._acting.sample(cond, draws["sample"])
         climb = self.climb_loss(known, policy.executed(action), int(draws["climbed"][0]))
         self.note(imitation_loss=imitation, q_loss=climb)
         return imitation + self.config.eta * climb + critic_loss
@@ -123,7 +136,7 @@ class DiffusionQL(Agent):
 
         Args:
             batch: transitions.
-            noise: (B, *sample_noise_shape), or (B, 10, *sample_noise_shape) with `max_q_backup`.
+            noise: what `draw` returns as "next": of one action, or (B, 10, ...) of ten with `max_q_backup`.
         """
         average, known = self.average, self.average.normalized(batch.next_obs)
         cond, features = average.encoded(known), self.slow_critic.encoder(known)
@@ -131,7 +144,7 @@ class DiffusionQL(Agent):
         if count > 1:
             cond, features = (each.repeat_interleave(count, dim=0) for each in (cond, features))
             noise = noise.flatten(0, 1)
-        action = average.executed(average.sample(cond, noise))
+        action = average.executed(self._average_acting.sample(cond, noise))
         value: Tensor = self.slow_critic.value(features, action)  # (K, B * count)
         best = value.reshape(len(value), -1, count).amax(2)  # of each critic; then the smaller critic
         return batch.reward + batch.discount * best.amin(0)

@@ -120,6 +120,30 @@ def test_without_eta_it_is_behaviour_cloning() -> None:
     torch.testing.assert_close(climbing, _gradients(trained), rtol=1e-5, atol=1e-7)
 
 
+def test_samples_in_training_may_take_fewer_steps_than_the_policys() -> None:
+    trained = toys.policy()
+    made = toys.objective("diffusion_ql", trained, num_inference_steps=2)
+    average = deepcopy(trained)
+    with torch.no_grad():
+        for parameter in average.parameters():
+            parameter.add_(0.05)
+    made.use_average(average)
+    batch, drawn = toys.batch(), toys.draws(made)
+    assert drawn["sample"].shape == drawn["next"].shape == (32, 2, 1, 2)
+    made.loss(batch, drawn)
+    action = trained.with_sampler(num_inference_steps=2).sample(trained.condition(batch.obs), drawn["sample"])[:, 0]
+    climb = made.climb_loss(batch.obs, action, int(drawn["climbed"][0])).mean()
+    torch.testing.assert_close(made.figures["q_loss"], climb.detach())
+    with torch.no_grad():
+        short = average.with_sampler(num_inference_steps=2)
+        following = short.sample(average.condition(batch.next_obs), drawn["next"])[:, 0]
+        value = made.slow_critic(batch.next_obs, following).amin(0)
+    torch.testing.assert_close(made.target(batch, drawn["next"]), batch.reward + 0.99 * value)
+    assert made.deployed(average).config.sampler.num_inference_steps == 5
+    with pytest.raises(ConfigError, match="num_inference_steps"):
+        toys.objective("diffusion_ql", toys.policy(), num_inference_steps=6)
+
+
 def test_one_step_climbs_the_estimate_from_the_datas_noised_action() -> None:
     made = toys.objective("diffusion_ql", toys.policy(), one_step=True, eta=1.0)
     batch, drawn = toys.batch(), toys.draws(made)
