@@ -2,8 +2,9 @@
 
 In a transition the policy saw To observations, the last of them now, executed the Ta actions from now on, collected
 their rewards, and saw the next To observations Ta steps later. With To = Ta = Tp = 1 it is the usual (s, a, r, s').
-Every step of an episode is a now from which Ta actions were executed, up to the last such; where the window of Tp
-actions goes beyond the episode, its last action is repeated, as in `windows`.
+Every step of an episode is a now from which Ta actions were executed, up to the last such; where the episode
+terminated, also the steps after that, whose chunk the end cuts short. Where the window of Tp actions goes beyond the
+episode, its last action is repeated, as in `windows`.
 
 The next observation is the row after, in the same episode. Where an episode was truncated there is none, unless the
 data set stores `next_<key>`: such a transition is left out, for neither a value of 0 nor a made-up observation is true.
@@ -42,7 +43,7 @@ class TransitionBatch(Batch):
     """Windows, and what came of them.
 
     Args:
-        reward: (B,) float32, sum over the executed steps j of discount^j times the reward.
+        reward: (B,) float32, sum over the executed steps j, up to the episode's end, of discount^j times the reward.
         discount: (B,) float32, what the next value counts: discount^Ta, and 0 where the episode terminated.
         next_obs: {key: (B, To, *shape)}, as `obs`; anything where discount is 0.
     """
@@ -163,10 +164,12 @@ class TransitionDataset:
         self.windows, self.device = windows, windows.device
         horizons = windows.index.horizons
         executed = horizons.action_horizon
-        now, low, last, episode = _all_nows(windows.index.episode_ends, executed)  # each (W,)
-        reward = np.tile(outcomes.reward, copies)
-        earned = sum(np.float32(discount**j) * reward[now + j] for j in range(executed))  # (W,)
-        ended = np.tile(outcomes.terminated, copies)[now + executed - 1]
+        terminated = np.tile(outcomes.terminated, copies)
+        now, low, last, episode = _all_nows(windows.index.episode_ends, executed, terminated)  # each (W,)
+        padded = np.append(np.tile(outcomes.reward, copies), np.float32(0))  # what is earned after an end
+        steps = [np.where(now + j <= last, now + j, -1) for j in range(executed)]
+        earned = sum(np.float32(discount**j) * padded[step] for j, step in enumerate(steps))  # (W,)
+        ended = terminated[last] & (now + executed > last)
         follows = now + executed  # the step whose observation is next; `last` + 1 where the episode is over
         # of the episodes alone: how their mirror images would end is not stored
         final = {key: torch.from_numpy(seen) for key, seen in outcomes.final_obs.items()} if copies == 1 else {}
@@ -230,10 +233,15 @@ class TransitionDataset:
         return self._reward
 
 
-def _all_nows(episode_ends: Array, executed: int) -> tuple[Array, Array, Array, Array]:
-    """Returns (now, first step, last step, episode) of every step from which `executed` actions follow, each (W,)."""
+def _all_nows(episode_ends: Array, executed: int, terminated: Array) -> tuple[Array, Array, Array, Array]:
+    """Returns (now, first step, last step, episode), each (W,), of every step from which `executed` actions follow.
+
+    Where the episode terminated, also of the steps from which fewer do: a world that is over ends a chunk early, and
+    states shortly before that would otherwise be values that nothing ever taught, from which all others learn.
+    """
     firsts = episode_ends - lengths(episode_ends)
-    counts = np.maximum(0, lengths(episode_ends) - executed + 1)
+    over = terminated[episode_ends - 1]
+    counts = np.where(over, lengths(episode_ends), np.maximum(0, lengths(episode_ends) - executed + 1))
     episode = np.repeat(np.arange(len(counts)), counts)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return firsts[episode] + within, firsts[episode], episode_ends[episode] - 1, episode

@@ -62,11 +62,13 @@ def test_chunks_earn_the_discounted_sum_and_look_on_after_the_executed_actions()
     data = transitions(made(), CHUNK)
     batch = every(data)
     assert data.left_out == 2
-    now = batch.obs["pos"][:, -1, 1]
-    torch.testing.assert_close(batch.reward, (1 + now) + 0.9 * (2 + now) + 0.81 * (3 + now))
+    number, now = batch.obs["pos"][:, -1].T
+    last = torch.tensor(LENGTHS)[number.long()] - 1
+    earned = sum(0.9**j * (1 + j + now) * (now + j <= last) for j in range(3))  # nothing after the end
+    torch.testing.assert_close(batch.reward, earned)
     bootstrapped = batch.discount > 0
     torch.testing.assert_close(batch.discount[bootstrapped].unique(), torch.tensor([0.9**3]))
-    assert int((~bootstrapped).sum()) == 2  # one window of each terminated episode executes its last step
+    assert int((~bootstrapped).sum()) == 2 * 3  # the end cuts the last windows of each terminated episode short
     following = batch.next_obs["pos"][bootstrapped][:, :, 1]
     torch.testing.assert_close(following, torch.stack([now + 2, now + 3], 1)[bootstrapped])
 
@@ -74,30 +76,35 @@ def test_chunks_earn_the_discounted_sum_and_look_on_after_the_executed_actions()
 @pytest.mark.parametrize("To", [1, 2])
 @pytest.mark.parametrize("Ta", [1, 2, 4])
 @pytest.mark.parametrize("beyond", [0, 1, 3, 9])
-def test_every_step_with_a_known_outcome_is_once_the_last_that_is_executed(To: int, Ta: int, beyond: int) -> None:
-    """Whatever the prediction's length: 2/4/16 would otherwise never see an episode's end, 2/4/5 leave the data."""
+def test_every_step_whose_outcome_is_known_is_once_the_first_that_is_executed(To: int, Ta: int, beyond: int) -> None:
+    """Whatever the prediction's length: 2/4/16 would otherwise never see an episode's end, 2/4/5 leave the data.
+
+    A state that is no transition's first is a value that nothing teaches, from which those before it learn.
+    """
     horizons = Horizons(To, Ta, To + Ta - 1 + beyond)
     lengths = [steps + 10 for steps in LENGTHS]
     data = transitions_of(lengths, ENDED, horizons)
     batch = every(data)
     now = batch.obs["pos"][:, -1]
-    executed = {(int(number), int(step) + Ta - 1) for number, step in now}
+    begun = [(int(number), int(step)) for number, step in now]
     expected = {
         (number, step)
         for number, (steps, ended) in enumerate(zip(lengths, ENDED, strict=True))
-        for step in range(Ta - 1, steps if ended else steps - 1)
+        for step in range(steps if ended else steps - Ta)
     }
-    assert executed == expected
+    assert set(begun) == expected
     assert len(data) == len(expected)
-    ends = {(number, steps - 1) for number, (steps, ended) in enumerate(zip(lengths, ENDED, strict=True)) if ended}
-    assert {place for place, kept in zip(executed_in_order(now, Ta), batch.discount, strict=True) if kept == 0} == ends
-    first = horizons.start
-    torch.testing.assert_close(batch.action[:, first : first + Ta, 0], (now[:, 1:] + torch.arange(Ta)) / 10)
+    ends = {
+        (number, step)
+        for number, (steps, ended) in enumerate(zip(lengths, ENDED, strict=True))
+        for step in range(steps - Ta, steps)
+        if ended
+    }
+    assert {place for place, kept in zip(begun, batch.discount, strict=True) if kept == 0} == ends
+    first, last = horizons.start, torch.tensor(lengths)[now[:, 0].long()] - 1
+    executed = torch.minimum(now[:, 1:] + torch.arange(Ta), last[:, None])  # the last action is repeated
+    torch.testing.assert_close(batch.action[:, first : first + Ta, 0], executed / 10)
     assert data.describe(torch.tensor([0])) == "episode 0, step 0"
-
-
-def executed_in_order(now: torch.Tensor, Ta: int) -> list[tuple[int, int]]:
-    return [(int(number), int(step) + Ta - 1) for number, step in now]
 
 
 def transitions_of(lengths: Any, ended: Any, horizons: Horizons) -> TransitionDataset:
