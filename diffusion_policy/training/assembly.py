@@ -10,7 +10,7 @@ import torch
 
 from diffusion_policy.agents.agent import Agent
 from diffusion_policy.agents.library import make_objective
-from diffusion_policy.agents.objective import Objective
+from diffusion_policy.agents.objective import PolicyObjective
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.errors import ConfigError
@@ -151,7 +151,7 @@ def _policy_sections(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
 
 def _objective(
     settings: Mapping[str, Any], policy: Policy, loop: LoopConfig, ranks: Ranks
-) -> tuple[Objective, float | None]:
+) -> tuple[PolicyObjective, float | None]:
     """Returns what trains a policy, and the discount if it learns from rewards."""
     objective = make_objective(section(settings, "agent"), policy)
     discount = objective.config.discount if isinstance(objective, Agent) else None
