@@ -125,7 +125,8 @@ class VaeAugmenter(LearnedModel):
         error = (network.decoder(latent).float() - rows) / log_std.exp()
         likelihood = (0.5 * error.square() + log_std).sum(1)
         apart = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
-        return (likelihood + apart) / self.columns.size
+        loss: Tensor = (likelihood + apart) / self.columns.size
+        return loss
 
     def draw_rows(self, count: int, generator: torch.Generator) -> Tensor:
         """Returns rows (count, D)."""
