@@ -92,6 +92,9 @@ def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
         path = settings.get(name)
         if path and not str(path).startswith(BUNDLED_PREFIX):
             absolute[name] = str(Path(str(path)).expanduser().absolute())
+    data = section(settings, "data")
+    if data.get("synthetic"):
+        absolute["data"] = {**data, "synthetic": str(Path(str(data["synthetic"])).expanduser().absolute())}
     return absolute
 
 
