@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import yaml
 
-from diffusion_policy.augment.augmenter import LearnedModel, Trainer
+from diffusion_policy.augment.augmenter import ROWS, LearnedModel, Trainer
 from diffusion_policy.augment.model_file import load_model, make_model, model_digest
 from diffusion_policy.augment.stream import stream
 from diffusion_policy.augment.transitions import Transitions, read_transitions
@@ -29,6 +29,7 @@ from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import commit
 from diffusion_policy.rollout.recorded_env import recorded_bounds
 from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.training.augment_report import write_report
 from diffusion_policy.training.augmentation import MODEL_FILE, FitConfig, InFolder, check_enough
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig
@@ -40,6 +41,7 @@ SECTIONS = (*MODEL_SECTIONS, "data", "optim", "training")
 SETTINGS = (
     "augmenter", "dataset", "samples", "rows", "seed", "device", "out", "run", "fitted", "resume", "report", "plugins",
 )  # fmt: skip
+_REPORTED = 20_000  # samples
 _OF_THE_FIT = ("augmenter", "dataset", "seed", *SECTIONS)  # of a run that goes on, these are the same
 
 
@@ -144,7 +146,10 @@ def augment(config: Mapping[str, Any]) -> Augmented:
             return Augmented(False, run)
         model, info = fitted
     digest = _streamed(settings, model, info, out) if out is not None else ""
-    report = _reported(settings, fit, model, real, run, out) if real is not None and settings.get("report") else None
+    report = None
+    if real is not None and settings.get("report"):
+        folder = run or Path(str(settings["fitted"])).expanduser().parent
+        report = _reported(settings, fit, model, info, real, folder, out)
     return Augmented(True, run, out, digest, report)
 
 
@@ -225,11 +230,37 @@ def _reported(
     settings: Mapping[str, Any],
     fit: FitConfig,
     model: LearnedModel,
-    real: RealData | None,
-    run: Path | None,
+    info: Mapping[str, Any],
+    real: RealData,
+    folder: Path,
     out: Path | None,
 ) -> Path:
-    raise NotImplementedError
+    if plain(real.table.columns) != plain(model.columns):
+        raise ConfigError(f"report: {settings['dataset']} has other columns than the model learned from")
+    synthetic = _samples(model, int(settings.get("seed", 0)), out)
+    about = {**model.plain_config(), "training": info["training"], "real": info["real"], "samples": len(synthetic)}
+    with ProgressBar("report", 1) as bar:
+        page = write_report(
+            model.kind, synthetic, real.table, real.bounds, real.provenance, fit, folder, {"augmenter": about}
+        )
+        bar.update(1)
+    return page
+
+
+def _samples(model: LearnedModel, seed: int, out: Path | None) -> Transitions:
+    """Returns some samples: those that were written, if there are any."""
+    if out is not None:
+        with ReplayBuffer.open(out) as buffer:
+            chosen = np.arange(min(_REPORTED, buffer.num_episodes))
+            held = read_transitions(buffer, fields=list(model.columns.obs), episodes=chosen, ends="terminated")
+        return Transitions(model.columns, held.rows)
+    parts, done = [], 0
+    with ProgressBar("sample", _REPORTED) as bar:
+        for i, at in enumerate(range(0, _REPORTED, ROWS)):
+            parts.append(model.sample_batch(min(ROWS, _REPORTED - at), seed=seed + i).rows)
+            done += len(parts[-1])
+            bar.update(done)
+    return Transitions(model.columns, np.concatenate(parts))
 
 
 def _run_folder(settings: dict[str, Any], out: Path | None) -> Path:
