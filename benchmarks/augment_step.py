@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.augment.transitions import Columns, Transitions, read_transitions
+from diffusion_policy.augment.reading import read_transitions
+from diffusion_policy.augment.transitions import Columns, Transitions
 
 BATCH, BLOCKS, SAMPLER_STEPS, TRAIN_STEPS, ROWS = 256, 6, 128, 20, 2048
 

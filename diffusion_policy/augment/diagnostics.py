@@ -78,14 +78,14 @@ class RealRows:
 
     def __init__(self, model: TransitionModel, real: Transitions, queries: int = 2000) -> None:
         self._model, self._queries = model, queries
-        self._rows = model.whitening.whiten(real.rows).cpu().numpy()
+        self._rows = model.whitening.whiten(real.rows).numpy()
         self._tree = cKDTree(self._rows)
         asked = self._rows[np.linspace(0, len(self._rows) - 1, min(queries, len(self._rows))).astype(np.int64)]
         self.apart = float(np.median(self._tree.query(asked, k=2)[0][:, 1]))  # the nearest is the row itself
 
     def distances(self, synthetic: Transitions) -> Array:
         """Returns the distance of the first rows to their nearest real row, (queries,)."""
-        asked = self._model.whitening.whiten(synthetic.rows[: self._queries]).cpu().numpy()
+        asked = self._model.whitening.whiten(synthetic.rows[: self._queries]).numpy()
         return np.asarray(self._tree.query(asked, k=1)[0], np.float64)
 
     def nearest(self, synthetic: Transitions) -> Nearest:

@@ -118,7 +118,7 @@ class SyntherAugmenter(LearnedModel):
     def draw_rows(self, count: int, generator: torch.Generator) -> Tensor:
         """Returns whitened samples (count, D)."""
         edm, sampling = self.config.edm, self.config.sampling
-        device = self.whitening.mean.device
+        device = self.network.out.weight.device
         network = self._for_sampling(device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
@@ -133,6 +133,19 @@ class SyntherAugmenter(LearnedModel):
         if has_fast_bf16(device) if bf16 == "auto" else bf16:
             return self.network.with_blocks_in(torch.bfloat16)
         return self.network
+
+    def draw_by(self, sampling: Mapping[str, Any]) -> None:
+        """Changes how samples are drawn, which nothing has been trained for.
+
+        Args:
+            sampling: a section `sampling`, or a part of it; the rest stays.
+
+        Raises:
+            ConfigError: a setting is unknown or does not fit.
+        """
+        now = section(self.plain_config(), "sampling")
+        churn = {**section(now, "churn"), **section(sampling, "churn")}
+        self.config = SyntherConfig.from_plain({**self.plain_config(), "sampling": {**now, **sampling, "churn": churn}})
 
     def plain_config(self) -> dict[str, Any]:
         """Returns sections `model`, `edm` and `sampling`."""

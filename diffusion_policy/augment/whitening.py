@@ -6,6 +6,9 @@ code), and a column that never changes stays exactly what it is, whatever a mode
 Letters: N rows, D columns.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,6 +22,8 @@ Bounds = tuple[tuple[float, ...], tuple[float, ...]]
 
 class Whitening(nn.Module):
     """Mean and deviation of every column; buffers, saved with the model.
+
+    They stay on the CPU, in float64, wherever the model goes: some devices have no float64, and rows come from there.
 
     Args:
         columns: of the table.
@@ -43,6 +48,10 @@ class Whitening(nn.Module):
         self.register_buffer("std", torch.ones(columns.size, dtype=torch.float64))
         self.register_buffer("constant", torch.zeros(columns.size, dtype=torch.bool))
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Leaves the buffers where they are."""
+        return self
+
     def fit(self, real: Transitions) -> None:
         """Measures the columns.
 
@@ -65,8 +74,8 @@ class Whitening(nn.Module):
             buffer.copy_(torch.from_numpy(values))
 
     def whiten(self, rows: Rows) -> Tensor:
-        """Returns rows (N, D) as a model sees them, float32, on the whitening's device."""
-        known = torch.from_numpy(np.ascontiguousarray(rows)).to(self.mean.device)
+        """Returns rows (N, D) as a model sees them, float32, on the CPU."""
+        known = torch.from_numpy(np.ascontiguousarray(rows))
         return ((known.double() - self.mean) / self.std).float()
 
     def settled(self, whitened: Tensor) -> Transitions:
@@ -74,7 +83,7 @@ class Whitening(nn.Module):
 
         Constant columns are exact, declared ones rounded or one-hot, actions within their bounds, terminals 0 or 1.
         """
-        rows = torch.where(self.constant, self.mean, whitened.double() * self.std + self.mean)
+        rows = torch.where(self.constant, self.mean, whitened.cpu().double() * self.std + self.mean)
         columns = self.columns
         if columns.rounded:
             whole = list(columns.rounded)
@@ -83,7 +92,7 @@ class Whitening(nn.Module):
             largest = rows[:, start:stop].argmax(1)
             rows[:, start:stop] = torch.nn.functional.one_hot(largest, stop - start).to(rows.dtype)
         if self.bounds is not None:
-            low, high = (torch.tensor(bound, dtype=rows.dtype, device=rows.device) for bound in self.bounds)
+            low, high = (torch.tensor(bound, dtype=rows.dtype) for bound in self.bounds)
             rows[:, columns.action_at] = rows[:, columns.action_at].clamp(low, high)
         rows[:, columns.terminal_at] = (rows[:, columns.terminal_at] > 0.5).to(rows.dtype)
-        return Transitions(columns, rows.float().cpu().numpy())
+        return Transitions(columns, rows.float().numpy())

@@ -61,7 +61,7 @@ class EdmConfig:
 
     def training_sigma(self, normal: Tensor) -> Tensor:
         """Returns noise levels (B,) float64 of standard normal numbers (B,): ln sigma ~ N(mean, std^2) (table 1)."""
-        return torch.exp(self.log_sigma_mean + self.log_sigma_std * normal.double())
+        return torch.exp(self.log_sigma_mean + self.log_sigma_std * normal.to(_wide(normal.device)))
 
     def levels(self, steps: int) -> list[float]:
         """Returns the N + 1 noise levels of a sampler, from sigma_max to sigma_min and then 0 (equation 5)."""
@@ -117,7 +117,7 @@ class Preconditioning(NamedTuple):
 
 def preconditioning(sigma: Tensor, sigma_data: float = 1.0) -> Preconditioning:
     """Returns what a network is given and how its answer counts at noise levels sigma (B,) (table 1)."""
-    sigma = sigma.double()
+    sigma = sigma.to(_wide(sigma.device))
     total = (sigma.square() + sigma_data**2).sqrt()
     return Preconditioning(
         skip=(sigma_data / total) ** 2, out=sigma * sigma_data / total, scale_in=1 / total, noise=sigma.log() / 4
@@ -153,7 +153,7 @@ def edm_loss(network: Network, x0: Tensor, *, noise: Tensor, sigma: Tensor, sigm
     c = preconditioning(sigma, sigma_data)
     x = x0 + _over(sigma, x0) * noise
     # (x0 - c_skip x) / c_out without the difference of nearly equal numbers at small sigma
-    total = (sigma.double().square() + sigma_data**2).sqrt()
+    total = (sigma.to(_wide(sigma.device)).square() + sigma_data**2).sqrt()
     target = _over(sigma / (sigma_data * total), x0) * x0 - _over(sigma_data / total, x0) * noise
     output = network(_over(c.scale_in, x) * x, c.noise.to(x.dtype))
     return (output - target).square().flatten(1).mean(1)
@@ -203,7 +203,12 @@ def _normal(fresh: Tensor | torch.Generator | None, step: int, like: Tensor) -> 
 
 
 def _at(sigma: float, like: Tensor) -> Tensor:
-    return torch.full((len(like),), sigma, dtype=torch.float64, device=like.device)
+    return torch.full((len(like),), sigma, dtype=_wide(like.device), device=like.device)
+
+
+def _wide(device: torch.device) -> torch.dtype:
+    """Returns the precision of coefficients; Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _over(coefficient: Tensor, like: Tensor) -> Tensor:

@@ -15,20 +15,18 @@ import yaml
 
 from diffusion_policy.augment.augmenter import ROWS, LearnedModel, Trainer
 from diffusion_policy.augment.model_file import load_model, make_model, model_digest
+from diffusion_policy.augment.reading import read_transitions
 from diffusion_policy.augment.stream import stream
-from diffusion_policy.augment.transitions import Transitions, read_transitions
-from diffusion_policy.augment.whitening import Bounds
-from diffusion_policy.data.dataset import split_episodes
+from diffusion_policy.augment.synther import SyntherAugmenter
+from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.transitions import Ends
-from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, StorageError
+from diffusion_policy.errors import ConfigError, OutputExistsError, StorageError
 from diffusion_policy.locks import FolderLock
-from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.device import has_fast_bf16, pick_device
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import commit
-from diffusion_policy.rollout.recorded_env import recorded_bounds
 from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.training.augment_data import RealData, read_real
 from diffusion_policy.training.augment_report import write_report
 from diffusion_policy.training.augmentation import MODEL_FILE, FitConfig, InFolder, check_enough
 from diffusion_policy.training.hooks import HookConfig
@@ -43,31 +41,6 @@ SETTINGS = (
 )  # fmt: skip
 _REPORTED = 20_000  # samples
 _OF_THE_FIT = ("augmenter", "dataset", "seed", *SECTIONS)  # of a run that goes on, these are the same
-
-
-@dataclass(frozen=True)
-class AugmentData:
-    """Which transitions a model learns from.
-
-    Args:
-        episodes: at most so many, drawn by the seed, the same that dp-train draws with data.val_ratio=0; None for all.
-        transitions: at most so many of theirs, drawn by the seed; None for all.
-        fields: keys of the observation; None for all.
-        rounded: columns of whole numbers; see `augment.transitions`.
-        one_hot: columns of which one is 1.
-        ends: see `data.transitions.Ends`.
-    """
-
-    episodes: int | None = None
-    transitions: int | None = None
-    fields: tuple[str, ...] | None = None
-    rounded: tuple[str, ...] = ()
-    one_hot: tuple[str, ...] = ()
-    ends: Ends = "refuse"
-
-    def __post_init__(self) -> None:
-        if self.transitions is not None and self.transitions < 2:
-            raise ConfigError(f"data.transitions must be at least 2, or null for all, but got {self.transitions}")
 
 
 @dataclass(frozen=True)
@@ -89,29 +62,13 @@ class Augmented:
     report: Path | None = None
 
 
-@dataclass(frozen=True)
-class RealData:
-    """Real transitions and where they come from.
-
-    Args:
-        table: the rows.
-        bounds: of the action; None where nobody knows them.
-        digest: of the keys that were read, and of the choice among the rows.
-        provenance: of the data set.
-    """
-
-    table: Transitions
-    bounds: Bounds | None
-    digest: str
-    provenance: Mapping[str, Any]
-
-
 def augment(config: Mapping[str, Any]) -> Augmented:
     """Fits a model to a data set, draws from it, and reports how good it is.
 
     Args:
         config: plain nested values, which `diffusion_policy.compose_config("augment", "dataset=hopper.zarr",
-            "samples=100000", "out=synthetic.zarr")` returns.
+            "samples=100000", "out=synthetic.zarr")` returns. With `fitted`, of the sections only `sampling` holds; what
+            it leaves out is as in the file.
 
     Raises:
         ConfigError: unknown or contradicting settings.
@@ -134,6 +91,8 @@ def augment(config: Mapping[str, Any]) -> Augmented:
     if settings.get("fitted"):
         run, real = None, read_real(settings) if settings.get("report") else None
         model, info = load_model(str(settings["fitted"]), fit.device)
+        if isinstance(model, SyntherAugmenter):
+            model.draw_by(section(settings, "sampling"))
     else:
         real = read_real(settings)
         check_enough(real.table, fit)
@@ -153,30 +112,6 @@ def augment(config: Mapping[str, Any]) -> Augmented:
     return Augmented(True, run, out, digest, report)
 
 
-def read_real(settings: Mapping[str, Any]) -> RealData:
-    """Returns the transitions that the sections of a configuration choose."""
-    data = build(AugmentData, section(settings, "data"), "data")
-    seed = int(settings.get("seed", 0))
-    if not settings.get("dataset"):
-        raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH")
-    with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
-        episodes, _ = split_episodes(buffer.num_episodes, val_ratio=0.0, seed=seed, max_episodes=data.episodes)
-        chosen: dict[str, Any] = {"ends": data.ends, "rounded": data.rounded, "one_hot": data.one_hot}
-        table = read_transitions(buffer, fields=data.fields, episodes=episodes, **chosen)
-        if data.transitions is not None and data.transitions < len(table):
-            rows = np.random.default_rng(seed).choice(len(table), data.transitions, replace=False)
-            table = table.subset(np.sort(rows))
-        read = [key for name in table.columns.obs for key in (name, f"next_{name}") if key in buffer]
-        digest = buffer.digest(["action", "reward", "terminated", *read])
-        limits = recorded_bounds(buffer)
-        bounds = None if limits is None else (tuple(map(float, limits[0])), tuple(map(float, limits[1])))
-        if bounds is not None and len(bounds[0]) != table.columns.action_size:
-            raise DataError(f"{buffer.location}: the environment's bounds are of another action: {bounds}")
-        provenance = plain(buffer.attrs.get("provenance") or {})
-    some = "" if len(episodes) == buffer.num_episodes and data.transitions is None else f" {len(table)} rows {seed}"
-    return RealData(table, bounds, digest + some, provenance)
-
-
 def _fitted(
     settings: dict[str, Any], fit: FitConfig, run: Path, real: RealData
 ) -> tuple[LearnedModel, dict[str, Any]] | None:
@@ -184,7 +119,7 @@ def _fitted(
     file = run / MODEL_FILE
     if file.is_file():
         model, info = load_model(file, fit.device)
-        if info["training"]["grad_steps"] >= (fit.loop.num_grad_steps or 0) and info["real"]["digest"] == real.digest:
+        if info["training"]["grad_steps"] >= info["training"]["of"] and info["real"]["digest"] == real.digest:
             return model, info
     record = {name: real.provenance[name] for name in ("env_id", "kwargs") if name in real.provenance}
     rows = {"transitions": len(real.table), "terminals": int(real.table.terminated.sum())}

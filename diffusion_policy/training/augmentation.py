@@ -121,7 +121,7 @@ def model_loop(model: LearnedModel, real: Transitions, config: FitConfig) -> Tra
     """
     check_enough(real, config)
     model.to(config.device).train()
-    data = TableRows(model.whitening.whiten(real.rows))
+    data = TableRows(model.whitening.whiten(real.rows).to(config.device))
     return TrainingLoop(ModelObjective(model), data, config.loop, config.optim, seed=config.seed)
 
 
@@ -178,7 +178,8 @@ class InFolder:
 
     def _checkpoint(self, model: LearnedModel, hooks: Sequence[Hook]) -> CheckpointHook:
         def deploy(loop: TrainingLoop) -> None:
-            training = {"grad_steps": loop.grad_step, "seeds": [self._config.seed], "bf16": loop.bf16}
+            length = {"grad_steps": loop.grad_step, "of": loop.num_grad_steps}
+            training = {**length, "seeds": [self._config.seed], "bf16": loop.bf16}
             info = {**self._info, "training": training}
             save_model(model.holding(loop.ema.model), self._out / MODEL_FILE, info)
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffusion_policy.augment.transitions import Columns, Transitions, read_transitions
+from diffusion_policy.augment.reading import read_transitions
+from diffusion_policy.augment.transitions import Columns, Transitions
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.settings import plain
 from tests.augment.tables import COLUMNS, buffer, table

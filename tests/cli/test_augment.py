@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.rollout.actors import RandomActor
+from diffusion_policy.rollout.collect import collect
 from tests.cli.running import dp
 from tests.training.test_augmentation import TINY, recorded
 
@@ -31,6 +34,31 @@ def test_command_fits_draws_and_says_what_is_next(run, tmp_path: Path) -> None:
     again = run("fitted=more.fit/augmenter.pt", "samples=20", "seed=7", "out=others.zarr")
     assert again.code == 0
     assert "model" not in again.out
+
+
+def test_sampler_of_a_fitted_model_is_its_own_but_for_what_is_typed(run, tmp_path: Path) -> None:
+    assert run("dataset=data.zarr", "out=more.zarr", *TINY).code == 0
+
+    def told(*words: str) -> dict:
+        out = f"other{len(words)}.zarr"
+        assert run("fitted=more.fit/augmenter.pt", "samples=8", f"out={out}", *words).code == 0
+        with ReplayBuffer.open(tmp_path / out) as buffer:
+            return buffer.attrs["provenance"]["augmenter"]["sampling"]
+
+    assert told()["steps"] == 3  # as fitted, not the default
+    typed = told("sampling.steps=5", "sampling.churn.amount=0")
+    assert (typed["steps"], typed["churn"]["amount"], typed["churn"]["noise"]) == (5, 0.0, 1.003)
+    done = run("fitted=more.fit/augmenter.pt", "model.width=3", "out=a.zarr")
+    assert done.code == 2
+    assert "fitted= brings its own model and fits nothing; drop model.width" in done.err
+
+
+def test_physics_of_synthetic_data_are_told_and_no_problem(run, tmp_path: Path) -> None:
+    collect("Hopper-v5", RandomActor(), steps=300, seed=0, out=tmp_path / "hop.zarr", keep="all", progress=False)
+    assert run("dataset=hop.zarr", "out=more.zarr", *TINY).code == 0
+    shown = run("more.zarr", "--physics", name="inspect")
+    assert shown.code == 0, shown.out
+    assert "these are the model's errors" in shown.out
 
 
 def test_mistakes_are_one_line(run) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_policy.augment.transitions import Columns, Transitions, read_transitions
+from diffusion_policy.augment.reading import read_transitions
+from diffusion_policy.augment.transitions import Columns, Transitions
 from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError

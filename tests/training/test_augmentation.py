@@ -9,8 +9,9 @@ import torch
 
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.augment.model_file import load_model, model_digest
-from diffusion_policy.augment.transitions import read_transitions
+from diffusion_policy.augment.reading import read_transitions
 from diffusion_policy.cli.compose import compose_config
+from diffusion_policy.data.dataset import split_episodes
 from diffusion_policy.data.survey import survey
 from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError
 from diffusion_policy.training import augment_run
@@ -161,6 +162,16 @@ def test_choice_of_episodes_and_rows_is_part_of_the_digest(make, tmp_path: Path)
     assert len({whole.digest, few.digest, some.digest}) == 3
     again = augment_run.read_real(make("data.transitions=30", "seed=1"))
     assert not np.array_equal(again.table.rows, some.table.rows)
+
+
+def test_training_draws_the_same_episodes(make, tmp_path: Path) -> None:
+    """So that an agent and the model that augments its data learn from the same few."""
+    few = augment_run.read_real(make("data.episodes=2", "seed=3"))
+    with ReplayBuffer.open(tmp_path / "data.zarr") as buffer:
+        chosen, _ = split_episodes(buffer.num_episodes, val_ratio=0.0, seed=3, max_episodes=2)
+        starts = np.array([buffer.get_episode(int(i))["pos"][0] for i in chosen])
+    assert {tuple(row) for row in starts} <= {tuple(row) for row in few.table.obs}
+    assert len(few.table) <= sum(20 + int(i) for i in chosen)
 
 
 def test_model_file_is_refused_where_it_is_none_or_changed(make, tmp_path: Path) -> None:
