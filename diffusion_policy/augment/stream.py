@@ -68,7 +68,7 @@ def _opened(out: Path, record: dict[str, Any], resume: bool) -> ReplayBuffer:
     if "augmenter" not in told:
         buffer.close()
         raise ConfigError(f"{out} was not made by augmenting, so it cannot be resumed; choose another out=")
-    for name in ("augmenter", "real", "seed", "rows", "samples"):
+    for name in ("augmenter", "real", "bf16", "seed", "rows", "samples"):
         if told.get(name) != record.get(name):
             buffer.close()
             raise ConfigError(

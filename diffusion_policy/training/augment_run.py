@@ -147,7 +147,7 @@ def _streamed(settings: Mapping[str, Any], model: LearnedModel, info: Mapping[st
         **info["env"],
         "action_bounds": info["action_bounds"],
         "augmenter": {"kind": model.kind, **model.plain_config(), "model": model_digest(model)},
-        "bf16": has_fast_bf16(next(model.parameters()).device),
+        "bf16": _computes_bf16(model),
         "real": info["real"],
         "training": info["training"],
         "versions": installed_versions(),
@@ -159,6 +159,12 @@ def _streamed(settings: Mapping[str, Any], model: LearnedModel, info: Mapping[st
         return stream(
             model, out, samples, seed=seed, rows=rows, provenance=provenance, resume=resume, on_rows=bar.update
         )
+
+
+def _computes_bf16(model: LearnedModel) -> bool:
+    """Returns what "auto" means here: elsewhere, the rest of the data would be drawn with other roundings."""
+    chosen = model.config.sampling.bf16 if isinstance(model, SyntherAugmenter) else False
+    return has_fast_bf16(next(model.parameters()).device) if chosen == "auto" else bool(chosen)
 
 
 def _reported(
