@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.agents.objective import Objective
+from diffusion_policy.agents.objective import PolicyObjective
 from diffusion_policy.data.transitions import TransitionBatch
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.critic import Critic, CriticConfig
@@ -53,7 +53,7 @@ class AgentConfig:
         return build(cls, {**settings, "critic": critic}, "agent")
 
 
-class Agent(Objective):
+class Agent(PolicyObjective):
     """A policy and the critics that judge it.
 
     Args:
@@ -101,7 +101,7 @@ class Agent(Objective):
         return self._figures
 
     def load_pretrained(self) -> None:
-        """See `Objective`; the slow critic begins as the critic's copy."""
+        """See `PolicyObjective`; the slow critic begins as the critic's copy."""
         super().load_pretrained()
         self.critic.encoder.load_pretrained()
         self.slow_critic.load_state_dict(self.critic.state_dict())

@@ -7,12 +7,12 @@ from diffusion_policy.agents import diffusion_ql as _registers_diffusion_ql  # n
 from diffusion_policy.agents import iql as _registers_iql  # noqa: F401
 from diffusion_policy.agents import td3_bc as _registers_td3_bc  # noqa: F401
 from diffusion_policy.agents.agent import AGENTS, Agent
-from diffusion_policy.agents.objective import Imitation, Objective
+from diffusion_policy.agents.objective import Imitation, PolicyObjective
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.policy import Policy
 
 
-def make_objective(settings: Mapping[str, Any], policy: Policy) -> Objective:
+def make_objective(settings: Mapping[str, Any], policy: Policy) -> PolicyObjective:
     """Returns what trains a policy.
 
     Args:

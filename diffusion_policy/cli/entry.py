@@ -23,6 +23,11 @@ def collect() -> int:
     return _run("collect")
 
 
+def augment() -> int:
+    """Runs dp-augment; returns the exit code."""
+    return _run("augment")
+
+
 def render() -> int:
     """Runs dp-render; returns the exit code."""
     return _run("render")

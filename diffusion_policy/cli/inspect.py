@@ -129,6 +129,12 @@ def _physics(buffer: ReplayBuffer, env_id: str | None) -> bool:
     left_out = f"; {report.clipped} more left out, their velocities were clipped" if report.clipped else ""
     shares = f"{report.share_within(EXACT):.1%} exact (within {EXACT:g} std), {report.share_within(CLOSE):.1%} close"
     console.print(f"physics  {len(report.errors)} steps: {shares} ({CLOSE:g}){left_out}")
+    record = buffer.attrs.get("provenance")
+    if report.wrong and isinstance(record, dict) and "augmenter" in record:
+        console.print(
+            "note     synthetic transitions: these are the model's errors; dp-augment report=true compares them"
+        )
+        return False
     if report.wrong:
         console.print(
             "problem  the simulator does not do what the data say: noise, another environment or version, actions "

@@ -8,13 +8,14 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import DiffusionPolicyError
 
 
-def kept_so_far(out: str | Path, wanted: str, words: Sequence[str]) -> str:
+def kept_so_far(out: str | Path, wanted: str, words: Sequence[str], command: str = "dp-collect") -> str:
     """Returns how much stands in `out`, and the command that goes on.
 
     Args:
         out: the setting of that name; what becomes a .zip is collected in a folder beside it.
         wanted: what was asked for: "200 episodes" or "50000 steps".
         words: the command line, without the command.
+        command: the command.
     """
     target = Path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
@@ -24,5 +25,5 @@ def kept_so_far(out: str | Path, wanted: str, words: Sequence[str]) -> str:
             kept = buffer.num_steps if wanted.endswith("steps") else buffer.num_episodes
     except DiffusionPolicyError:
         return "interrupted before the first step; nothing was written"
-    command = shlex.join(["dp-collect", *again, "resume=true"])
-    return f"interrupted with {kept} of {wanted} kept in {folder}; go on with: {command}"
+    line = shlex.join([command, *again, "resume=true"])
+    return f"interrupted with {kept} of {wanted} kept in {folder}; go on with: {line}"

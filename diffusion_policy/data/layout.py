@@ -76,6 +76,12 @@ class Layout:
             return None
         return store.read(self._digest_array, self.where, 0, len(self.ends))
 
+    def last_digest(self) -> bytes | None:
+        """Returns the digest of all episodes, 32 bytes, as it was written with the last one; None where none is."""
+        if self._digest_array is None or not len(self.ends):
+            return None
+        return store.read(self._digest_array, self.where, len(self.ends) - 1, len(self.ends)).tobytes()
+
     def append(self, episodes: Sequence[Mapping[str, NDArray[Any]]]) -> None:
         """Writes episodes; each of them exists as a whole or not at all, in their order.
 
@@ -96,9 +102,8 @@ class Layout:
             several = len(episodes) > 1  # of one, a copy would only cost memory
             values = np.concatenate([each[key] for each in episodes]) if several else episodes[0][key]
             store.append(columns[key], start, values)
-        digests = self.digests()
-        if self._digest_array is not None and digests is not None:
-            last, rows = digests[-1].tobytes() if count else GENESIS, []
+        if self._digest_array is not None:
+            last, rows = self.last_digest() or GENESIS, []
             for episode in episodes:
                 last = chain(last, episode)
                 rows.append(np.frombuffer(last, np.uint8))

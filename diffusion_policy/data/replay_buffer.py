@@ -259,9 +259,11 @@ class ReplayBuffer:
         """
         wanted = tuple(sorted(self.keys() if keys is None else set(keys)))
         if wanted not in self._digests:
-            stored = self.stored_digests() if list(wanted) == self.keys() else None
-            digests = self.computed_digests(wanted) if stored is None else stored
-            self._digests[wanted] = (digests[-1].tobytes() if len(digests) else GENESIS).hex()
+            last = self._layout.last_digest() if list(wanted) == self.keys() else None
+            if last is None:
+                digests = self.computed_digests(wanted)
+                last = digests[-1].tobytes() if len(digests) else GENESIS
+            self._digests[wanted] = last.hex()
         return self._digests[wanted]
 
     def verify(self) -> bool:

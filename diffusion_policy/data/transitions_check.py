@@ -29,12 +29,13 @@ def constant_length_terminals(episode_ends: ArrayLike, terminated: ArrayLike) ->
 
     Returns:
         The length in steps; None where there are fewer than three terminated episodes, or they differ in length, or
-        others are longer.
+        others are longer, or none has more than one step.
     """
     ends = np.asarray(episode_ends, np.int64)
     steps = lengths(ends)
     ended = steps[np.asarray(terminated, bool)[ends - 1]] if len(ends) else steps
-    if len(ended) < _ENOUGH or (ended != steps.max()).any():
+    # where no episode is longer than a step, they are single transitions, and lengths tell nothing
+    if len(ended) < _ENOUGH or (ended != steps.max()).any() or steps.max() == 1:
         return None
     return int(ended[0])
 
@@ -105,5 +106,7 @@ def next_mismatches(episode: Mapping[str, NDArray[np.generic]], key: str) -> int
         key: of the observation.
     """
     now, told = (np.asarray(episode[name], np.float64) for name in (key, NEXT + key))
+    if len(now) < 2:
+        return 0
     close = np.isclose(told[:-1], now[1:], rtol=_SLACK, atol=_SLACK)
     return int((~close.reshape(len(close), -1).all(axis=1)).sum())

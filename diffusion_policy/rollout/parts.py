@@ -259,6 +259,8 @@ def part_worths(buffer: ReplayBuffer) -> list[Worth]:
     if "reward" not in buffer or int(np.prod(buffer.shape("reward"))) != 1:
         return []
     record = buffer.attrs.get("provenance")
+    if isinstance(record, Mapping) and "augmenter" in record:  # single transitions, of no episode
+        return []
     parts = record.get("parts") if isinstance(record, Mapping) else None
     if not parts or sum(int(part["episodes"]) for part in parts) != buffer.num_episodes:
         parts = [{"actor": "the data set", "episodes": buffer.num_episodes}]

@@ -7,7 +7,7 @@ velocities of a MuJoCo model.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -19,12 +19,12 @@ from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.rollout.environments import BOX_FIELD, Env, make_env
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.recorded_env import recorded_id
+from diffusion_policy.rollout.simulator import Simulator
 
 EXACT, CLOSE = 1e-4, 1e-2
 """Errors relative to a number's standard deviation: what rounding to float32 leaves; what another release may."""
 _ENOUGH = 0.75  # of the steps must be close: contacts amplify, and other engines' recordings may be as true
 _RUN = 10  # steps from the start of an episode: later ones depend on what `state` does not tell, e.g. a velocity
-_PROBE = 1e3  # a velocity beyond any limit
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,7 @@ def _stepper(
 ) -> tuple[Env, "_MujocoState | _StateOption"]:
     """Returns what can put the environment into recorded states, and the environment itself."""
     buffer.shape("action")
-    core = env.unwrapped
     if isinstance(env.observation_space, spaces.Box):
-        missing = [each for each in ("set_state", "init_qpos", "init_qvel", "_get_obs") if not hasattr(core, each)]
-        if missing:
-            raise ConfigError(
-                f"{name} cannot be put into a recorded state: expected gymnasium's MujocoEnv, but its "
-                f"{type(core).__name__} has no {', '.join(missing)}"
-            )
         return env, _MujocoState(env, name, buffer)
     if "state" not in buffer:
         raise ConfigError(
@@ -140,36 +133,27 @@ def _stepper(
 
 
 class _MujocoState:
-    """gymnasium's MuJoCo environments, whose observation is the state but for the first positions (x).
+    """The steps of a data set in a `Simulator`.
 
     Args:
-        env: it is stepped without its wrappers: a time limit does not matter.
+        env: of the data.
         name: its id.
         buffer: the data.
 
     Raises:
-        ConfigError: the observation is something else.
+        ConfigError: see `Simulator`.
+        DataError: the data are of another environment.
     """
 
     def __init__(self, env: Env, name: str, buffer: ReplayBuffer) -> None:
-        self._core = cast(Any, env.unwrapped)  # a MujocoEnv
         self.key = BOX_FIELD
-        env.reset(seed=0)
-        nq, nv = len(self._core.init_qpos), len(self._core.init_qvel)
         size = int(np.prod(env.observation_space.shape or ()))
-        self._hidden, self._nv = nq + nv - size, nv
         if buffer.shape(self.key) != (size,):
             raise DataError(
                 f"{buffer.location}: expected {self.key} of {size} numbers for {name}, but got "
                 f"{buffer.shape(self.key)}; name the right environment with --env"
             )
-        probe = np.linspace(-0.01, 0.01, max(size, 1))
-        if not 0 <= self._hidden < nq or not np.allclose(self._seen(probe), probe, atol=1e-12):
-            raise ConfigError(
-                f"{name} cannot be put into a recorded state: its observation is not made of the {nq} positions, but "
-                f"for the first, and the {nv} velocities; such environments cannot be checked"
-            )
-        self._limit = float(np.abs(self._seen(np.full(size, _PROBE))[-nv:]).max())
+        self._simulator = Simulator(env, name)
         self.names = tuple(f"{self.key}[{i}]" for i in range(size))
 
     def outcomes(self, buffer: ReplayBuffer, samples: int, seed: int) -> Iterator[_Outcome]:
@@ -179,23 +163,12 @@ class _MujocoState:
         if not told:  # what followed the last step of an episode is not known
             steps = np.delete(steps, buffer.episode_ends - 1)
         chosen = np.random.default_rng(seed).permutation(steps)[:samples]
-        obs = buffer[self.key].astype(np.float64)
+        obs = buffer[self.key]
         after = buffer[NEXT + self.key] if told else obs[1:]
         actions, rewards = buffer["action"], _rewards(buffer)
         for i in np.sort(chosen):
-            self._set(obs[i])
-            action = actions[i].astype(self._core.action_space.dtype)
-            seen, reward, *_ = self._core.step(action)
-            known = bool((np.abs(obs[i][-self._nv :]) < self._limit).all())
-            yield _Outcome(np.append(seen, reward), np.append(after[i], rewards[i]).astype(np.float64), known)
-
-    def _set(self, obs: NDArray[np.float64]) -> None:
-        positions = np.concatenate([np.zeros(self._hidden), obs[: -self._nv]])
-        self._core.set_state(positions, obs[-self._nv :])
-
-    def _seen(self, obs: NDArray[np.float64]) -> NDArray[np.float64]:
-        self._set(obs)
-        return np.asarray(self._core._get_obs(), np.float64)
+            recorded = np.append(after[i], rewards[i]).astype(np.float64)
+            yield _Outcome(self._simulator.outcome(obs[i], actions[i]), recorded, self._simulator.knows(obs[i]))
 
 
 class _StateOption:

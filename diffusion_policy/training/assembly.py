@@ -10,7 +10,7 @@ import torch
 
 from diffusion_policy.agents.agent import Agent
 from diffusion_policy.agents.library import make_objective
-from diffusion_policy.agents.objective import Objective
+from diffusion_policy.agents.objective import PolicyObjective
 from diffusion_policy.config import ActionSpec, ObsSpec, action_spec_from, obs_spec_from
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.errors import ConfigError
@@ -120,7 +120,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
     objective.model.to(device)
     info = CheckpointInfo(
         env={**plain(section(settings, "env")), "renderer": data.provenance.get("renderer")},
-        dataset={"digest": data.digest, "provenance": data.provenance, "mirrored": mirror is not None},
+        dataset=_told(data, mirror is not None),
         training={"grad_steps": 0, "seeds": [seed]},
         versions=installed_versions(),
     )
@@ -129,6 +129,12 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
     # what "auto" meant here, so that a resumed run computes the same
     settings = {**settings, "training": {**section(settings, "training"), "bf16": loop.bf16}}
     return Assembly(settings, data, loop, plan.hooks, info)
+
+
+def _told(data: Demonstrations, mirrored: bool) -> dict[str, Any]:
+    """Returns what a policy's file says of its data."""
+    said = {"digest": data.digest, "provenance": data.provenance, "mirrored": mirrored}
+    return said if data.synthetic is None else {**said, "synthetic": data.synthetic}
 
 
 def _plan(settings: Mapping[str, Any]) -> _Plan:
@@ -151,7 +157,7 @@ def _policy_sections(settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
 
 def _objective(
     settings: Mapping[str, Any], policy: Policy, loop: LoopConfig, ranks: Ranks
-) -> tuple[Objective, float | None]:
+) -> tuple[PolicyObjective, float | None]:
     """Returns what trains a policy, and the discount if it learns from rewards."""
     objective = make_objective(section(settings, "agent"), policy)
     discount = objective.config.discount if isinstance(objective, Agent) else None

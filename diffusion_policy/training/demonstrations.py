@@ -1,5 +1,6 @@
 """The demonstrations of a run: read, split by episodes, resident where the networks are."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset, split_episodes
 from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
+from diffusion_policy.data.mixing import MixedTransitions
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
@@ -23,6 +25,7 @@ from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.symmetry import MirrorChoice
 from diffusion_policy.settings import build, plain, section
+from diffusion_policy.training.synthetic import read_synthetic
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class DataConfig:
         standardize_rewards: for agents, rewards get mean 0 and deviation 1 over the training episodes first.
         reward_shift: for agents, added to every reward.
         reward_scale: for agents, what the shifted reward is multiplied by.
+        synthetic: for agents, a data set of dp-augment whose transitions are mixed in; normalisers never see it.
+        synthetic_ratio: their share of each batch, exact but for rounding to whole rows.
     """
 
     val_ratio: float = 0.02
@@ -54,14 +59,18 @@ class DataConfig:
     standardize_rewards: bool = False
     reward_shift: float = 0.0
     reward_scale: float = 1.0
+    synthetic: str | None = None
+    synthetic_ratio: float = 0.5
 
     def __post_init__(self) -> None:
         Residence(self.memory_limit)  # refuses what is no size
+        if not 0 <= self.synthetic_ratio <= 1:
+            raise ConfigError(f"data.synthetic_ratio must be in [0, 1], but got {self.synthetic_ratio}")
         if not 0 <= self.val_ratio < 1:
             raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
 
 
-_OF_AGENTS = ("ends", "reward_shift", "reward_scale", "standardize_rewards")
+_OF_AGENTS = ("ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio")
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,15 @@ class Demonstrations:
         digest: of the keys that are read.
         provenance: what the data set says of itself.
         transitions: the training windows with what came of them, for an agent; None for imitation.
+        synthetic: what a data set of synthetic transitions says of itself; None where none are mixed in.
     """
 
     train: WindowDataset
     held_out: WindowDataset | None
     digest: str
     provenance: Mapping[str, Any]
-    transitions: TransitionDataset | None = None
+    transitions: TransitionDataset | MixedTransitions | None = None
+    synthetic: Mapping[str, Any] | None = None
 
 
 def load_demonstrations(
@@ -126,22 +137,34 @@ def load_demonstrations(
         keys, outcomes = _keys_read(buffer, obs_spec, action_spec), None
         if discount is not None:
             outcomes = Outcomes.read(buffer, train_set.index.episode_ids, obs_spec, data.ends)
-            outcomes = replace(outcomes, reward=_scaled(outcomes.reward, data))
+            scaling = _Scaling.of(outcomes.reward, data)
+            outcomes = replace(outcomes, reward=scaling(outcomes.reward))
             following = {f"next_{key}" for key in keys} & set(buffer.keys())
             keys = sorted({*keys, *following, "reward", "terminated"})
         if mirror is not None:
             pictures = progress and any(field.is_picture for field in obs_spec.values())
             with ProgressBar("mirror", train_set.num_steps, enabled=pictures) as bar:  # it looks at every picture
                 train_set = train_set.with_mirrored(mirror, action_spec.shape, on_step=bar.update)
-        transitions = None
+        digest = _digest(buffer, keys, obs_spec, residence)
+        transitions: TransitionDataset | MixedTransitions | None = None
+        synthetic = None
         if outcomes is not None and discount is not None:
             transitions = TransitionDataset(train_set, outcomes, discount=discount)
+            if data.synthetic is not None:
+                added = read_synthetic(
+                    data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device,
+                    scaled=scaling, real_digest=digest,
+                )  # fmt: skip
+                transitions = MixedTransitions(transitions, added.transitions, data.synthetic_ratio)
+                digest = hashlib.sha256(f"{digest} {added.digest}".encode()).hexdigest()
+                synthetic = {"digest": added.digest, "ratio": data.synthetic_ratio, "provenance": added.provenance}
         return Demonstrations(
             train=train_set,
             held_out=held_out_set,
-            digest=_digest(buffer, keys, obs_spec, residence),
+            digest=digest,
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
             transitions=transitions,
+            synthetic=synthetic,
         )
 
 
@@ -158,12 +181,25 @@ def _successes(buffer: ReplayBuffer) -> np.ndarray:
     return found
 
 
-def _scaled(reward: np.ndarray, data: DataConfig) -> np.ndarray:
-    """Returns rewards (N,) as an agent sees them."""
-    if data.standardize_rewards:
-        reward = (reward - reward.mean()) / max(float(reward.std()), 1e-8)
-    scaled: np.ndarray = (data.reward_scale * (reward + data.reward_shift)).astype(np.float32)
-    return scaled
+@dataclass(frozen=True)
+class _Scaling:
+    """Rewards as an agent sees them: measured on the real ones, so that synthetic ones mean the same."""
+
+    mean: float
+    std: float
+    shift: float
+    scale: float
+
+    @classmethod
+    def of(cls, reward: np.ndarray, data: DataConfig) -> "_Scaling":
+        """Returns what scales rewards like these (N,)."""
+        mean, std = (float(reward.mean()), max(float(reward.std()), 1e-8)) if data.standardize_rewards else (0.0, 1.0)
+        return cls(mean, std, data.reward_shift, data.reward_scale)
+
+    def __call__(self, reward: np.ndarray) -> np.ndarray:
+        """Returns rewards (N,) as an agent sees them."""
+        scaled: np.ndarray = (self.scale * ((reward - self.mean) / self.std + self.shift)).astype(np.float32)
+        return scaled
 
 
 def _refuse_of_agents(data: DataConfig) -> None:

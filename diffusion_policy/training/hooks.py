@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ import torch
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.checkpoint import save_atomically
-from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.evaluate import EvalResult
 from diffusion_policy.training.curves import draw_curves
-from diffusion_policy.training.loop import TrainingLoop
+from diffusion_policy.training.loop import Hook, TrainingLoop
 from diffusion_policy.training.metrics import MetricsLog, rollout_note
 
 logger = logging.getLogger(__name__)
@@ -80,8 +79,8 @@ def is_due(loop: TrainingLoop, every: int) -> bool:
 
 
 def averaged_policy(loop: TrainingLoop) -> Policy:
-    """Returns what is deployed of the EMA weights."""
-    return loop.objective.deployed(loop.ema.model)
+    """Returns the policy that is deployed of the EMA weights."""
+    return cast("Policy", loop.objective.deployed(loop.ema.model))
 
 
 class StatelessHook:
@@ -251,19 +250,30 @@ class RolloutHook:
 
 
 class CheckpointHook(StatelessHook):
-    """Saves the resumable state, policy.pt (the EMA weights of this moment) and the curves.
+    """Saves the resumable state, what is deployed (the EMA weights of this moment) and the curves.
 
     Whatever moment a run is killed at, state.pt is whole, and a run resumed from it makes all that is newer again.
 
     Args:
         out: the run's folder.
         every: interval in gradient steps.
-        info: provenance for policy.pt.
+        digest: of the data; a run goes on with the same ones only.
         hooks: the other hooks, whose memory belongs to the state.
+        deploy: writes what is deployed.
+        unit: of actions, for the curves.
     """
 
-    def __init__(self, out: Path, every: int, info: CheckpointInfo, hooks: list[Any]) -> None:
-        self._out, self._every, self._info, self._hooks = out, every, info, hooks
+    def __init__(
+        self,
+        out: Path,
+        every: int,
+        digest: str,
+        hooks: Sequence[Hook],
+        deploy: Callable[[TrainingLoop], None],
+        unit: str = "",
+    ) -> None:
+        self._out, self._every, self._digest, self._hooks = out, every, digest, hooks
+        self._deploy, self._unit = deploy, unit
         self._drawn = -_CURVES_EVERY_S
         self._saved_step = -1
 
@@ -277,12 +287,10 @@ class CheckpointHook(StatelessHook):
         if loop.grad_step == self._saved_step:
             return
         loop.check_weights()
-        policy = averaged_policy(loop)
-        training = {**self._info.training, "grad_steps": loop.grad_step}
-        policy.save(self._out / "policy.pt", replace(self._info, training=training))
+        self._deploy(loop)
         state = state_path(self._out)
         hooks = [hook.state_dict() for hook in self._hooks]
-        content = {"format": STATE_FORMAT, "digest": self._info.dataset["digest"], "loop": loop.state_dict()}
+        content = {"format": STATE_FORMAT, "digest": self._digest, "loop": loop.state_dict()}
         save_atomically({**content, "hooks": hooks}, state)
         self._saved_step = loop.grad_step
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"
@@ -291,7 +299,7 @@ class CheckpointHook(StatelessHook):
         if loop.grad_step == loop.num_grad_steps or time.monotonic() - self._drawn > _CURVES_EVERY_S:
             self._drawn = time.monotonic()
             try:
-                draw_curves(self._out / "metrics.jsonl", self._out / "curves.png", policy.action_spec.unit)
+                draw_curves(self._out / "metrics.jsonl", self._out / "curves.png", self._unit)
             except OSError as error:
                 logger.warning("no curves drawn: %s", error)
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_policy.agents.objective import Objective
-from diffusion_policy.data.dataset import WindowDataset
-from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.diffusion.ema import EMA
 from diffusion_policy.errors import ConfigError, NonFiniteLossError
 from diffusion_policy.policies.device import fast_products, has_fast_bf16
@@ -57,7 +55,7 @@ class LoopConfig:
 
 @dataclass
 class StepResult:
-    """What a gradient step leaves for the hooks: its loss, learning rate and the norm of the policy's gradient."""
+    """What a gradient step leaves for the hooks: its loss, learning rate and the first part's norm of gradient."""
 
     loss: float
     lr: float
@@ -84,12 +82,28 @@ class Hook(Protocol):
         ...
 
 
+class Batches(Protocol):
+    """What a loop trains on: windows of demonstrations, transitions, or rows of a table."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def batch(self, ids: np.ndarray) -> Any:
+        """Returns those with numbers `ids` (B,), as the objective takes them."""
+        ...
+
+    def describe(self, ids: np.ndarray) -> str:
+        """Returns where they come from, in one line for an error message."""
+        ...
+
+
 class TrainingLoop:
-    """Optimises an objective on windows of demonstrations, or on transitions.
+    """Optimises an objective on windows of demonstrations, on transitions, or on whatever gives batches.
 
     Args:
         objective: model and loss.
-        dataset: the training windows, or transitions.
+        dataset: the training data.
         config: length, batch, EMA.
         optim: optimiser settings.
         seed: of the data order and of the loss's noise.
@@ -98,8 +112,8 @@ class TrainingLoop:
 
     def __init__(
         self,
-        objective: Objective,
-        dataset: WindowDataset | TransitionDataset,
+        objective: Objective[Any],
+        dataset: Batches,
         config: LoopConfig,
         optim: OptimConfig,
         *,
@@ -114,7 +128,7 @@ class TrainingLoop:
         self.order = EpochOrder(len(dataset), config.batch_size, seed, whole=objective.row_group == 0)
         self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
         self.optimizer = make_optimizer(objective.model, optim)
-        self.ema = EMA(objective.policy, power=config.ema_power, max_decay=config.ema_max)
+        self.ema = EMA(objective.averaged, power=config.ema_power, max_decay=config.ema_max)
         objective.use_average(self.ema.model)
         self.device = next(objective.model.parameters()).device
         self.bf16 = has_fast_bf16(self.device) if config.bf16 == "auto" else config.bf16
@@ -167,7 +181,7 @@ class TrainingLoop:
             self._refuse("gradient", ids)
         self.optimizer.step()
         self.grad_step += 1
-        self.ema.step(self.objective.policy)
+        self.ema.step(self.objective.averaged)
         self.objective.after_step()
         self.last = StepResult(loss=loss, lr=lr, grad_norm=norms[0])
         return votes > 0

@@ -3,29 +3,27 @@
 `train(config)` is the notebook's way in; the command dp-train is a thin shell over it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from diffusion_policy.errors import CheckpointError, ConfigError, DataError, MissingFileError, StorageError
+from diffusion_policy.errors import ConfigError, MissingFileError, StorageError
 from diffusion_policy.locks import FolderLock
 from diffusion_policy.paths import BUNDLED_PREFIX, new_folder, results_in
-from diffusion_policy.policies.checkpoint import read_tensors
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.library import load_policy
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.environments import check_fits, check_renderer, make_env, renderer_of
 from diffusion_policy.rollout.evaluate import EvalResult, evaluate
-from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.settings import plain, section
 from diffusion_policy.training.assembly import Assembly, assemble
+from diffusion_policy.training.execution import carry_out, restored
 from diffusion_policy.training.hooks import (
-    STATE_FORMAT,
     CheckpointHook,
     LogHook,
     RolloutHook,
@@ -34,10 +32,9 @@ from diffusion_policy.training.hooks import (
     state_path,
 )
 from diffusion_policy.training.interrupt import Interrupt
-from diffusion_policy.training.loop import Hook
+from diffusion_policy.training.loop import Hook, TrainingLoop
 from diffusion_policy.training.metrics import Board, MetricsLog, TensorBoard, WandbBoard
 from diffusion_policy.training.ranks import Ranks, ranks_from_environment
-from diffusion_policy.training.reporting import ProgressHook
 
 
 @dataclass(frozen=True)
@@ -95,6 +92,9 @@ def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
         path = settings.get(name)
         if path and not str(path).startswith(BUNDLED_PREFIX):
             absolute[name] = str(Path(str(path)).expanduser().absolute())
+    data = section(settings, "data")
+    if data.get("synthetic"):
+        absolute["data"] = {**data, "synthetic": str(Path(str(data["synthetic"])).expanduser().absolute())}
     return absolute
 
 
@@ -177,44 +177,35 @@ def _write_config(settings: Mapping[str, Any], out: Path) -> None:
 
 def _run(assembly: Assembly, out: Path) -> Run:
     """Trains from the state in `out`, or from the beginning when there is none."""
-    loop, when = assembly.loop, assembly.hooks
-    state = state_path(out)
-    saved = read_tensors(state, "training state") if state.is_file() else None
-    if saved is not None:
-        if saved.get("format") != STATE_FORMAT:
-            raise CheckpointError(
-                f"{state} has format {saved.get('format', 1)}, this version goes on from {STATE_FORMAT}; finish "
-                f"the run with the version that began it, or start anew with init={out / 'policy.pt'}"
-            )
-        if saved["digest"] != assembly.data.digest:
-            raise DataError(
-                f"{assembly.settings['dataset']} has changed since {out} was trained on it (digest "
-                f"{assembly.data.digest[:12]}, then {saved['digest'][:12]}); restore it, or start anew with init="
-            )
-        loop.load_state_dict(saved["loop"])
-        loop.last_checkpoint = f"{state} (step {loop.grad_step})"
+    loop = assembly.loop
+    anew = f"start anew with init={out / 'policy.pt'}"
+    saved = restored(loop, out, assembly.data.digest, str(assembly.settings["dataset"]), anew)
     if not loop.ranks.first:  # it computes; the first one writes, shows and saves
         with Interrupt(patient=True) as interrupt:
             finished = loop.run((), interrupt)
         return Run(out, averaged_policy(loop), finished, loop.grad_step, loop.ranks.rank)
     _remove_torn_files(out, begun=saved is not None)
-    log = MetricsLog(out / "metrics.jsonl", resume_step=loop.grad_step, boards=_boards(assembly, out))
-    measures = _hooks(assembly, out, log)
-    hooks: list[Hook] = [*measures]
-    if saved is not None:
-        for hook, memory in zip(hooks, saved["hooks"], strict=True):
-            hook.load_state_dict(memory)
-    checkpoint = CheckpointHook(out, when.checkpoint_every, assembly.info, hooks)
-    try:
-        with Interrupt(patient=loop.ranks.size > 1) as interrupt:
-            with ProgressBar("train", loop.num_grad_steps) as bar:
-                bar.start_at(loop.grad_step)
-                finished = loop.run([*hooks, ProgressHook(bar, lambda: measures[-1].note), checkpoint], interrupt)
-            interrupt.now_saving()
-            checkpoint.save(loop)
-    finally:
-        log.close()
+    finished = carry_out(
+        loop,
+        out,
+        lambda hooks: _checkpoint(assembly, out, hooks),
+        lambda log: _hooks(assembly, out, log),
+        saved=saved,
+        boards=_boards(assembly, out),
+        note=lambda hooks: str(getattr(hooks[-1], "note", "")),  # the last rollout
+    )
     return Run(out, load_policy(out / "policy.pt", loop.device), finished, loop.grad_step)
+
+
+def _checkpoint(assembly: Assembly, out: Path, hooks: Sequence[Hook]) -> CheckpointHook:
+    info = assembly.info
+
+    def deploy(loop: TrainingLoop) -> None:
+        training = {**info.training, "grad_steps": loop.grad_step}
+        averaged_policy(loop).save(out / "policy.pt", replace(info, training=training))
+
+    unit = averaged_policy(assembly.loop).action_spec.unit
+    return CheckpointHook(out, assembly.hooks.checkpoint_every, info.dataset["digest"], hooks, deploy, unit)
 
 
 def _remove_torn_files(out: Path, begun: bool) -> None:

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from diffusion_policy.data.transitions_check import constant_length_terminals, terminations_inside
+from diffusion_policy.data.transitions_check import (
+    constant_length_terminals,
+    next_mismatches,
+    terminations_inside,
+)
 
 
 def at_ends(lengths: list[int], which: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -41,3 +45,10 @@ def test_terminations_inside_are_counted_and_those_at_ends_are_not() -> None:
     before = flags.copy()
     assert terminations_inside(ends, flags) == 2
     np.testing.assert_array_equal(flags, before)
+
+
+def test_single_transitions_have_no_lengths_to_tell_from_and_no_next_row() -> None:
+    ends = np.arange(1, 6)
+    assert constant_length_terminals(ends, np.ones(5, bool)) is None
+    one = {"pos": np.zeros((1, 2)), "next_pos": np.ones((1, 2))}
+    assert next_mismatches(one, "pos") == 0

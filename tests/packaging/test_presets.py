@@ -11,11 +11,16 @@ from omegaconf import OmegaConf
 from diffusion_policy.agents.agent import AGENTS
 from diffusion_policy.agents.library import make_objective
 from diffusion_policy.agents.objective import Imitation
+from diffusion_policy.augment.model_file import make_model
+from diffusion_policy.augment.transitions import Columns
 from diffusion_policy.benchmark.suite import Suite
 from diffusion_policy.config import action_spec_from, obs_spec_from
+from diffusion_policy.diffusion.edm import Churn, EdmConfig
 from diffusion_policy.paths import config_dir
 from diffusion_policy.policies.library import POLICY_SECTIONS, make_policy
 from diffusion_policy.policies.policy import POLICIES
+from diffusion_policy.settings import plain
+from diffusion_policy.training.augment_run import MODEL_SECTIONS
 
 PRESETS = sorted(file.stem for file in (config_dir() / "preset").glob("*.yaml"))
 POLICY_FILES = sorted(file.stem for file in (config_dir() / "policy").glob("*.yaml"))
@@ -146,3 +151,33 @@ def test_every_agent_is_made_for_single_actions_and_for_chunks(agent: str, task:
 def test_every_registered_agent_has_a_file() -> None:
     named = {composed(f"agent={agent}")["agent"]["name"] for agent in AGENT_FILES}
     assert named == {"imitation", *AGENTS}
+
+
+def augmented(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose("augment", list(overrides)), resolve=True)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (config_dir() / "augment").glob("*.yaml")))
+def test_every_augmenter_is_made_from_its_file(name: str) -> None:
+    config = augmented(f"augment={name}", "model.width=16")
+    sections = {part: config[part] for part in MODEL_SECTIONS}
+    made = make_model(config["augmenter"], sections, Columns({"observation": (3,)}, (1,)))
+    assert made.plain_config()["edm"] == config["edm"]
+
+
+def test_published_settings_of_synther_stay_published() -> None:
+    """Lu et al. 2023, appendix B, and their code."""
+    config = augmented("augment=synther_paper")
+    assert config["model"] == {"width": 2048, "blocks": 6, "embed_dim": 128, "fourier_dim": 16}
+    assert config["edm"] == plain(EdmConfig())
+    assert config["sampling"]["steps"] == 128
+    assert config["sampling"]["churn"] == plain(Churn()) == {
+        "amount": 80.0, "sigma_min": 0.05, "sigma_max": 50.0, "noise": 1.003
+    }  # fmt: skip
+    assert config["optim"]["lr"] == 3e-4
+    assert config["optim"]["betas"] == [0.9, 0.99]
+    assert config["optim"]["grad_clip"] == 1.0
+    assert config["training"]["num_grad_steps"] == 100_000
+    assert config["training"]["batch_size"] == 256
+    assert config["training"]["ema_max"] ** 10 == pytest.approx(0.995, abs=1e-4)  # theirs at every tenth step

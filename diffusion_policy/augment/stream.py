@@ -1,0 +1,78 @@
+"""Synthetic transitions into a replay buffer, batch by batch: memory does not grow with their number.
+
+Batch i is drawn with the seed `seed + i`, and its rows lie from i * rows on. So a writer that was killed finds in the
+store how far it got, draws the batch again in which it stopped, and ends with what an undisturbed one would have made.
+
+Each transition is an episode of one step: {<key>, next_<key>, action, reward, terminated, truncated}, and truncated
+where it is not terminated. So any reader of transitions reads it as it is.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.augment.augmenter import ROWS, TransitionModel
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import ConfigError, OutputExistsError
+
+
+def stream(
+    model: TransitionModel,
+    out: str | Path,
+    samples: int,
+    *,
+    seed: int,
+    provenance: Mapping[str, Any],
+    rows: int = ROWS,
+    resume: bool = False,
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> str:
+    """Writes transitions until there are enough; returns the digest of all.
+
+    Args:
+        model: fitted.
+        out: the zarr folder to make, or to go on with.
+        samples: how many transitions.
+        seed: of the first batch.
+        provenance: what to keep with the data; `seed`, `rows` and `samples` are added.
+        rows: of a batch.
+        resume: goes on with what is there, if it was begun with the same provenance.
+        on_rows: called with the rows that are there, for a progress bar.
+
+    Raises:
+        OutputExistsError: `out` exists, and `resume` is not set; or somebody writes to it.
+        ConfigError: a number is out of range, or what is there was begun otherwise.
+    """
+    if samples < 1 or rows < 1 or seed < 0:
+        raise ConfigError(f"expected samples and rows >= 1 and seed >= 0, but got {samples}, {rows} and {seed}")
+    record = {**provenance, "seed": seed, "rows": rows, "samples": samples}
+    with _opened(Path(out), record, resume) as buffer:
+        while buffer.num_episodes < samples:
+            batch, begun = divmod(buffer.num_episodes, rows)
+            count = min(rows, samples - batch * rows)
+            held = model.sample_batch(count, seed=seed + batch).stored()
+            buffer.add_episodes([{key: each[i : i + 1] for key, each in held.items()} for i in range(begun, count)])
+            on_rows(buffer.num_episodes)
+        return buffer.digest()
+
+
+def _opened(out: Path, record: dict[str, Any], resume: bool) -> ReplayBuffer:
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return ReplayBuffer.create(out, attrs={"provenance": record})
+    if not resume:
+        raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
+    buffer = ReplayBuffer.open(out, mode="a")
+    before = buffer.attrs.get("provenance")
+    told = before if isinstance(before, Mapping) else {}
+    if "augmenter" not in told:
+        buffer.close()
+        raise ConfigError(f"{out} was not made by augmenting, so it cannot be resumed; choose another out=")
+    for name in ("augmenter", "real", "bf16", "seed", "rows", "samples"):
+        if told.get(name) != record.get(name):
+            buffer.close()
+            raise ConfigError(
+                f"{out} was begun with {name} {told.get(name)!r}, but got {record.get(name)!r}; resume with the same "
+                f"settings, or choose another out="
+            )
+    return buffer

@@ -1,0 +1,61 @@
+"""dp-augment: recorded transitions -> a model of them -> synthetic transitions in zarr."""
+
+import sys
+from typing import Any
+
+from diffusion_policy.cli.command import count, run_command
+from diffusion_policy.errors import ConfigError
+
+
+def main() -> int:
+    """Runs the command; returns the exit code."""
+    return run_command("augment", _augment_or_say)
+
+
+def _augment_or_say(config: dict[str, Any], overrides: list[str]) -> int:
+    """Augments; after Ctrl-C says what there is."""
+    for name in ("samples", "rows"):
+        count(config, name)
+    if config["fitted"]:
+        _only_typed(config, overrides)
+    try:
+        return _augment(config)
+    except KeyboardInterrupt:
+        from diffusion_policy.cli.kept import kept_so_far
+
+        if not config["out"]:
+            raise
+        said = kept_so_far(config["out"], f"{config['samples']} episodes", sys.argv[1:], command="dp-augment")
+        print(said.replace("episodes", "transitions"), file=sys.stderr)
+        return 130
+
+
+def _only_typed(config: dict[str, Any], overrides: list[str]) -> None:
+    """With fitted=, how samples are drawn is as in the file, but for what was typed; what is learned cannot change."""
+    names = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    learned = [name for name in names if name.partition(".")[0] in ("augment", "model", "edm", "optim", "training")]
+    if learned:
+        raise ConfigError(f"fitted= brings its own model and fits nothing; drop {', '.join(learned)}")
+    drawn, typed = config["sampling"], {name.partition(".")[2] for name in names if name.startswith("sampling.")}
+    churn = {key: value for key, value in drawn["churn"].items() if f"churn.{key}" in typed}
+    config["sampling"] = {key: value for key, value in drawn.items() if key in typed} | {"churn": churn}
+
+
+def _augment(config: dict[str, Any]) -> int:
+    from diffusion_policy.training.augment_run import augment
+
+    done = augment(config)
+    if done.run is not None:
+        print(f"model    {done.run / 'augmenter.pt'}\ncurves   {done.run / 'curves.png'}")
+    if not done.finished:
+        print("stopped; go on with the same command and resume=true", file=sys.stderr)
+        return 130
+    if done.report is not None:
+        print(f"report   {done.report}")
+    if done.out is not None:
+        print(f"dataset  {done.out} (digest {done.digest[:12]})\nnext     dp-inspect {done.out} --physics")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

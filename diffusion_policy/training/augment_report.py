@@ -1,0 +1,166 @@
+"""How good a model of transitions is: report.html, report.png and report.json, beside simpler models.
+
+SynthER's samples, Gaussian noise on real rows as near to them as SynthER's, a Gaussian and a variational autoencoder:
+marginals, correlations, distances to real rows, terminals, rewards, and the error of the dynamics where a simulator can
+tell. Letters: N rows, D columns.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+
+from diffusion_policy.augment.augmenter import TransitionModel
+from diffusion_policy.augment.baselines import GaussianAugmenter, NoiseAugmenter, VaeAugmenter
+from diffusion_policy.augment.diagnostics import Fidelity, RealRows, fidelity, noise_as_near
+from diffusion_policy.augment.transitions import Transitions
+from diffusion_policy.augment.whitening import Bounds
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.rollout.provenance import commit, hardware
+from diffusion_policy.settings import plain
+from diffusion_policy.training.augment_plots import draw_report
+from diffusion_policy.training.augmentation import FitConfig, InMemory
+from diffusion_policy.training.dynamics import DynamicsErrors, dynamics_errors, open_simulator, scales
+from diffusion_policy.training.optim import OptimConfig
+from diffusion_policy.versions import installed_versions
+
+logger = logging.getLogger(__name__)
+
+_VAE_STEPS = 20_000  # at most: it is small
+_VAE_LR = 1e-3
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One model's samples, measured.
+
+    Args:
+        name: of the model.
+        table: its samples.
+        fidelity: against the real rows.
+        dynamics: against the simulator; None where there is none.
+    """
+
+    name: str
+    table: Transitions
+    fidelity: Fidelity
+    dynamics: DynamicsErrors | None
+
+
+def write_report(
+    name: str,
+    synthetic: Transitions,
+    real: Transitions,
+    bounds: Bounds | None,
+    provenance: Mapping[str, Any],
+    fit: FitConfig,
+    out: Path,
+    about: Mapping[str, Any],
+) -> Path:
+    """Measures samples of a model and of simpler ones, and writes the report; returns report.html.
+
+    Args:
+        name: of the model.
+        synthetic: its samples.
+        real: what it learned from.
+        bounds: of the action.
+        provenance: of the real data set: names the environment.
+        fit: how the autoencoder is trained: batch, seed and device.
+        out: the folder.
+        about: what to tell of the model, plain values.
+    """
+    tables = {name: synthetic, **_others(synthetic, real, bounds, fit)}
+    ruler = GaussianAugmenter(real.columns, bounds)
+    ruler.fit(real)
+    rows = RealRows(ruler, real)
+    missing, errors, floor = _dynamics(tables, real, provenance)
+    judged = [Judged(each, table, fidelity(real, table, rows), errors.get(each)) for each, table in tables.items()]
+    content = {
+        "models": {each.name: _figures(each) for each in judged},
+        "real": {"transitions": len(real), "terminals": int(real.terminated.sum()), "nearest": rows.apart},
+        "dynamics": missing or "by re-simulation",
+        "simulator_floor": None if floor is None else floor.median,
+        "about": plain(about),
+        "commit": commit(),
+        "versions": installed_versions(),
+        "hardware": hardware(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draw_report(judged, real, rows.apart, None if floor is None else floor.median, out / "report.png")
+    (out / "report.html").write_text(_rendered({**content, "judged": judged}), encoding="utf-8")
+    return out / "report.html"
+
+
+def _others(synthetic: Transitions, real: Transitions, bounds: Bounds | None, fit: FitConfig) -> dict[str, Transitions]:
+    """Returns as many samples of simpler models: noise as near to the real rows as `synthetic`, and others."""
+    noise, gaussian = NoiseAugmenter(real.columns, bounds), GaussianAugmenter(real.columns, bounds)
+    steps = min(_VAE_STEPS, fit.loop.num_grad_steps or _VAE_STEPS)
+    optim = OptimConfig(lr=_VAE_LR, betas=(0.9, 0.999), weight_decay=0.0, warmup_steps=0, grad_clip=1.0)
+    loop = replace(fit.shorter(steps), optim=optim, loop=replace(fit.shorter(steps).loop, bf16=False))
+    vae = VaeAugmenter(real.columns, bounds, train_by=InMemory(loop))
+    models: dict[str, TransitionModel] = {"noise": noise, "vae": vae, "gaussian": gaussian}
+    for each, model in models.items():
+        logger.info("fitting %s, to compare with", each)
+        model.fit(real)
+    rows = RealRows(noise, real)
+    noise_as_near(real, rows, rows.nearest(synthetic).synthetic, noise)
+    return {each: model.sample(len(synthetic), seed=fit.seed) for each, model in models.items()}
+
+
+def _dynamics(
+    tables: Mapping[str, Transitions], real: Transitions, provenance: Mapping[str, Any]
+) -> tuple[str, dict[str, DynamicsErrors], DynamicsErrors | None]:
+    """Returns why there are no errors (or nothing), the errors by model, and those of the real rows themselves."""
+    try:
+        simulator, close = open_simulator(provenance, real.columns)
+    except ConfigError as error:
+        return f"not measured: {error}", {}, None
+    try:
+        scale = scales(real)
+        spread = real.subset(np.random.default_rng(0).permutation(len(real))[:1000])
+        errors = {name: dynamics_errors(simulator, table, scale) for name, table in tables.items()}
+        return "", errors, dynamics_errors(simulator, spread, scale)
+    finally:
+        close()
+
+
+def _figures(judged: Judged) -> dict[str, Any]:
+    like, dynamics = judged.fidelity, judged.dynamics
+    figures: dict[str, Any] = {
+        "samples": len(judged.table),
+        "ks_mean": like.ks_mean,
+        "ks_min": like.ks_min,
+        "ks_worst": min(like.ks, key=lambda name: like.ks[name]),
+        "correlation_mean": like.correlation_mean,
+        "correlation_min": like.correlation_min,
+        "nearest": like.nearest.synthetic,
+        "copies": like.nearest.copies,
+        "terminal_rate": like.terminal_rate[1],
+        "terminal_rate_real": like.terminal_rate[0],
+        "reward_mean": like.reward_mean[1],
+        "reward_mean_real": like.reward_mean[0],
+        "reward_std": like.reward_std[1],
+        "reward_std_real": like.reward_std[0],
+    }
+    if dynamics is not None:
+        figures |= {
+            "dynamics_median": dynamics.median,
+            "dynamics_mse": dynamics.mse,
+            "dynamics_reward_median": float(np.median(dynamics.reward)) if len(dynamics.reward) else float("nan"),
+            "dynamics_rows": len(dynamics.rows),
+            "dynamics_left_out": dynamics.left_out,
+        }
+    return figures
+
+
+def _rendered(context: Mapping[str, Any]) -> str:
+    template = resources.files(__package__).joinpath("augment_report.html.j2").read_text(encoding="utf-8")
+    settings: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(autoescape=True, **settings).from_string(template).render(context)

@@ -1,0 +1,253 @@
+"""A run of dp-augment: real transitions -> a fitted model -> synthetic ones in zarr -> a report.
+
+`augment(config)` is the notebook's way in. Each stage is left where it was killed, and gone on with by `resume`.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from diffusion_policy.augment.augmenter import ROWS, LearnedModel, Trainer
+from diffusion_policy.augment.model_file import load_model, make_model, model_digest
+from diffusion_policy.augment.reading import read_transitions
+from diffusion_policy.augment.stream import stream
+from diffusion_policy.augment.synther import SyntherAugmenter
+from diffusion_policy.augment.transitions import Transitions
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import ConfigError, OutputExistsError, StorageError
+from diffusion_policy.locks import FolderLock
+from diffusion_policy.policies.device import has_fast_bf16, pick_device
+from diffusion_policy.rollout.progress import ProgressBar
+from diffusion_policy.rollout.provenance import commit
+from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.training.augment_data import RealData, read_real
+from diffusion_policy.training.augment_report import write_report
+from diffusion_policy.training.augmentation import MODEL_FILE, FitConfig, InFolder, check_enough
+from diffusion_policy.training.hooks import HookConfig
+from diffusion_policy.training.loop import LoopConfig
+from diffusion_policy.training.optim import OptimConfig
+from diffusion_policy.versions import installed_versions
+
+MODEL_SECTIONS = ("model", "edm", "sampling")
+SECTIONS = (*MODEL_SECTIONS, "data", "optim", "training")
+SETTINGS = (
+    "augmenter", "dataset", "samples", "rows", "seed", "device", "out", "run", "fitted", "resume", "report", "plugins",
+)  # fmt: skip
+_REPORTED = 20_000  # samples
+_OF_THE_FIT = ("augmenter", "dataset", "seed", *SECTIONS)  # of a run that goes on, these are the same
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """What a run left behind.
+
+    Args:
+        finished: False when the fit was interrupted.
+        run: the fit's folder; None where a fitted model was given.
+        out: the synthetic data; None where none were asked for.
+        digest: of them.
+        report: the report's HTML; None where none was asked for.
+    """
+
+    finished: bool
+    run: Path | None
+    out: Path | None = None
+    digest: str = ""
+    report: Path | None = None
+
+
+def augment(config: Mapping[str, Any]) -> Augmented:
+    """Fits a model to a data set, draws from it, and reports how good it is.
+
+    Args:
+        config: plain nested values, which `diffusion_policy.compose_config("augment", "dataset=hopper.zarr",
+            "samples=100000", "out=synthetic.zarr")` returns. With `fitted`, of the sections only `sampling` holds; what
+            it leaves out is as in the file.
+
+    Raises:
+        ConfigError: unknown or contradicting settings.
+        MissingFileError: the data set or the fitted model is not there.
+        OutputExistsError: `out` or the run's folder holds something, and `resume` is not set.
+        DataError: the data set cannot be augmented: no rewards or ends, pictures, NaN, too few transitions.
+        NonFiniteLossError: training diverged.
+    """
+    settings = plain(config)
+    _check_names(settings)
+    fit = _fit_config(settings)
+    out = Path(str(settings["out"])).expanduser() if settings.get("out") else None
+    if out is None and not settings.get("report" if settings.get("fitted") else "run"):
+        raise ConfigError(
+            "out: expected a path for the data, got nothing; give out=synthetic.zarr, or run= to fit only"
+        )
+    if out is not None and out.exists() and not settings.get("resume"):
+        raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
+    torch.manual_seed(fit.seed)  # the one global seed: first weights are drawn from it
+    if settings.get("fitted"):
+        run, real = None, read_real(settings) if settings.get("report") else None
+        model, info = load_model(str(settings["fitted"]), fit.device)
+        if isinstance(model, SyntherAugmenter):
+            model.draw_by(section(settings, "sampling"))
+    else:
+        real = read_real(settings)
+        check_enough(real.table, fit)
+        with torch.device("meta"):  # what would be refused is refused before anything is written
+            _new_model(settings, real, None)
+        run = _run_folder(settings, out)
+        with FolderLock(run, "run"):
+            fitted = _fitted(settings, fit, run, real)
+        if fitted is None:
+            return Augmented(False, run)
+        model, info = fitted
+    digest = _streamed(settings, model, info, out) if out is not None else ""
+    report = None
+    if real is not None and settings.get("report"):
+        folder = run or Path(str(settings["fitted"])).expanduser().parent
+        report = _reported(settings, fit, model, info, real, folder, out)
+    return Augmented(True, run, out, digest, report)
+
+
+def _fitted(
+    settings: dict[str, Any], fit: FitConfig, run: Path, real: RealData
+) -> tuple[LearnedModel, dict[str, Any]] | None:
+    """Returns the fitted model and its info; None when its training was interrupted."""
+    file = run / MODEL_FILE
+    if file.is_file():
+        model, info = load_model(file, fit.device)
+        if info["training"]["grad_steps"] >= info["training"]["of"] and info["real"]["digest"] == real.digest:
+            return model, info
+    record = {name: real.provenance[name] for name in ("env_id", "kwargs") if name in real.provenance}
+    rows = {"transitions": len(real.table), "terminals": int(real.table.terminated.sum())}
+    info = {
+        "env": record,
+        "action_bounds": None if real.bounds is None else [list(bound) for bound in real.bounds],
+        "real": {"digest": real.digest, **rows},
+        "versions": installed_versions(),
+        "commit": commit(),
+    }
+    trainer = InFolder(fit, run, real.digest, str(settings["dataset"]), info)
+    _new_model(settings, real, trainer).fit(real.table)
+    return load_model(file, fit.device) if trainer.finished else None
+
+
+def _new_model(settings: Mapping[str, Any], real: RealData, trainer: Trainer | None) -> LearnedModel:
+    config = {name: section(settings, name) for name in MODEL_SECTIONS if settings.get(name)}
+    kind = str(settings.get("augmenter", "synther"))
+    return make_model(kind, config, real.table.columns, real.bounds, trainer)
+
+
+def _streamed(settings: Mapping[str, Any], model: LearnedModel, info: Mapping[str, Any], out: Path) -> str:
+    samples = int(settings["samples"])
+    provenance = {
+        **info["env"],
+        "action_bounds": info["action_bounds"],
+        "augmenter": {"kind": model.kind, **model.plain_config(), "model": model_digest(model)},
+        "bf16": _computes_bf16(model),
+        "real": info["real"],
+        "training": info["training"],
+        "versions": installed_versions(),
+        "commit": commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    seed, rows, resume = int(settings.get("seed", 0)), int(settings.get("rows", 2048)), bool(settings.get("resume"))
+    with ProgressBar("sample", samples) as bar:
+        return stream(
+            model, out, samples, seed=seed, rows=rows, provenance=provenance, resume=resume, on_rows=bar.update
+        )
+
+
+def _computes_bf16(model: LearnedModel) -> bool:
+    """Returns what "auto" means here: elsewhere, the rest of the data would be drawn with other roundings."""
+    chosen = model.config.sampling.bf16 if isinstance(model, SyntherAugmenter) else False
+    return has_fast_bf16(next(model.parameters()).device) if chosen == "auto" else bool(chosen)
+
+
+def _reported(
+    settings: Mapping[str, Any],
+    fit: FitConfig,
+    model: LearnedModel,
+    info: Mapping[str, Any],
+    real: RealData,
+    folder: Path,
+    out: Path | None,
+) -> Path:
+    if plain(real.table.columns) != plain(model.columns):
+        raise ConfigError(f"report: {settings['dataset']} has other columns than the model learned from")
+    synthetic = _samples(model, int(settings.get("seed", 0)), out)
+    about = {**model.plain_config(), "training": info["training"], "real": info["real"], "samples": len(synthetic)}
+    with ProgressBar("report", 1) as bar:
+        page = write_report(
+            model.kind, synthetic, real.table, real.bounds, real.provenance, fit, folder, {"augmenter": about}
+        )
+        bar.update(1)
+    return page
+
+
+def _samples(model: LearnedModel, seed: int, out: Path | None) -> Transitions:
+    """Returns some samples: those that were written, if there are any."""
+    if out is not None:
+        with ReplayBuffer.open(out) as buffer:
+            chosen = np.arange(min(_REPORTED, buffer.num_episodes))
+            held = read_transitions(buffer, fields=list(model.columns.obs), episodes=chosen, ends="terminated")
+        return Transitions(model.columns, held.rows)
+    parts, done = [], 0
+    with ProgressBar("sample", _REPORTED) as bar:
+        for i, at in enumerate(range(0, _REPORTED, ROWS)):
+            parts.append(model.sample_batch(min(ROWS, _REPORTED - at), seed=seed + i).rows)
+            done += len(parts[-1])
+            bar.update(done)
+    return Transitions(model.columns, np.concatenate(parts))
+
+
+def _run_folder(settings: dict[str, Any], out: Path | None) -> Path:
+    """Returns the fit's folder, new or to go on with; writes its config.yaml."""
+    given = settings.get("run")
+    run = Path(str(given)).expanduser() if given else Path(f"{str(out).removesuffix('.zarr')}.fit")
+    kept = {name: settings[name] for name in _OF_THE_FIT if settings.get(name) is not None}
+    file = run / "config.yaml"
+    if file.is_file() and settings.get("resume"):
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        for name in sorted({*before, *kept}):
+            if before.get(name) != kept.get(name):
+                raise ConfigError(
+                    f"{run} was begun with {name} {before.get(name)!r}, but got {kept.get(name)!r}; resume with the "
+                    f"same settings, or choose another run="
+                )
+        return run
+    if run.exists() and any(run.iterdir()):
+        raise OutputExistsError(f"run={run} already holds something; choose another run=, or resume=true to go on")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {file}: {error.strerror}; choose another run=") from error
+    return run
+
+
+def _fit_config(settings: Mapping[str, Any]) -> FitConfig:
+    training = section(settings, "training")
+    known = {*LoopConfig.__dataclass_fields__, "log_every", "checkpoint_every"}
+    unknown = sorted(set(training) - known)
+    if unknown:
+        raise ConfigError(f"training: unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
+    seed = settings.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed must be a whole number, 0 or more, but got {seed!r}")
+    return FitConfig(
+        build_part(LoopConfig, training, "training"),
+        build(OptimConfig, section(settings, "optim"), "optim"),
+        build_part(HookConfig, training, "training"),
+        seed,
+        pick_device(str(settings.get("device", "auto"))),
+    )
+
+
+def _check_names(settings: Mapping[str, Any]) -> None:
+    unknown = sorted(set(settings) - set(SECTIONS) - set(SETTINGS))
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join((*SETTINGS, *SECTIONS))}")

@@ -1,0 +1,114 @@
+"""dp-augment as a person runs it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.rollout.actors import RandomActor
+from diffusion_policy.rollout.collect import collect
+from tests.cli.running import dp
+from tests.training.test_augmentation import TINY, recorded
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch, capsys):
+    recorded(tmp_path / "data.zarr")
+
+    def command(*words: str, name: str = "augment"):
+        return dp(name, *words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+
+    return command
+
+
+def test_command_fits_draws_and_says_what_is_next(run, tmp_path: Path) -> None:
+    done = run("dataset=data.zarr", "out=more.zarr", *TINY)
+    assert done.code == 0, done.err
+    assert "model    more.fit/augmenter.pt" in done.out
+    assert "dataset  more.zarr (digest" in done.out
+    shown = run("more.zarr", name="inspect")
+    assert shown.code == 0, shown.out
+    assert "50 episodes, 50 steps" in shown.out
+    assert "return" not in shown.out  # of single transitions there is none
+    again = run("fitted=more.fit/augmenter.pt", "samples=20", "seed=7", "out=others.zarr")
+    assert again.code == 0
+    assert "model" not in again.out
+
+
+def test_sampler_of_a_fitted_model_is_its_own_but_for_what_is_typed(run, tmp_path: Path) -> None:
+    assert run("dataset=data.zarr", "out=more.zarr", *TINY).code == 0
+
+    def told(*words: str) -> dict:
+        out = f"other{len(words)}.zarr"
+        assert run("fitted=more.fit/augmenter.pt", "samples=8", f"out={out}", *words).code == 0
+        with ReplayBuffer.open(tmp_path / out) as buffer:
+            return buffer.attrs["provenance"]["augmenter"]["sampling"]
+
+    assert told()["steps"] == 3  # as fitted, not the default
+    typed = told("sampling.steps=5", "sampling.churn.amount=0")
+    assert (typed["steps"], typed["churn"]["amount"], typed["churn"]["noise"]) == (5, 0.0, 1.003)
+    done = run("fitted=more.fit/augmenter.pt", "model.width=3", "out=a.zarr")
+    assert done.code == 2
+    assert "fitted= brings its own model and fits nothing; drop model.width" in done.err
+
+
+def test_physics_of_synthetic_data_are_told_and_no_problem(run, tmp_path: Path) -> None:
+    collect("Hopper-v5", RandomActor(), steps=300, seed=0, out=tmp_path / "hop.zarr", keep="all", progress=False)
+    assert run("dataset=hop.zarr", "out=more.zarr", *TINY).code == 0
+    shown = run("more.zarr", "--physics", name="inspect")
+    assert shown.code == 0, shown.out
+    assert "these are the model's errors" in shown.out
+
+
+def test_mistakes_are_one_line(run) -> None:
+    for words, said in (
+        (("out=a.zarr",), "dataset: expected a zarr folder"),
+        (("dataset=data.zarr",), "out: expected a path"),
+        (("dataset=data.zarr", "out=data.zarr"), "data.zarr exists"),
+        (("dataset=data.zarr", "out=a.zarr", "samples=0"), "samples must be a whole number"),
+        (("dataset=data.zarr", "out=a.zarr", "model.widht=3"), "did you mean model.width"),
+        (("dataset=data.zarr", "out=a.zarr", "augment=gan"), "unknown augment 'gan', known:"),
+        (("fitted=none.pt", "out=a.zarr"), "none.pt does not exist"),
+    ):
+        done = run(*words)
+        assert done.code == 2, words
+        assert said in done.err
+        assert done.err.count("\n") == 1
+
+
+def test_ctrl_c_while_drawing_tells_how_to_go_on(run, monkeypatch) -> None:
+    from diffusion_policy.augment.augmenter import TransitionModel
+
+    draw = TransitionModel.sample_batch
+
+    def stopped(self, count: int, *, seed: int):
+        if seed:
+            raise KeyboardInterrupt
+        return draw(self, count, seed=seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransitionModel, "sample_batch", stopped)
+        done = run("dataset=data.zarr", "out=more.zarr", *TINY)
+    assert done.code == 130
+    assert "interrupted with 16 of 50 transitions kept in more.zarr; go on with: dp-augment" in done.err
+    assert run("dataset=data.zarr", "out=more.zarr", "resume=true", *TINY).code == 0
+
+
+def test_ctrl_c_while_fitting_tells_how_to_go_on(run, monkeypatch) -> None:
+    from diffusion_policy.training.interrupt import Interrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupt, "requested", property(lambda _: True, lambda *_: None), raising=False)
+        done = run("dataset=data.zarr", "out=more.zarr", *TINY)
+    assert done.code == 130
+    assert "resume=true" in done.err
+    assert run("dataset=data.zarr", "out=more.zarr", "resume=true", *TINY).code == 0
+    assert torch.load("more.fit/augmenter.pt", weights_only=True)["info"]["training"]["grad_steps"] == 12
+
+
+def test_help_has_examples_and_words(run) -> None:
+    done = run("--help")
+    assert "dp-augment dataset=hopper.zarr samples=100000 out=synthetic.zarr" in done.out
+    assert "# synthetic transitions to draw" in done.out
+    assert "augment: small, synther, synther_paper" in done.out

@@ -1,0 +1,87 @@
+"""The report: dynamics by re-simulation tell right transitions from wrong ones, and it says what it cannot measure."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusion_policy.augment.reading import read_transitions
+from diffusion_policy.augment.transitions import Columns, Transitions
+from diffusion_policy.cli.compose import compose_config
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.rollout.actors import RandomActor
+from diffusion_policy.rollout.collect import collect
+from diffusion_policy.training.augment_run import augment
+from diffusion_policy.training.dynamics import dynamics_errors, open_simulator, scales
+from tests.training.test_augmentation import TINY, recorded
+
+
+@pytest.fixture(scope="module")
+def hopper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("hopper") / "hopper.zarr"
+    collect("Hopper-v5", RandomActor(), steps=600, seed=0, out=out, keep="all", progress=False)
+    return out
+
+
+def test_recorded_transitions_have_no_dynamics_error_and_others_have(hopper: Path) -> None:
+    with ReplayBuffer.open(hopper) as buffer:
+        real = read_transitions(buffer)
+    simulator, close = open_simulator({"env_id": "Hopper-v5"}, real.columns)
+    scale = scales(real)
+    right = dynamics_errors(simulator, real, scale, rows=200)
+    moved = Transitions(real.columns, real.rows.copy())
+    moved.rows[:, real.columns.action_at] = np.roll(real.action, 1, axis=0)
+    wrong = dynamics_errors(simulator, moved, scale, rows=200)
+    shifted = Transitions(real.columns, real.rows.copy())
+    shifted.rows[:, real.columns.next_obs_at] += scale[:-1].astype(np.float32)
+    one = dynamics_errors(simulator, shifted, scale, rows=200)
+    close()
+    assert right.rows.max() < 1e-3
+    assert right.reward.max() < 1e-3
+    assert wrong.median > 0.1
+    np.testing.assert_allclose(one.rows, 1.0, rtol=1e-3)  # each number off by its deviation
+    ends = int(real.terminated[:200].sum())
+    assert ends > 0
+    assert right.left_out >= ends  # what followed them was not recorded
+    assert len(right.rows) + right.left_out == 200
+
+
+def test_environments_that_cannot_be_set_are_named() -> None:
+    columns = Columns({"observation": (3,)}, (1,))
+    for provenance, given, said in (
+        ({}, columns, "names no environment"),
+        ({"env_id": "Pendulum-v1"}, columns, "cannot be put into a recorded state"),
+        ({"env_id": "Hopper-v5"}, columns, "observes 11 numbers, but the table has 3"),
+        ({"env_id": "Hopper-v5"}, Columns({"pos": (11,)}, (3,)), "expected the field 'observation'"),
+        ({"env_id": "Nowhere-v0"}, columns, "Nowhere"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            open_simulator(provenance, given)
+
+
+def test_report_compares_models_and_measures_dynamics(hopper: Path, tmp_path: Path) -> None:
+    config = compose_config("augment", f"dataset={hopper}", *TINY, "samples=200", f"out={tmp_path / 'more.zarr'}")
+    done = augment(config | {"report": True})
+    assert done.report == tmp_path / "more.fit/report.html"
+    told = json.loads((tmp_path / "more.fit/report.json").read_text())
+    assert set(told["models"]) == {"synther", "noise", "vae", "gaussian"}
+    synther, noise = told["models"]["synther"], told["models"]["noise"]
+    assert synther["samples"] == 200
+    assert noise["nearest"] == pytest.approx(synther["nearest"], rel=0.15)
+    assert told["models"]["gaussian"]["correlation_mean"] > 0.9
+    assert all(each["dynamics_median"] > 100 * told["simulator_floor"] for each in told["models"].values())
+    page = done.report.read_text()
+    assert "report.png" in page
+    assert "by re-simulation" in page
+    assert (tmp_path / "more.fit/report.png").stat().st_size > 10_000
+
+
+def test_report_says_why_dynamics_were_not_measured(tmp_path: Path) -> None:
+    data = recorded(tmp_path / "data.zarr")
+    config = compose_config("augment", f"dataset={data}", *TINY, f"out={tmp_path / 'more.zarr'}")
+    done = augment(config | {"report": True})
+    assert done.report is not None
+    assert "names no environment" in json.loads(done.report.with_suffix(".json").read_text())["dynamics"]
+    assert "not measured: the data set names no environment" in done.report.read_text()

@@ -1,0 +1,211 @@
+"""Augmenting: exact resume on the one loop, a file that draws without refit, a stream without loss or duplicates."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_policy import ReplayBuffer
+from diffusion_policy.augment.model_file import load_model, model_digest
+from diffusion_policy.augment.reading import read_transitions
+from diffusion_policy.cli.compose import compose_config
+from diffusion_policy.data.dataset import split_episodes
+from diffusion_policy.data.survey import survey
+from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from diffusion_policy.training import augment_run
+from diffusion_policy.training.augment_run import augment
+from diffusion_policy.training.metrics import read_metrics
+
+TINY = (
+    "model.width=16", "model.blocks=1", "model.embed_dim=8", "sampling.steps=3", "training.num_grad_steps=12",
+    "training.batch_size=16", "training.log_every=4", "training.checkpoint_every=5", "samples=50", "rows=16",
+    "device=cpu",
+)  # fmt: skip
+
+
+def recorded(path: Path, **columns: Any) -> Path:
+    rng = np.random.default_rng(0)
+    with ReplayBuffer.create(path, attrs={"provenance": {"action_bounds": [[-1.0, -1.0], [1.0, 1.0]]}}) as buffer:
+        for number in range(6):
+            steps = 20 + number
+            last = np.arange(steps) == steps - 1
+            episode = {
+                "pos": rng.normal(size=(steps, 3)).astype(np.float32),
+                "action": rng.uniform(-1, 1, (steps, 2)).astype(np.float32),
+                "reward": rng.normal(size=steps).astype(np.float32),
+                "terminated": last & (number % 3 == 0),
+                "truncated": last & (number % 3 != 0),
+            }
+            buffer.add_episode({**episode, **{key: make(steps) for key, make in columns.items()}})
+    return path
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    data = recorded(tmp_path / "data.zarr")
+
+    def config(*words: str, out: str | None = "synthetic.zarr", dataset: Path = data) -> dict[str, Any]:
+        where = [] if out is None else [f"out={tmp_path / out}"]
+        return compose_config("augment", f"dataset={dataset}", *TINY, *where, *words)
+
+    return config
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_model(run / "augmenter.pt")[0].state_dict()
+
+
+def test_run_leaves_model_data_and_provenance(make, tmp_path: Path) -> None:
+    done = augment(make())
+    assert done.finished
+    assert done.run == tmp_path / "synthetic.fit"
+    assert {"augmenter.pt", "metrics.jsonl", "curves.png", "config.yaml"} <= {each.name for each in done.run.iterdir()}
+    assert [record["grad_step"] for record in read_metrics(done.run / "metrics.jsonl")] == [4, 8, 12]
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr") as buffer:
+        assert buffer.num_episodes == buffer.num_steps == 50
+        assert buffer.verify()
+        assert buffer.digest() == done.digest
+        assert survey(buffer).problems == ()
+        told = buffer.attrs["provenance"]
+        assert told["real"]["transitions"] == sum(range(20, 26)) - 4
+        assert told["real"]["terminals"] == 2
+        assert {"augmenter", "seed", "rows", "versions", "training", "command", "bf16"} <= set(told)
+        assert (np.abs(buffer["action"]) <= 1).all()
+        assert (buffer["truncated"] == ~buffer["terminated"]).all()
+        assert len(read_transitions(buffer)) == 50
+
+
+def test_fit_resumes_exactly(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = augment(make(out=None) | {"run": str(tmp_path / "whole")})
+    config = make(out=None) | {"run": str(tmp_path / "parts")}
+
+    class StoppedError(Exception):
+        pass
+
+    step = augment_run.InFolder
+
+    def killed(self: Any, model: Any, real: Any) -> None:
+        inner = {"count": 0}
+        losses = model.losses
+
+        def counted(*args: Any) -> Any:
+            inner["count"] += 1
+            if inner["count"] == 8:
+                raise StoppedError
+            return losses(*args)
+
+        model.losses = counted
+        original(self, model, real)
+
+    original = step.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "__call__", killed)
+        with pytest.raises(StoppedError):
+            augment(config)
+    with pytest.raises(OutputExistsError, match="resume=true"):
+        augment(config)
+    parts = augment(config | {"resume": True})
+    assert whole.run is not None
+    assert parts.run is not None
+    mine, theirs = weights(whole.run), weights(parts.run)
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert any((value != 0).any() for name, value in mine.items() if name.startswith("network.out"))
+    with pytest.raises(ConfigError, match="was begun with seed 0, but got 1"):
+        augment(config | {"resume": True, "seed": 1})
+
+
+def test_killed_stream_goes_on_without_loss_or_duplicates(make, tmp_path: Path, monkeypatch) -> None:
+    whole = augment(make())
+    fitted = {"fitted": str(tmp_path / "synthetic.fit/augmenter.pt")}
+    config = make(out="parts.zarr") | fitted
+    add = ReplayBuffer.add_episodes
+
+    def torn(self: ReplayBuffer, episodes: Any) -> None:
+        """Writes only a part of the second batch, as a kill between two writes would."""
+        if self.num_episodes:
+            add(self, episodes[:5])
+            raise KeyboardInterrupt
+        add(self, episodes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReplayBuffer, "add_episodes", torn)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    with ReplayBuffer.open(tmp_path / "parts.zarr") as buffer:
+        assert buffer.num_episodes == 21
+    assert augment(config | {"resume": True}).digest == whole.digest
+    assert augment(config | {"resume": True}).digest == whole.digest  # nothing is left to do
+    with pytest.raises(OutputExistsError):
+        augment(config)
+    with pytest.raises(ConfigError, match="begun with samples 50, but got 60"):
+        augment(config | {"resume": True, "samples": 60})
+    with pytest.raises(ConfigError, match="not made by augmenting"):
+        augment(make() | fitted | {"out": str(tmp_path / "data.zarr"), "resume": True})
+
+
+def test_stream_keeps_one_batch_in_memory(make, tmp_path: Path, monkeypatch) -> None:
+    sizes: list[int] = []
+    add = ReplayBuffer.add_episodes
+    monkeypatch.setattr(ReplayBuffer, "add_episodes", lambda self, e: (sizes.append(len(e)), add(self, e))[1])
+    augment(make())
+    assert sizes == [16, 16, 16, 2]
+
+
+def test_choice_of_episodes_and_rows_is_part_of_the_digest(make, tmp_path: Path) -> None:
+    whole = augment_run.read_real(make())
+    few = augment_run.read_real(make("data.episodes=2"))
+    some = augment_run.read_real(make("data.transitions=30"))
+    assert len(some.table) == 30
+    assert len(few.table) < len(whole.table)
+    assert len({whole.digest, few.digest, some.digest}) == 3
+    again = augment_run.read_real(make("data.transitions=30", "seed=1"))
+    assert not np.array_equal(again.table.rows, some.table.rows)
+
+
+def test_training_draws_the_same_episodes(make, tmp_path: Path) -> None:
+    """So that an agent and the model that augments its data learn from the same few."""
+    few = augment_run.read_real(make("data.episodes=2", "seed=3"))
+    with ReplayBuffer.open(tmp_path / "data.zarr") as buffer:
+        chosen, _ = split_episodes(buffer.num_episodes, val_ratio=0.0, seed=3, max_episodes=2)
+        starts = np.array([buffer.get_episode(int(i))["pos"][0] for i in chosen])
+    assert {tuple(row) for row in starts} <= {tuple(row) for row in few.table.obs}
+    assert len(few.table) <= sum(20 + int(i) for i in chosen)
+
+
+def test_model_file_is_refused_where_it_is_none_or_changed(make, tmp_path: Path) -> None:
+    augment(make(out=None) | {"run": str(tmp_path / "run")})
+    file = tmp_path / "run/augmenter.pt"
+    model, info = load_model(file)
+    assert info["training"]["grad_steps"] == 12
+    assert model_digest(model) == model_digest(load_model(file)[0])
+    content = torch.load(file, weights_only=True)
+    for change, said in (
+        ({"format": 99}, "format 99"),
+        ({"kind": "nothing"}, "unknown augmenter 'nothing'"),
+        ({"columns": {}}, "do not fit"),
+    ):
+        torch.save({**content, **change}, tmp_path / "other.pt")
+        with pytest.raises(CheckpointError, match=said):
+            load_model(tmp_path / "other.pt")
+    torch.save({"format": 1}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="no augmenter"):
+        load_model(tmp_path / "other.pt")
+
+
+def test_what_cannot_be_fitted_is_refused_before_anything_is_written(make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="at least one batch of 4096 transitions, but got 131"):
+        augment(make("training.batch_size=4096"))
+    with pytest.raises(ConfigError, match="training: unknown setting"):
+        augment(make("+training.val_every=3"))
+    with pytest.raises(ConfigError, match="dataset: expected"):
+        augment(make() | {"dataset": None})
+    with pytest.raises(ConfigError, match="out: expected"):
+        augment(make(out=None))
+    bare = ReplayBuffer.create(tmp_path / "bare.zarr")
+    bare.add_episode({"pos": np.zeros((4, 3), np.float32), "action": np.zeros((4, 2), np.float32)})
+    bare.close()
+    with pytest.raises(DataError, match="augmenting needs data 'reward'"):
+        augment(make(dataset=tmp_path / "bare.zarr"))
+    assert not list(tmp_path.glob("*.fit"))
