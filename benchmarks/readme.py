@@ -137,16 +137,21 @@ def finished(name: str) -> tuple[Any, Any]:
     return plan, Results.read(folder) if any((folder / "cells").glob("*.json")) else Results([])
 
 
-_HIDDEN = {"offline": ("mean return",), "mixed_pusht": ("mean return",)}
+_HIDDEN = {"offline": ("mean return",)}
 """What the tables of a suite leave out beside the others: words of their titles."""
 
 
 def suite(name: str) -> str:
-    """Returns the tables of the finished cells in benchmarks/results/NAME, "not run" where there is none."""
+    """Returns the tables of the finished cells in benchmarks/results/NAME, "not run" where there is none.
+
+    Methods without any are left out.
+    """
     from diffusion_policy.benchmark.tables import tables
 
     plan, results = finished(name)
-    made = tables(results, list(plan.tasks), list(plan.methods), plan.compared_with, plan.measures)
+    begun = {str(each.figures["method"]) for each in results.cells}
+    methods = [each for each in plan.methods if plan.axis or each in begun]
+    made = tables(results, list(plan.tasks), methods, plan.compared_with, plan.measures)
     hidden = ("best checkpoint", "Cost", "Lead") if plan.axis else _HIDDEN.get(name, ("max reward", "best checkpoint"))
     shown = [each for each in made if not any(word in each.title for word in hidden)]
     parts = [f"{each.title}:\n\n{table(list(each.head), [list(row) for row in each.rows])}" for each in shown]
@@ -158,7 +163,7 @@ def suite(name: str) -> str:
 def filled(text: str) -> str:
     """Returns README.md with the figures between its markers."""
     parts = {"latency": latency(), "training": training(), "precision": precision()}
-    parts |= {name: suite(name) for name in ("quick", "demonstrations", "offline", "mixed_pusht")}
+    parts |= {name: suite(name) for name in ("quick", "demonstrations", "offline")}
     for name, part in parts.items():
         begin, end = f"<!-- {name}: by benchmarks/readme.py -->", f"<!-- /{name} -->"
         if begin not in text or end not in text:
