@@ -4,31 +4,24 @@ Letters: N steps of all episodes, M episodes, T steps of one. This is the layout
 al. 2023 and its many users); it is written as zarr format 2, which all of their tools read; 2 and 3 are read.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from diffusion_policy.data import store
-from diffusion_policy.data.digest import GENESIS, chain
-from diffusion_policy.data.episodes import Ends, spans
+from diffusion_policy.data.episode_reader import BLOCK_BYTES, EpisodeReader
 from diffusion_policy.data.incoming import checked_episode
 from diffusion_policy.data.layout import Layout
 from diffusion_policy.errors import DataError
 from diffusion_policy.locks import FolderLock
 
-_BLOCK_BYTES = 64 << 20
 
-
-class ReplayBuffer:
+class ReplayBuffer(EpisodeReader):
     """Episodes, appended one by one and read key by key; made by `create` or `open`.
 
-    Only what is asked for is read: an image key costs nothing until somebody reads it. A writer that is killed
-    loses the episode it was writing and nothing else (`layout` says why).
+    A writer that is killed loses the episode it was writing and nothing else (`layout` says why).
 
     Args:
         layout: the opened arrays.
@@ -37,11 +30,9 @@ class ReplayBuffer:
     """
 
     def __init__(self, layout: Layout, *, writable: bool, held: ExitStack | None = None) -> None:
-        self.location = layout.where
-        self._layout = layout
+        super().__init__(layout)
         self._writable = writable
         self._held = held or ExitStack()
-        self._digests: dict[tuple[str, ...], str] = {}
 
     @classmethod
     def create(
@@ -131,66 +122,6 @@ class ReplayBuffer:
             self._layout.append(checked)
         self._digests.clear()
 
-    def keys(self) -> list[str]:
-        """Returns the names of the arrays, sorted; none before the first episode."""
-        return sorted(self._layout.columns) if self.num_episodes else []
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.keys()
-
-    def __getitem__(self, key: str) -> NDArray[Any]:
-        """Returns the whole of one key, (N, *shape); mind the size of images."""
-        return self.read(key)
-
-    def read(self, key: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Returns steps [start, stop) of one key, (stop - start, *shape).
-
-        Raises:
-            DataError: no such key, a range outside [0, N], or a chunk that cannot be decoded.
-        """
-        stop = self.num_steps if stop is None else stop
-        if not 0 <= start <= stop <= self.num_steps:
-            raise DataError(f"{self.location}: expected steps within [0, {self.num_steps}], but got [{start}, {stop})")
-        return store.read(self._column(key), self.location, start, stop)
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Returns the shape of one step of a key."""
-        return tuple(self._column(key).shape[1:])
-
-    def dtype(self, key: str) -> np.dtype[Any]:
-        """Returns the dtype of a key."""
-        return np.dtype(self._column(key).dtype)
-
-    def step_bytes(self, keys: Sequence[str]) -> int:
-        """Returns the bytes of one step of the given keys together, in memory."""
-        return sum(self.dtype(key).itemsize * int(np.prod(self.shape(key), dtype=np.int64)) for key in keys)
-
-    @property
-    def episode_ends(self) -> Ends:
-        """(M,) exclusive, cumulative ends of the episodes, int64."""
-        return self._layout.ends.copy()
-
-    @property
-    def num_episodes(self) -> int:
-        """M."""
-        return len(self._layout.ends)
-
-    @property
-    def num_steps(self) -> int:
-        """N."""
-        return self._layout.num_steps
-
-    @property
-    def hidden_steps(self) -> int:
-        """Steps behind the last whole episode, left by an interrupted append; 0 after opening with mode "a"."""
-        longest = max((array.shape[0] for array in self._layout.columns.values()), default=0)
-        return int(longest) - self.num_steps
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        """What was kept with the data: provenance, renderer; a copy, see `update_attrs`."""
-        return dict(self._layout.group.attrs.asdict())
-
     def update_attrs(self, attrs: Mapping[str, Any]) -> None:
         """Adds or replaces attributes; values are plain (numbers, strings, lists, dicts).
 
@@ -201,87 +132,6 @@ class ReplayBuffer:
         self._require_writable()
         with store.storage_errors(self.location):
             self._layout.group.attrs.update(dict(attrs))
-
-    def episode_slice(self, i: int) -> slice:
-        """Returns the steps of episode i in [0, M).
-
-        Raises:
-            DataError: there is no such episode.
-        """
-        if not 0 <= i < self.num_episodes:
-            raise DataError(f"{self.location}: expected an episode in [0, {self.num_episodes}), but got {i}")
-        ends = self._layout.ends
-        return slice(int(ends[i - 1]) if i else 0, int(ends[i]))
-
-    def get_episode(self, i: int, keys: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-        """Returns {key: (T, *shape)} of episode i, of all keys or of those named."""
-        rows = self.episode_slice(i)
-        return {key: self.read(key, rows.start, rows.stop) for key in (self.keys() if keys is None else keys)}
-
-    def episodes(
-        self, keys: Sequence[str] | None = None, *, block_bytes: int = _BLOCK_BYTES
-    ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yields every episode as {key: (T, *shape)}; reads blocks of about `block_bytes`, so memory stays small."""
-        wanted = self.keys() if keys is None else list(keys)
-        for first, stop in spans(self._layout.ends, max(1, block_bytes // max(1, self.step_bytes(wanted)))):
-            begin = self.episode_slice(first).start
-            block = {key: self.read(key, begin, self.episode_slice(stop - 1).stop) for key in wanted}
-            for i in range(first, stop):
-                rows = self.episode_slice(i)
-                yield {key: values[rows.start - begin : rows.stop - begin] for key, values in block.items()}
-
-    def stored_digests(self) -> NDArray[np.uint8] | None:
-        """Returns the digests that were written with the episodes, (M, 32), or None if there are none."""
-        return self._layout.digests()
-
-    def computed_digests(
-        self, keys: Sequence[str] | None = None, *, on_episode: Callable[[int], None] | None = None
-    ) -> NDArray[np.uint8]:
-        """Returns the digests of what is on disk now, (M, 32).
-
-        Args:
-            keys: only these are read and count; None for all.
-            on_episode: called with the steps of each episode done, for a progress bar.
-        """
-        last, rows = GENESIS, []
-        for episode in self.episodes(keys):
-            last = chain(last, episode)
-            rows.append(np.frombuffer(last, np.uint8))
-            if on_episode is not None:
-                on_episode(len(next(iter(episode.values()), ())))
-        return np.array(rows, np.uint8).reshape(-1, len(GENESIS))
-
-    def digest(self, keys: Sequence[str] | None = None) -> str:
-        """Returns the digest of all episodes in hex: the stored one for all keys, computed otherwise.
-
-        Args:
-            keys: only these are read and count; None for all.
-        """
-        wanted = tuple(sorted(self.keys() if keys is None else set(keys)))
-        if wanted not in self._digests:
-            last = self._layout.last_digest() if list(wanted) == self.keys() else None
-            if last is None:
-                digests = self.computed_digests(wanted)
-                last = digests[-1].tobytes() if len(digests) else GENESIS
-            self._digests[wanted] = last.hex()
-        return self._digests[wanted]
-
-    def verify(self) -> bool:
-        """Reads everything and compares it with the stored digests; False where none are stored.
-
-        Raises:
-            DataError: names the first episode that is not what was written.
-        """
-        stored = self.stored_digests()
-        if stored is None:
-            return False
-        wrong = np.flatnonzero((stored != self.computed_digests()).any(axis=1))
-        if wrong.size:
-            raise DataError(
-                f"{self.location}: episode {wrong[0]} does not match the digest written with it: the data were "
-                f"changed or damaged; copy the data set again"
-            )
-        return True
 
     def save(self, path: str | Path, *, keys: Sequence[str] | None = None, overwrite: bool = False) -> None:
         """Writes a copy as a folder, or as one file if `path` ends in .zip (equal content gives equal bytes).
@@ -327,25 +177,16 @@ class ReplayBuffer:
     ) -> None:
         self.close()
 
-    def __repr__(self) -> str:
-        keys = ", ".join(f"{key} {self.dtype(key)}{list(self.shape(key))}" for key in self.keys())
-        return f"ReplayBuffer({self.location}: {self.num_episodes} episodes, {self.num_steps} steps; {keys})"
-
     def _copy_to(self, target: Layout, keys: Sequence[str]) -> None:
         for key in keys:
             array = target.add_column(key, (self.num_steps, *self.shape(key)), self.dtype(key))
             chunk = array.chunks[0]
-            block = chunk * max(1, _BLOCK_BYTES // max(1, chunk * self.step_bytes([key])))
+            block = chunk * max(1, BLOCK_BYTES // max(1, chunk * self.step_bytes([key])))
             for start in range(0, self.num_steps, block):
                 stop = min(start + block, self.num_steps)
                 array[start:stop] = self.read(key, start, stop)
         stored = self.stored_digests() if list(keys) == self.keys() else None
         target.finish(self.episode_ends, self.computed_digests(keys) if stored is None else stored)
-
-    def _column(self, key: str) -> store.Array:
-        if key not in self:
-            raise DataError(f"{self.location}: no data '{key}', it has: {', '.join(self.keys()) or 'nothing'}")
-        return self._layout.columns[key]
 
     def _require_writable(self) -> None:
         if not self._writable:
