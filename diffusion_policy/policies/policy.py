@@ -258,8 +258,8 @@ class Policy(nn.Module):
             raise ConfigError(f"policy '{cls.kind}': {error}") from error
         return cls(config, obs_spec, action_spec)
 
-    def with_selector(self, selector: Selector) -> Self:
-        """Returns this policy with a judge of its samples; weights are shared."""
+    def with_selector(self, selector: Selector | None) -> Self:
+        """Returns this policy with a judge of its samples, or None for none; weights are shared."""
         other = copy(self)  # shallow, but for the table of modules, which is about to differ
         other._modules = OrderedDict(self._modules)
         other.selector = selector

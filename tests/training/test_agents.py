@@ -96,6 +96,17 @@ def state(out: Path) -> dict[str, torch.Tensor]:
     return {**saved["model"], **{f"ema.{key}": value for key, value in saved["ema"]["model"].items()}}
 
 
+def test_validation_measures_imitation_whatever_is_selected_at_deployment(make: Any, tmp_path: Path) -> None:
+    measured = []
+    for candidates in (4, 1):
+        config = make("idql", f"of{candidates}", val_every=20)
+        train({**config, "data": {"val_ratio": 0.2}, "agent": {**config["agent"], "num_candidates": candidates}})
+        records = read_metrics(tmp_path / f"of{candidates}/metrics.jsonl")
+        measured.append([record for record in records if record["kind"] == "validation"])
+    assert measured[0]
+    assert measured[0] == measured[1]
+
+
 @pytest.mark.parametrize("kind", AGENTS)
 def test_agent_resumes_exactly_and_deploys(kind: str, make: Any, tmp_path: Path) -> None:
     train(make(kind, "whole"))
