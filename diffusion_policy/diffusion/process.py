@@ -109,6 +109,16 @@ class Parameterization:
             case "v_prediction":
                 return a * output + s * x_t
 
+    def from_x0(self, x0: Tensor, x_t: Tensor, a: Tensor | float, s: Tensor | float) -> Tensor:
+        """Returns the output that implies an estimate of x0: `to_x0` backwards."""
+        match self.prediction_type:
+            case "epsilon":
+                return (x_t - a * x0) / s
+            case "sample":
+                return x0
+            case "v_prediction":
+                return (a * x_t - x0) / s
+
     def clipped_x0(self, output: Tensor, x_t: Tensor, a: Tensor | float, s: Tensor | float) -> Tensor:
         """Returns the estimate of x0 that samplers use."""
         x0 = self.to_x0(output, x_t, a, s)
@@ -175,6 +185,10 @@ class DiffusionProcess(nn.Module):
     def to_x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Returns the estimate of x0 that a network's output implies, not clipped, (B, *E)."""
         return self.parameterization.to_x0(output, x_t, *self._shares(t, x_t))
+
+    def from_x0(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Returns the output of a network that implies an estimate of x0, (B, *E)."""
+        return self.parameterization.from_x0(x0, x_t, *self._shares(t, x_t))
 
     def clipped_x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Returns the estimate of x0 as samplers use it, (B, *E)."""
