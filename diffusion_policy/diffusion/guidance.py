@@ -6,7 +6,7 @@ J^T W (y - x0_hat) / r^2, J the derivative of x0_hat by x_t. With x_t = a x0 + s
 
     x0_hat + (1 / a) J^T W (y - x0_hat).
 
-Where J is a, as for independent Gaussians, this is y, exactly. Elsewhere r^2 is a model of what x_t leaves open: samples
+Where J is a, as for independent Gaussians, this is y, exactly. Elsewhere r^2 models what x_t leaves open: samples
 agree closely, and follow less well than the exact conditional would (`tests/diffusion/test_guidance.py` has numbers).
 Real-time chunking (Black, Galliker and Levine 2025) guides flows so, with W = 1 for actions that are committed, falling
 to 0 beyond them, and with a bound on the factor, which few steps need. What is pulled is the denoiser's answer, so any

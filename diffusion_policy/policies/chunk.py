@@ -4,7 +4,7 @@ Letters: B batch, To/Ta/Tp = obs_horizon/action_horizon/pred_horizon, Da the axe
 """
 
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,38 @@ class ChunkPolicy(Protocol):
         Args:
             obs: {key: (B, To, *shape)}, float32 or, for images, uint8.
             noise: (B, *noise_shape) float32; None lets the policy draw its own.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class KnownActions:
+    """Actions that a prediction should agree with.
+
+    Args:
+        actions: (B, Tp, *Da) float32 in env units, finite everywhere.
+        weight: (B, Tp) float32 in [0, 1]: 1 for actions that will be executed whatever is predicted, 0 for free ones.
+    """
+
+    actions: FloatArray
+    weight: FloatArray
+
+
+@runtime_checkable
+class GuidedChunkPolicy(ChunkPolicy, Protocol):
+    """A policy that can be held to actions that are known already."""
+
+    def predict_guided(
+        self, obs: dict[str, Array], noise: FloatArray | None, known: KnownActions
+    ) -> ActionChunk[Array]:
+        """Returns one chunk a row that agrees with the known actions, and is likely elsewhere.
+
+        Args:
+            obs: see `predict`.
+            noise: see `predict`.
+            known: of these rows.
+
+        Raises:
+            ConfigError: this policy, or the engine that computes it, cannot be guided.
         """
 
 

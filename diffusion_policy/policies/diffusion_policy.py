@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.diffusion.guidance import guided
 from diffusion_policy.diffusion.process import DiffusionConfig, DiffusionProcess
 from diffusion_policy.diffusion.samplers import Sampler, SamplerConfig
 from diffusion_policy.errors import ConfigError
@@ -19,6 +20,8 @@ from diffusion_policy.models import ensemble as _registers_ensemble  # noqa: F40
 from diffusion_policy.models import mlp_denoiser as _registers_mlp  # noqa: F401
 from diffusion_policy.models import transformer as _registers_transformer  # noqa: F401
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
+from diffusion_policy.policies.chunk import ActionChunk, FloatArray, KnownActions
+from diffusion_policy.policies.inputs import Array, given_noise, known_actions, observed
 from diffusion_policy.policies.policy import Draws, Policy, register_policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 from diffusion_policy.settings import build, plain
@@ -112,6 +115,36 @@ class DiffusionPolicy(Policy):
             noise: (B, *sample_noise_shape).
         """
         return self.sampler(lambda x, t: self.denoiser(x, t, cond), *self.sampler.split(noise))
+
+    def predict_guided(
+        self, obs: Mapping[str, Array], noise: Array | None, known: KnownActions
+    ) -> ActionChunk[FloatArray]:
+        """Returns chunks that agree with known actions; see `diffusion.guidance`.
+
+        Each denoising step is a forward and a backward pass of the network as it is: several times `predict`.
+
+        Args:
+            obs: {key: (B, To, *shape)}, NumPy or torch.
+            noise: standard normal (B, *noise_shape); drawn from torch's global generator when None.
+            known: of these rows.
+
+        Raises:
+            ConfigError: a critic selects among this policy's samples.
+            ObservationError: observations, noise or known actions have other shapes, or these are not finite.
+        """
+        if self.selector is not None:
+            raise ConfigError("a policy whose samples are selected by a critic cannot be guided; use another strategy")
+        with torch.no_grad():  # not inference_mode, whose tensors no gradient goes through
+            inputs = observed(obs, self.obs_spec, self.horizons.obs_horizon, self.device)
+            rows = next(iter(inputs.values())).shape[0]
+            z = given_noise(noise, rows, self.noise_shape, self.device)
+            actions, weight = known_actions(known, rows, self.horizons.pred_horizon, self.action_spec, self.device)
+            cond = self.condition(inputs)
+            held = self.action_normalizer.normalize(actions)  # (B, Tp, Da)
+            denoise = guided(self.process, lambda x, t: self.denoiser(x, t, cond), held, weight[..., None])
+            flat = self.action_normalizer.unnormalize(self.sampler(denoise, *self.sampler.split(z)))
+        prediction: FloatArray = flat.reshape(*flat.shape[:2], *self.action_spec.shape).cpu().numpy()
+        return ActionChunk.of(prediction, self.horizons)
 
     def with_sampler(self, **changes: Any) -> Self:
         """Returns this policy with another sampler, e.g. `num_inference_steps=4`; weights are shared."""

@@ -30,12 +30,12 @@ class EpisodeSlots:
         self.queue = np.zeros((num_envs, horizons.action_horizon, *action_spec.shape), dtype=np.float32)
         self.left = np.zeros(num_envs, dtype=np.int64)
         self.fresh = np.ones(num_envs, dtype=bool)
-        self.generators = [_generator(None if seeds is None else seeds[slot]) for slot in range(num_envs)]
+        self.generators = [noise_generator(None if seeds is None else seeds[slot]) for slot in range(num_envs)]
 
     def begin(self, slot: int, seed: int | None) -> None:
         """Empties one slot; the next observation is the first of an episode with this seed."""
         self.left[slot], self.fresh[slot] = 0, True
-        self.generators[slot] = _generator(seed)
+        self.generators[slot] = noise_generator(seed)
 
     def advanced(self, obs: dict[str, Array], rows: Array) -> dict[str, Array]:
         """Returns the windows with one more observation in the given slots; changes nothing."""
@@ -68,5 +68,6 @@ class EpisodeSlots:
         return actions
 
 
-def _generator(seed: int | None) -> np.random.Generator:
+def noise_generator(seed: int | None) -> np.random.Generator:
+    """Returns the source of an episode's noise; None draws fresh entropy."""
     return np.random.default_rng(None if seed is None else np.random.SeedSequence(seed, spawn_key=(_NOISE_STREAM,)))

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.policies.test_diffusion_policy import make_policy
 
 FORBIDDEN = ("hydra", "omegaconf", "zarr", "gymnasium", "mujoco", "imageio", "diffusers", "scipy", "matplotlib", "rich")
@@ -36,7 +38,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == []
 
 
-def test_controller_module_needs_numpy_alone() -> None:
-    program = "import sys, diffusion_policy.policies.controller; print(*[m for m in sys.argv[1:] if m in sys.modules])"
+@pytest.mark.parametrize("module", ["policies.controller", "control.planner"])
+def test_controller_module_needs_numpy_alone(module: str) -> None:
+    program = f"import sys, diffusion_policy.{module}; print(*[m for m in sys.argv[1:] if m in sys.modules])"
     command = [sys.executable, "-c", program, "torch", *FORBIDDEN]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == []

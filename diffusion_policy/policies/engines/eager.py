@@ -41,7 +41,8 @@ def prepared(policy: DiffusionPolicy, precision: str | None = None) -> EnginePol
     dtype = check_precision(precision or "float32", policy)
     kind = PackedProduct if policy.device.type == "cpu" and can_pack() else PlainProduct
     graph = PolicyGraph(policy, partial(kind, dtype=dtype)).eval()
-    return EnginePolicy(Description.of(policy), _runner(graph, policy.device), f"eager {precision or 'float32'}")
+    run, name = _runner(graph, policy.device), f"eager {precision or 'float32'}"
+    return EnginePolicy(Description.of(policy), run, name, policy.predict_guided)
 
 
 def load_chunk_policy(path: str | Path, device: str | torch.device, precision: str | None) -> ChunkPolicy:

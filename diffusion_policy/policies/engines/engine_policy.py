@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
-from diffusion_policy.policies.chunk import ActionChunk, Array, FloatArray
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.chunk import ActionChunk, Array, FloatArray, KnownActions
 from diffusion_policy.policies.engines.description import Description
 from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.policies.observation_check import check_noise, check_windows
 
 Run = Callable[[list[Array], FloatArray], FloatArray]
 """(fields of `obs_spec` in its order, each (B, To, *shape); noise (B, *noise_shape)) -> prediction (B, Tp, *Da)."""
+
+Guide = Callable[[dict[str, Array], FloatArray | None, KnownActions], ActionChunk[Array]]
+"""As `GuidedChunkPolicy.predict_guided`."""
 
 
 class EnginePolicy:
@@ -24,10 +28,11 @@ class EnginePolicy:
         description: what a controller has to know.
         run: computes the prediction.
         engine: its name, for reports: "eager float32", "onnxruntime", ...
+        guide: computes predictions that agree with known actions; None where the engine cannot.
     """
 
-    def __init__(self, description: Description, run: Run, engine: str) -> None:
-        self.description, self.engine, self._run = description, engine, run
+    def __init__(self, description: Description, run: Run, engine: str, guide: Guide | None = None) -> None:
+        self.description, self.engine, self._run, self._guide = description, engine, run, guide
         self._rng = np.random.default_rng()
 
     @property
@@ -70,3 +75,14 @@ class EnginePolicy:
             for key, field in self.obs_spec.items()
         ]
         return ActionChunk.of(self._run(inputs, np.ascontiguousarray(noise, np.float32)), self.horizons)
+
+    def predict_guided(
+        self, obs: dict[str, Array], noise: FloatArray | None, known: KnownActions
+    ) -> ActionChunk[Array]:
+        """See `GuidedChunkPolicy`; it needs gradients, which exported files have not."""
+        if self._guide is None:
+            raise ConfigError(
+                f"engine {self.engine} computes no gradients, so its chunks cannot be guided; load the policy.pt, or "
+                f"choose another strategy"
+            )
+        return self._guide(obs, noise, known)

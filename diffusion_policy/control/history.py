@@ -1,0 +1,134 @@
+"""What was observed when, and what a policy sees of it: observations one step apart, as in training.
+
+Letters: To obs_horizon.
+"""
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusion_policy.config import ObsSpec
+from diffusion_policy.errors import ObservationError
+from diffusion_policy.policies.chunk import Array
+from diffusion_policy.policies.observation_check import check_finite, check_observation
+
+_SAME = 1e-3
+"""Observations closer than this part of a step are of one time."""
+
+
+@dataclass
+class ObservationCounts:
+    """What came in other order than a robot's clock would have it.
+
+    Args:
+        taken: observations that came in time.
+        late: older than the newest, but still of use: put in their place.
+        dropped: so old that no window reaches them.
+        repeated: of a time that was there already: the later one stands.
+        missed: places of windows for which an older observation stood, because that time's never came.
+    """
+
+    taken: int = 0
+    late: int = 0
+    dropped: int = 0
+    repeated: int = 0
+    missed: int = 0
+
+
+class ObservationHistory:
+    """Observations with their times, in the order of these times whatever order they came in.
+
+    Args:
+        obs_spec: what the policy reads.
+        obs_horizon: To.
+        step_s: seconds between the observations of a window.
+
+    Attributes:
+        counts: what happened so far.
+    """
+
+    def __init__(self, obs_spec: ObsSpec, obs_horizon: int, step_s: float) -> None:
+        self._spec, self._horizon, self._step = obs_spec, obs_horizon, step_s
+        self._times: list[float] = []
+        self._observations: list[dict[str, Array]] = []
+        self.counts = ObservationCounts()
+
+    def __len__(self) -> int:
+        """Returns how many observations are kept."""
+        return len(self._times)
+
+    @property
+    def newest_s(self) -> float | None:
+        """Time of the newest observation, None before the first."""
+        return self._times[-1] if self._times else None
+
+    def clear(self) -> None:
+        """Forgets everything but the counts."""
+        self._times, self._observations = [], []
+
+    def add(self, obs: object, time_s: float) -> None:
+        """Takes an observation; a refused one changes nothing.
+
+        Args:
+            obs: {key: (*shape)} of one robot.
+            time_s: when it was measured, seconds on any clock that only goes forward.
+
+        Raises:
+            ObservationError: wrong key, shape or dtype, a number that is not finite, or a time that is not.
+        """
+        if not np.isfinite(time_s):
+            raise ObservationError(f"an observation's time must be finite seconds, but got {time_s}")
+        arrays, single = check_observation(obs, self._spec)
+        if not single:
+            raise ObservationError("expected the observation of one robot, without a leading axis of several")
+        check_finite(arrays, np.ones(1, bool))
+        self._put({key: array[0].copy() for key, array in arrays.items()}, float(time_s))
+
+    def _put(self, obs: dict[str, Array], time_s: float) -> None:
+        tolerance = _SAME * self._step
+        place = bisect_left(self._times, time_s - tolerance)
+        if place < len(self._times) and abs(self._times[place] - time_s) <= tolerance:
+            self._observations[place] = obs
+            self.counts.repeated += 1
+            return
+        if self._times and time_s < self._times[-1] - self._reach():
+            self.counts.dropped += 1
+            return
+        late = place < len(self._times)
+        self.counts.late += late
+        self.counts.taken += not late
+        self._times.insert(place, time_s)
+        self._observations.insert(place, obs)
+        oldest = bisect_left(self._times, self._times[-1] - self._reach())
+        del self._times[:oldest], self._observations[:oldest]
+
+    def _reach(self) -> float:
+        """Returns how many seconds before the newest observation are kept: a window, and as much again."""
+        return 2 * self._horizon * self._step
+
+    def window(self, time_s: float) -> dict[str, Array] | None:
+        """Returns what the policy sees at a time, {key: (To, *shape)}, oldest first; None before the first observation.
+
+        Each place holds the observation nearest to its time, of those not later than half a step behind it, nor later
+        than `time_s`; at an episode's beginning, the first one. One that is more than a step older than its place
+        counts as missed.
+        """
+        known = bisect_right(self._times, time_s + _SAME * self._step)
+        if not known:
+            return None
+        chosen = []
+        for back in reversed(range(self._horizon)):
+            wanted = time_s - back * self._step
+            at = self._nearest(wanted, known)
+            self.counts.missed += self._times[at] < wanted - self._step * (1 + _SAME)
+            chosen.append(self._observations[at])
+        return {key: np.stack([obs[key] for obs in chosen]) for key in self._spec}
+
+    def _nearest(self, wanted: float, known: int) -> int:
+        """Returns the number of the observation, of the first `known`, for a place at time `wanted`."""
+        after = bisect_right(self._times, wanted, 0, known)
+        if not after:
+            return 0
+        newer = self._times[after] - wanted if after < known else np.inf
+        return after if newer < min(wanted - self._times[after - 1], 0.5 * self._step) else after - 1

@@ -1,0 +1,120 @@
+"""Actions with times, and the question that a policy is asked to get them.
+
+Letters: Tp pred_horizon, Da the axes of one action, N actions of a plan.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusion_policy.errors import CheckpointError, ConfigError
+from diffusion_policy.policies.chunk import Array, ChunkPolicy, FloatArray, GuidedChunkPolicy, KnownActions
+
+_ROUNDING = 1e-6
+"""Part of a step by which a time may be short of a boundary and still count as there: clocks add up rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Actions one step apart, the first of them for the moment it was planned from.
+
+    Args:
+        start_s: when the first action is to be sent, seconds.
+        step_s: seconds from one action to the next.
+        actions: (N, *Da) in env units.
+        ready_s: when it was there; later than `start_s` by the time that planning took.
+    """
+
+    start_s: float
+    step_s: float
+    actions: FloatArray
+    ready_s: float
+
+    @property
+    def end_s(self) -> float:
+        """When it has no action any more."""
+        return self.start_s + len(self.actions) * self.step_s
+
+    def index(self, time_s: float) -> int:
+        """Returns the number of the action for a time; negative before the first, N or more behind the last."""
+        return math.floor((time_s - self.start_s) / self.step_s + _ROUNDING)
+
+    def covers(self, time_s: float) -> bool:
+        """Whether it has an action for a time."""
+        return 0 <= self.index(time_s) < len(self.actions)
+
+    def at(self, time_s: float) -> FloatArray:
+        """Returns the action for a time that it covers, (*Da)."""
+        action: FloatArray = self.actions[self.index(time_s)]
+        return action
+
+    def remaining(self, time_s: float) -> int:
+        """Returns how many actions are still to come at a time, that of now included."""
+        return int(min(len(self.actions), max(0, len(self.actions) - self.index(time_s))))
+
+
+@dataclass(frozen=True, eq=False)
+class PlanRequest:
+    """What is asked of a policy: everything that the answer depends on, so that anybody may compute it anywhere.
+
+    Args:
+        time_s: now, as the request is made: when the plan's first action is due.
+        window: {key: (To, *shape)}.
+        noise: (*noise_shape,).
+        known: of one row, actions that the plan should agree with; None where it is free.
+    """
+
+    time_s: float
+    window: dict[str, Array]
+    noise: FloatArray
+    known: KnownActions | None = None
+
+
+def answers(policy: ChunkPolicy, requests: Sequence[PlanRequest], batch_size: int | None = None) -> list[FloatArray]:
+    """Returns what a policy predicts for requests, (Tp, *Da) each.
+
+    Args:
+        policy: what predicts; guided requests need a `GuidedChunkPolicy`.
+        requests: all guided, or none.
+        batch_size: rows of each call, filled by repeating the last one; None for as many as are asked. Rows of batches
+            of different size differ in their last digits.
+
+    Raises:
+        ConfigError: the policy cannot be guided, or some requests are guided and some not.
+        CheckpointError: an answer is not finite.
+    """
+    guided = {request.known is not None for request in requests}
+    if len(guided) > 1:
+        raise ConfigError("requests of one call must all be guided, or none; ask in two calls")
+    size = batch_size or max(1, len(requests))
+    found: list[FloatArray] = []
+    for first in range(0, len(requests), size):
+        some = requests[first : first + size]
+        padded = [*some, *[some[-1]] * (size - len(some))]
+        found += list(_predictions(policy, padded)[: len(some)])
+    return found
+
+
+def _predictions(policy: ChunkPolicy, requests: Sequence[PlanRequest]) -> FloatArray:
+    """Returns (B, Tp, *Da)."""
+    obs = {key: np.stack([request.window[key] for request in requests]) for key in policy.obs_spec}
+    noise = np.stack([request.noise for request in requests])
+    known = [request.known for request in requests if request.known is not None]
+    if not known:
+        found = policy.predict(obs, noise).prediction
+    elif isinstance(policy, GuidedChunkPolicy):
+        actions, weight = (np.concatenate([getattr(each, name) for each in known]) for name in ("actions", "weight"))
+        found = policy.predict_guided(obs, noise, KnownActions(actions, weight)).prediction
+    else:
+        raise ConfigError(
+            f"{type(policy).__name__} cannot be guided by known actions; load a diffusion policy's policy.pt, or "
+            f"choose another strategy"
+        )
+    if not np.isfinite(found).all():
+        raise CheckpointError(
+            "the policy predicted actions that are not finite; its weights or normaliser are damaged, load an earlier "
+            "checkpoint"
+        )
+    return np.asarray(found, np.float32)

@@ -1,0 +1,86 @@
+"""Planning in a thread: ticks never wait for it, and learn when it ended."""
+
+import threading
+import time
+
+import pytest
+
+from diffusion_policy.control.planner import Planner
+from diffusion_policy.control.strategies import Chunking
+from diffusion_policy.control.timed import TimedController
+from tests.control.clocks import STEP, Telling, seen
+
+PATIENCE_S = 30.0
+
+
+class Gated(Telling):
+    """Answers when it is let."""
+
+    def __init__(self):
+        super().__init__()
+        self.let, self.begun = threading.Semaphore(0), threading.Semaphore(0)
+
+    def predict(self, obs, noise):
+        self.begun.release()
+        assert self.let.acquire(timeout=PATIENCE_S)
+        return super().predict(obs, noise)
+
+
+class Clock:
+    """Goes forward when it is told."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def until(true):
+    ends = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def test_the_running_chunk_plays_while_the_next_is_computed():
+    policy, clock = Gated(), Clock()
+    controller = TimedController(policy, step_s=STEP, strategy=Chunking(2))
+    controller.observe(seen(0.0), 0.0)
+    with Planner(controller, clock) as planner:
+        policy.let.release()
+        until(lambda: controller.newest_plan is not None)
+        clock.now = 2 * STEP
+        controller.observe(seen(clock.now), clock.now)
+        for _ in range(2):  # the first plan, and the second that nobody lets go on
+            assert policy.begun.acquire(timeout=PATIENCE_S)
+        for tick in (2, 3, 4):
+            clock.now = tick * STEP
+            assert controller.action_at(clock.now) == pytest.approx(tick * STEP)
+        policy.let.release()
+        until(lambda: controller.counts.accepted == 2)
+        assert controller.newest_plan.start_s == pytest.approx(2 * STEP)
+        assert controller.counts.skipped == 2
+        policy.let.release(9)
+    assert not planner.is_running
+    assert planner.error is None
+
+
+def test_a_policy_that_raises_ends_planning_and_not_the_ticks():
+    policy, clock = Telling(), Clock()
+    controller = TimedController(policy, step_s=STEP, strategy=Chunking(2))
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0)
+    policy.predict = lambda obs, noise: 1 / 0
+    clock.now = 5 * STEP
+    with Planner(controller, clock) as planner:
+        until(lambda: planner.error is not None)
+        assert isinstance(planner.error, ZeroDivisionError)
+        assert controller.action_at(clock.now) == pytest.approx(5 * STEP)
+        assert controller.action_at(99.0) == pytest.approx(5 * STEP)  # held
+
+
+def test_nothing_is_planned_before_something_is_seen():
+    policy = Telling()
+    with Planner(TimedController(policy, step_s=STEP), Clock()):
+        time.sleep(0.05)
+    assert policy.asked == []

@@ -1,0 +1,158 @@
+"""Control by the clock: each action is sent at its own time or not at all, whatever planning takes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion_policy.config import ActionSpec
+from diffusion_policy.control.plan import answers
+from diffusion_policy.control.strategies import Chunking, Ensembling, RealTimeChunking
+from diffusion_policy.control.timed import TimedController
+from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
+from tests.control.clocks import STEP, Holding, Telling, seen
+
+
+def run(controller, ticks, delay=lambda tick: 0):
+    """Runs the robot's loop by a simulated clock; a plan arrives `delay` ticks after it was asked for."""
+    arriving, sent = [], []
+    for tick in range(ticks):
+        now = tick * STEP
+        controller.observe(seen(now), now)
+        if controller.is_due(now):
+            request = controller.request(now)
+            prediction = answers(controller.policy, [request])[0]
+            arriving.append((tick + delay(tick), request, prediction))
+        for due, request, prediction in list(arriving):
+            if due <= tick:
+                controller.accept(request, prediction, now)
+                arriving.remove((due, request, prediction))
+        try:
+            sent.append(float(controller.action_at(now)[0]))
+        except ObservationError:
+            sent.append(None)
+    return sent
+
+
+def times(first, stop):
+    return pytest.approx([tick * STEP for tick in range(first, stop)], abs=1e-5)
+
+
+@pytest.mark.parametrize("strategy", [Chunking(4), Chunking(1), Ensembling(), RealTimeChunking(3, delay=2)])
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_every_action_is_that_of_its_time_with_any_delay_and_strategy(strategy, delay):
+    controller = TimedController(Holding(), step_s=STEP, strategy=strategy)
+    sent = run(controller, 30, lambda tick: delay)
+    assert sent[:delay] == [None] * delay
+    assert sent[delay:] == times(delay, 30)
+    assert controller.counts.starved == delay
+    assert controller.counts.expired == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=40, max_size=40))
+def test_no_action_is_ever_sent_at_another_time_than_its_own(delays):
+    controller = TimedController(Telling(), step_s=STEP, strategy=Chunking(2))
+    last = None
+    for tick, action in enumerate(run(controller, 40, lambda tick: delays[tick])):
+        assert action is None or action == pytest.approx(tick * STEP, abs=1e-5) or action == last  # held
+        last = action
+    asked = controller.counts.accepted + controller.counts.expired + controller.counts.overtaken
+    assert asked <= len(controller.policy.asked)
+
+
+def test_past_actions_of_a_late_plan_are_dropped_and_counted():
+    controller = TimedController(Telling(), step_s=STEP)
+    controller.observe(seen(0.0), 0.0)
+    request = controller.request(0.0)
+    controller.accept(request, answers(controller.policy, [request])[0], 0.3)
+    assert controller.counts.skipped == 3
+    assert controller.action_at(0.3) == pytest.approx(0.3)
+    assert controller.remaining(0.3) == 4  # of 7 from now on
+    assert controller.age_s(0.3) == pytest.approx(0.3)
+
+
+def test_plans_that_arrive_too_late_or_out_of_order_are_not_obeyed():
+    controller = TimedController(Telling(), step_s=STEP)
+    for now in (0.0, 0.1):
+        controller.observe(seen(now), now)
+    first, second = controller.request(0.0), controller.request(0.1)
+    controller.accept(second, answers(controller.policy, [second])[0], 0.2)
+    controller.accept(first, answers(controller.policy, [first])[0], 0.2)
+    assert controller.counts.overtaken == 1
+    assert controller.newest_plan.start_s == 0.1
+    third = controller.request(0.1)
+    controller.accept(third, answers(controller.policy, [third])[0], 5.0)
+    assert controller.counts.expired == 1
+
+
+def test_between_steps_the_action_of_the_running_step_is_sent():
+    controller = TimedController(Telling(), step_s=STEP)
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0)
+    assert [float(controller.action_at(t)[0]) for t in (0.0, 0.05, 0.0999, 0.1, 0.15)] == pytest.approx(
+        [0.0, 0.0, 0.0, 0.1, 0.1]
+    )
+
+
+def test_without_a_plan_the_safe_action_is_sent_and_behind_its_end_the_last_one():
+    controller = TimedController(Telling(), step_s=STEP, safe_action=np.array([-5.0]))
+    assert controller.action_at(0.0) == -5.0
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0)
+    assert controller.action_at(0.6) == pytest.approx(0.6)
+    assert controller.action_at(2.0) == pytest.approx(0.6)
+    assert controller.counts.starved == 2
+    with pytest.raises(ObservationError, match="no plan yet"):
+        TimedController(Telling(), step_s=STEP).action_at(0.0)
+
+
+def test_same_seed_gives_the_same_noise_and_reset_begins_anew():
+    drawn = []
+    for _ in range(2):
+        controller = TimedController(Telling(), step_s=STEP, seed=3)
+        run(controller, 9)
+        controller.reset(3)
+        run(controller, 9)
+        drawn.append([noise.tolist() for _, noise in controller.policy.asked])
+    assert drawn[0] == drawn[1]
+    assert drawn[0][:3] == drawn[0][3:]
+    assert controller.counts.accepted == 3
+
+
+def test_predictions_are_clipped_to_the_bounds_and_must_be_finite():
+    policy = Telling()
+    policy.action_spec = ActionSpec((1,), low=-0.2, high=0.2)
+    controller = TimedController(policy, step_s=STEP)
+    assert max(run(controller, 9)) == pytest.approx(0.2)
+    with pytest.raises(ConfigError, match="within the action's bounds"):
+        TimedController(policy, step_s=STEP, safe_action=np.ones(1))
+    policy.predict = lambda obs, noise: type("Chunk", (), {"prediction": np.full((1, 8, 1), np.nan)})
+    controller.observe(seen(1.0), 1.0)
+    with pytest.raises(CheckpointError, match="not finite"):
+        controller.plan(1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"step_s": 0.0}, "step_s must be positive"),
+        ({"step_s": STEP, "strategy": Chunking(8)}, r"every must be in \[1, 7\]"),
+        ({"step_s": STEP, "strategy": RealTimeChunking(5, delay=3)}, r"delay must be in \[0, 2\]"),
+        ({"step_s": STEP, "safe_action": np.zeros(2)}, "safe_action must be"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        TimedController(Telling(), **settings)
+
+
+def test_batched_answers_are_those_of_one_by_one():
+    controller = TimedController(Telling(), step_s=STEP)
+    requests = []
+    for now in (0.0, 0.1, 0.2):
+        controller.observe(seen(now), now)
+        requests.append(controller.request(now))
+    together = answers(controller.policy, requests, batch_size=2)
+    assert [len(obs["now"]) for obs, _ in controller.policy.asked] == [2, 2]
+    assert np.array_equal(np.stack(together), np.stack([answers(controller.policy, [one])[0] for one in requests]))
