@@ -4,12 +4,13 @@
     python benchmarks/online.py quick.png --out runs/quick --seeds 1 steps=600 refit_every=200 sac.learning_starts=100
 
 One run of dp-online a cell (method and seed), in a process of its own with one thread; a finished one is kept as
-OUT/METHOD-seedN.json, so that an interrupted benchmark goes on with the cells that lack. Further words are settings of
-dp-online, for all cells. Draws the mean of the cells' evaluations over environment steps with its 95 % bootstrap interval
-over seeds, and writes the numbers beside the picture (.json).
+OUT/METHOD-seedN.json, so that an interrupted benchmark goes on with the cells that lack. With --methods, other methods
+can run in another shell. Further words are settings of dp-online, for all cells. Draws the mean of the cells'
+evaluations over environment steps with its 95 % bootstrap interval over seeds, and writes the numbers beside the
+picture (.json).
 
-Sizes are those of preset `fast`: 10,000 environment steps, networks of 64 x 64, batch 128, a model of width 256 refitted
-every 2,000 steps. `online=paper` has the published ones.
+Sizes are those of preset `fast`: 10,000 environment steps, networks of 64 x 64, batch 128, a model of width 256 that is
+refitted every 2,000 steps. `online=paper` has the published ones.
 """
 
 import argparse
@@ -18,7 +19,6 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +109,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/online"), help="folder of the cells")
     parser.add_argument("--seeds", type=int, default=5, help="0 .. SEEDS - 1")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--jobs", type=int, default=1, help="cells side by side")
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
     wanted = [(method, seed) for seed in range(args.seeds) for method in args.methods]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        found = list(pool.map(lambda each: cell(*each, args.words, args.out), wanted))
+    found = [cell(method, seed, args.words, args.out) for method, seed in wanted]
     by_method = {name: [one for (each, _), one in zip(wanted, found, strict=True) if each == name] for name in METHODS}
     curves = {name: summary(cells) for name, cells in by_method.items() if cells}
     draw(curves, args.picture)

@@ -5,6 +5,13 @@
 
 The agent, its loop and its replay are stable-baselines3's; here are the replay that mixes, and what refits a model of
 the real transitions every so many environment steps (Lu, Ball, Teh and Parker-Holder 2023, arXiv 2303.06614).
+
+Where this differs from their code, knowingly:
+- Actor and entropy coefficient are updated at every gradient step, as stable-baselines3 does; theirs at the last of the
+  20 after an environment step.
+- Terminals are thresholded at 0.5; their online settings left that out.
+- A batch has its synthetic rows as soon as there are any, drawn with replacement.
+- The environment goes on from its own observation; until 2026 theirs went on from a synthetic one after each refit.
 """
 
 from diffusion_policy.errors import ConfigError

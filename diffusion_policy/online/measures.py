@@ -32,7 +32,7 @@ class Records:
         Raises:
             StorageError: it could not be written.
         """
-        record = {"kind": kind, "env_step": env_step, **{name: _finite(value) for name, value in values.items()}}
+        record = {"kind": kind, "env_step": env_step, **_finite(values)}
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
@@ -42,12 +42,17 @@ class Records:
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         """Returns the records of one kind, without it."""
-        return [{name: value for name, value in each.items() if name != "kind"} for each in self._kept
-                if each["kind"] == kind]  # fmt: skip
+        alike = (each for each in self._kept if each["kind"] == kind)
+        return [{name: value for name, value in each.items() if name != "kind"} for each in alike]
 
 
 def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no NaN
+    """Returns plain values with None for NaN and infinity, which JSON has not."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class StoppedInRefit(KeyboardInterrupt):

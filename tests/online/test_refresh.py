@@ -9,7 +9,7 @@ import torch
 
 pytest.importorskip("stable_baselines3", reason="needs stable-baselines3, of the extra online")
 
-from stable_baselines3 import SAC
+from stable_baselines3 import DDPG, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from diffusion_policy.errors import ConfigError
@@ -99,6 +99,14 @@ def test_synthetic_rows_are_settled_and_those_of_the_last_refresh_only() -> None
     batch = replay.sample(64)
     assert set(batch.dones.flatten().tolist()) <= {0.0, 1.0}
     assert float(batch.actions.abs().max()) <= 1
+
+
+@pytest.mark.parametrize("kind", [TD3, DDPG])
+def test_other_agents_with_continuous_actions_learn_with_refreshes(kind: type) -> None:
+    agent = walking_agent(walkers(1), kind=kind)
+    refresh = SyntheticRefresh(20, TINY)
+    agent.learn(50, refresh)
+    assert [each.env_step for each in refresh.history] == [20, 40]
 
 
 def test_seeds_of_refreshes_differ_and_are_told() -> None:

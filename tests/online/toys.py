@@ -56,7 +56,7 @@ def walkers(num_envs: int) -> list[Walk]:
     return [Walk() for _ in range(num_envs)]
 
 
-def walking_agent(walks: list[Walk], *, ratio: float = 0.5, seed: int = 0, **settings: Any) -> SAC:
+def walking_agent(walks: list[Walk], *, ratio: float = 0.5, seed: int = 0, kind: Any = SAC, **settings: Any) -> SAC:
     """An agent that walks; episodes have at most 8 steps."""
 
     def limited(walk: Walk) -> gym.Env[Any, Any]:
@@ -72,7 +72,7 @@ def walking_agent(walks: list[Walk], *, ratio: float = 0.5, seed: int = 0, **set
         "replay_buffer_kwargs": {"ratio": ratio},
     }
     env = DummyVecEnv([lambda walk=walk: limited(walk) for walk in walks])
-    return SAC("MlpPolicy", env, seed=seed, device="cpu", **{**chosen, **settings})
+    return kind("MlpPolicy", env, seed=seed, device="cpu", **{**chosen, **settings})
 
 
 def stored(agent: SAC) -> dict[str, bytes]:
