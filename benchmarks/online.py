@@ -10,7 +10,7 @@ evaluations over environment steps with its 95 % bootstrap interval over seeds, 
 picture (.json).
 
 Sizes are those of preset `fast`: 10,000 environment steps, networks of 64 x 64, batch 128, a model of width 256 that is
-refitted every 2,000 steps. `online=paper` has the published ones.
+refitted every 1,000 steps. `online=paper` has the published ones.
 """
 
 import argparse

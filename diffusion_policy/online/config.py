@@ -37,7 +37,7 @@ class SacConfig:
     batch_size: int = 128
     gamma: float = 0.99
     tau: float = 0.005
-    learning_starts: int = 1000
+    learning_starts: int = 500
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("learning_starts", 0)):
@@ -91,7 +91,7 @@ class OnlineConfig:
     steps: int = 10_000
     update_ratio: int = 20
     synthetic_ratio: float = 0.5
-    refit_every: int = 2000
+    refit_every: int = 1000
     samples: int = 10_000
     seed: int = 0
     num_envs: int = 1

@@ -51,7 +51,7 @@ class RefitConfig:
             model=ResidualNetConfig(width=256, blocks=4), sampling=SamplingConfig(steps=32)
         )
     )
-    loop: LoopConfig = field(default_factory=lambda: _loop(3000))
+    loop: LoopConfig = field(default_factory=lambda: _loop(2000))
     optim: OptimConfig = _OPTIM
 
     def __post_init__(self) -> None:

@@ -53,7 +53,7 @@ class SyntheticRefresh(BaseCallback):
 
     def __init__(
         self,
-        every: int = 2000,
+        every: int = 1000,
         config: RefitConfig | None = None,
         *,
         seed: int | None = None,
@@ -114,7 +114,7 @@ class SyntheticRefresh(BaseCallback):
             self.logger.record(f"synthetic/{name}", getattr(told, name))
         if self.verbose:
             print(
-                f"refresh at env step {done.env_step}: {told.samples} of {told.real} real transitions, KS complement "
+                f"refresh at env step {done.env_step}: {told.samples} samples, learned from {told.real}: KS complement "
                 f"{told.ks_mean:.3f}, correlations {told.correlation_mean:.3f}"
             )
         if self._on_refresh is not None:
