@@ -21,6 +21,7 @@ _OF_THE_COMMAND = {
     "train": ("choice", "collect", "published", "resume", "debug"),
     "collect": ("resume", "debug"),
     "augment": ("debug",),
+    "online": ("debug",),
 }
 """Command -> settings that its shell takes, and its function in Python does not."""
 
@@ -31,7 +32,7 @@ def compose_config(command: str, *overrides: str, conf: str | Path | None = None
     `train(compose_config("train", "task=pusht", "preset=fast", "dataset=demos.zarr", "out=runs/a"))`
 
     Args:
-        command: "train", "collect" or "augment".
+        command: "train", "collect", "augment" or "online".
         overrides: as on the command line, GROUP=NAME or KEY=VALUE.
         conf: a folder with tasks and presets of your own, as with --config-dir.
 

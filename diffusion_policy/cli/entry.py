@@ -28,6 +28,11 @@ def augment() -> int:
     return _run("augment")
 
 
+def online() -> int:
+    """Runs dp-online; returns the exit code."""
+    return _run("online")
+
+
 def render() -> int:
     """Runs dp-render; returns the exit code."""
     return _run("render")

@@ -130,16 +130,17 @@ class InMemory:
 
     Args:
         config: how.
+        hooks: act between gradient steps.
     """
 
-    def __init__(self, config: FitConfig) -> None:
-        self._config = config
+    def __init__(self, config: FitConfig, hooks: Sequence[Hook] = ()) -> None:
+        self._config, self._hooks = config, hooks
 
     def __call__(self, model: LearnedModel, real: Transitions) -> None:
         """Trains; the model then holds the averaged network."""
         loop = model_loop(model, real, self._config)
         with Interrupt() as interrupt:
-            if not loop.run((), interrupt):
+            if not loop.run(self._hooks, interrupt):
                 raise KeyboardInterrupt
         _settle(model, loop)
 

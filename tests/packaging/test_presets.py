@@ -8,6 +8,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from diffusion_policy import compose_config
 from diffusion_policy.agents.agent import AGENTS
 from diffusion_policy.agents.library import make_objective
 from diffusion_policy.agents.objective import Imitation
@@ -180,4 +181,29 @@ def test_published_settings_of_synther_stay_published() -> None:
     assert config["optim"]["grad_clip"] == 1.0
     assert config["training"]["num_grad_steps"] == 100_000
     assert config["training"]["batch_size"] == 256
+    assert config["training"]["ema_max"] ** 10 == pytest.approx(0.995, abs=1e-4)  # theirs at every tenth step
+
+
+def online(*overrides: str) -> dict[str, Any]:
+    return compose_config("online", "env=Pendulum-v1", "out=runs/a", *overrides)
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (config_dir() / "online").glob("*.yaml")))
+def test_every_online_preset_is_one_of_the_library(name: str) -> None:
+    pytest.importorskip("stable_baselines3", reason="needs stable-baselines3, of the extra online")
+    from diffusion_policy.online import PAPER, RefitConfig
+    from diffusion_policy.online.config import parts_of
+
+    assert parts_of(online(f"online={name}")).refit == {"fast": RefitConfig(), "paper": PAPER}[name]
+
+
+def test_published_settings_of_online_synther_stay_published() -> None:
+    """Lu et al. 2023, section 4.2, and their code."""
+    config = online("online=paper")
+    assert (config["refit_every"], config["training"]["num_grad_steps"]) == (10_000, 100_000)
+    assert (config["update_ratio"], config["synthetic_ratio"]) == (20, 0.5)
+    assert (config["sac"]["hidden_dims"], config["sac"]["batch_size"]) == ([256, 256], 256)
+    assert config["sac"]["learning_starts"] == 5000
+    assert config["model"] == {"width": 1024, "blocks": 6, "embed_dim": 256, "fourier_dim": 16}
+    assert config["edm"] == plain(EdmConfig())
     assert config["training"]["ema_max"] ** 10 == pytest.approx(0.995, abs=1e-4)  # theirs at every tenth step

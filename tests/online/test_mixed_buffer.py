@@ -1,0 +1,133 @@
+"""A replay that mixes: exact shares, and real transitions as the environment gave them."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+pytest.importorskip("stable_baselines3", reason="needs stable-baselines3, of the extra online")
+
+from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from diffusion_policy.augment.transitions import Transitions
+from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.online import MixedReplayBuffer
+from tests.online.toys import LIFE, LIMIT, Walk, stored, walkers, walking_agent
+
+MARK = 1000.0  # a reward that no real transition has
+
+
+def filled(ratio: float, num_envs: int = 1, real: int = 40) -> MixedReplayBuffer:
+    agent = walking_agent(walkers(num_envs), ratio=ratio, learning_starts=real)
+    agent.learn(real)
+    assert isinstance(agent.replay_buffer, MixedReplayBuffer)
+    return agent.replay_buffer
+
+
+def marked(replay: MixedReplayBuffer, rows: int = 9) -> Transitions:
+    table = replay.real_transitions().rows[:rows].copy()
+    table[:, replay.columns.reward_at] = MARK
+    return Transitions(replay.columns, table)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.875])
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_share_of_synthetic_rows_is_exactly_the_ratio(ratio: float, batch_size: int) -> None:
+    replay = filled(ratio)
+    assert not (replay.sample(batch_size).rewards == MARK).any()  # as long as there are none
+    replay.replace_synthetic(marked(replay))
+    for _ in range(20):
+        batch = replay.sample(batch_size)
+        assert len(batch.rewards) == batch_size
+        assert int((batch.rewards == MARK).sum()) == round(ratio * batch_size)
+
+
+def test_synthetic_rows_leave_the_real_ones_as_they_are() -> None:
+    agent = walking_agent(walkers(2))
+    agent.learn(30)
+    replay = agent.replay_buffer
+    assert isinstance(replay, MixedReplayBuffer)
+    before, size = stored(agent), replay.size()
+    for _ in range(2):
+        replay.replace_synthetic(marked(replay))
+        replay.sample(16)
+    assert stored(agent) == before
+    assert (replay.size(), replay.num_real, replay.num_synthetic) == (size, 2 * size, 9)
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_real_transitions_are_what_the_environment_did(num_envs: int) -> None:
+    """Time limits and terminations, ends of episodes, and the scale of actions: all of it, row by row."""
+    walks = walkers(num_envs)
+    agent = walking_agent(walks, learning_starts=0, gradient_steps=0)
+    agent.learn(60)
+    replay = agent.replay_buffer
+    assert isinstance(replay, MixedReplayBuffer)
+    table = replay.real_transitions()
+    lived = [step for steps in zip(*(walk.lived for walk in walks), strict=True) for step in steps]
+    assert len(table) == len(lived) == 60
+    expected = [np.concatenate([s, a, [r], s2, [done]]) for s, a, r, s2, done in lived]
+    np.testing.assert_allclose(table.rows, np.array(expected, np.float32), rtol=0, atol=1e-6)
+    times = table.next_obs[:, 2]
+    assert set(times[table.terminated]) == {LIFE}
+    assert (times == LIMIT).any()  # cut short by the limit
+    assert not table.terminated[times == LIMIT].any()
+
+
+def test_rows_of_both_kinds_are_normalised_alike() -> None:
+    replay = filled(0.5)
+    real = replay.real_transitions()
+    replay.replace_synthetic(real)
+    env = VecNormalize(DummyVecEnv([Walk]))
+    env.obs_rms.mean, env.obs_rms.var = np.array([1.0, 2.0, 3.0]), np.array([4.0, 9.0, 16.0])
+    env.ret_rms.var = np.array(25.0)
+    np.random.seed(0)
+    raw = replay.sample(16)
+    np.random.seed(0)
+    seen = replay.sample(16, env)
+    expected = (raw.observations.numpy() - np.array([1, 2, 3])) / [2, 3, 4]
+    np.testing.assert_allclose(seen.observations.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(seen.rewards.numpy(), raw.rewards.numpy() / 5, atol=1e-6)
+
+
+def test_synthetic_rows_that_are_no_transitions_are_refused() -> None:
+    replay = filled(0.5)
+    for column, value, message in (
+        (replay.columns.terminal_at, 0.7, "terminals 0 or 1"),
+        (replay.columns.reward_at, np.nan, "finite"),
+        (replay.columns.obs_size, 1.2, r"actions in \[-1, 1\]"),
+    ):
+        table = marked(replay)
+        table.rows[3, column] = value
+        with pytest.raises(DataError, match=message):
+            replay.replace_synthetic(table)
+    with pytest.raises(DataError, match="rows of finite numbers, but got none"):
+        replay.replace_synthetic(marked(replay, 0))
+    assert replay.num_synthetic == 0
+
+
+@pytest.mark.parametrize(
+    ("env", "settings", "message"),
+    [
+        ("Pendulum-v1", {"replay_buffer_kwargs": {"ratio": 1.0}}, r"ratio must be in \[0, 1\)"),
+        ("Pendulum-v1", {"replay_buffer_kwargs": {"ratio": -0.1}}, r"ratio must be in \[0, 1\)"),
+        ("Pendulum-v1", {"optimize_memory_usage": True}, "optimize_memory_usage: expected false"),
+    ],
+)
+def test_settings_that_a_mixed_replay_cannot_have_are_refused(env: str, settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SAC("MlpPolicy", env, replay_buffer_class=MixedReplayBuffer, device="cpu", **settings)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "message"),
+    [
+        (gym.spaces.Box(0, 255, (32, 32, 3), np.uint8), gym.spaces.Box(-1, 1, (1,)), "pictures of shape"),
+        (gym.spaces.Dict({"pos": gym.spaces.Box(-1, 1, (2,))}), gym.spaces.Box(-1, 1, (1,)), "FlattenObservation"),
+        (gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(3), "continuous actions"),
+        (gym.spaces.Box(-1, 1, (2,)), gym.spaces.Box(-np.inf, np.inf, (1,)), "finite bounds"),
+    ],
+)
+def test_spaces_without_a_flat_table_are_refused(observation, action, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MixedReplayBuffer(10, observation, action)
