@@ -127,6 +127,39 @@ class RealTimeChunking(Chunking):
         return KnownActions(actions[None], weight.astype(np.float32)[None])
 
 
+STRATEGIES = ("chunking", "ensembling", "real_time")
+
+
+def make_strategy(
+    name: str, horizons: Horizons, *, delay: int = 0, every: int | None = None, m: float = 0.01
+) -> Strategy:
+    """Returns a strategy by name, with what suits a policy where nothing is said.
+
+    Args:
+        name: chunking, ensembling or real_time.
+        horizons: of the policy.
+        delay: d, steps that planning is expected to take.
+        every: s, steps from one question to the next; None: action_horizon, less where a plan would end before the next
+            one arrives, and 1 for ensembling.
+        m: of ensembling.
+
+    Raises:
+        ConfigError: no such strategy, or the settings do not fit the policy.
+    """
+    if name not in STRATEGIES:
+        raise ConfigError(f"strategy: expected one of {', '.join(STRATEGIES)}, but got {name!r}")
+    lasting = max(1, min(horizons.action_horizon, horizons.pred_horizon - horizons.start - delay))
+    strategy: Strategy
+    if name == "ensembling":
+        strategy = Ensembling(1 if every is None else every, m)
+    elif name == "real_time":
+        strategy = RealTimeChunking(lasting if every is None else every, delay)
+    else:
+        strategy = Chunking(lasting if every is None else every)
+    strategy.check(horizons)
+    return strategy
+
+
 def soft_weights(places: Array, delay: int, overlap: int) -> Array:
     """Returns how much steps of the running chunk weigh: 1, then exponentially less, then 0.
 

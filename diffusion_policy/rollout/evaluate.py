@@ -21,6 +21,8 @@ from diffusion_policy.rollout.result import EvalResult
 from diffusion_policy.rollout.rollouts import Plan, Rollouts
 from diffusion_policy.rollout.slots import LocalSlots, Slots
 from diffusion_policy.rollout.statistics import percentiles
+from diffusion_policy.rollout.timed_rollouts import TimedRollouts
+from diffusion_policy.rollout.timing import Timing, summary
 from diffusion_policy.rollout.workers import WorkerSlots
 from diffusion_policy.versions import installed_versions
 
@@ -56,6 +58,7 @@ def evaluate(
     workers: int = 0,
     worker_timeout_s: float = 60.0,
     plugins: str | Sequence[str] = (),
+    timing: Timing | None = None,
 ) -> EvalResult:
     """Returns what the policy achieves in `episodes` episodes.
 
@@ -80,6 +83,7 @@ def evaluate(
         worker_timeout_s: seconds for one step or reset in a worker, after which it counts as hung; its start may take
             minutes longer.
         plugins: modules that every worker imports first, e.g. those that register environments.
+        timing: lets the environment go on while the policy plans; None waits for it, as in lock-step.
 
     Raises:
         EnvironmentIdError: no such environment, or it refuses its arguments.
@@ -103,7 +107,7 @@ def evaluate(
         check_renderer(env_id, _learned_renderer(controller.policy), slots.facts.renderer)
         if film is not None and film.fps is None:
             film.fps = slots.facts.fps or 10.0
-        rollouts = Rollouts(controller, slots, size, plan, film)
+        rollouts = _rollouts(controller, slots, size, plan, film, timing)
         try:
             with ProgressBar("evaluate", episodes, enabled=progress) as bar:
                 for index, episode in rollouts.run():
@@ -115,6 +119,19 @@ def evaluate(
             error.partial = _partial(controller, plan, finished, rollouts)
             raise
         return _result(controller, plan, finished, rollouts)
+
+
+def _rollouts(
+    controller: RecedingHorizonController, slots: Slots, size: int, plan: Plan, film: VideoGrid | None,
+    timing: Timing | None,
+) -> Rollouts | TimedRollouts:  # fmt: skip
+    """Returns the loop over episodes: lock-step, or with plans that take time."""
+    if timing is None:
+        return Rollouts(controller, slots, size, plan, film)
+    if film is not None and film.overlay is not None:
+        raise ConfigError("overlay=true shows what lock-step control would sample; leave it out, or the latency")
+    timing.strategy.check(controller.policy.horizons)
+    return TimedRollouts(controller.policy, slots, size, plan, film, timing, controller.batch_size or BATCH_SIZE)
 
 
 def _open(setup: SlotSetup, size: int, workers: int, timeout_s: float, plugins: str | Sequence[str]) -> Slots:
@@ -147,7 +164,7 @@ def _result(
     controller: RecedingHorizonController,
     plan: Plan,
     finished: Mapping[int, EpisodeResult],
-    rollouts: Rollouts,
+    rollouts: Rollouts | TimedRollouts,
 ) -> EvalResult:
     path = controller.path
     return EvalResult(
@@ -156,7 +173,7 @@ def _result(
         seed=plan.seed,
         requested=plan.episodes,
         per_episode=[finished[index] for index in sorted(finished)],
-        latency_ms={**percentiles(controller.latencies_ms), "batch_size": controller.batch_size},
+        latency_ms={**percentiles(rollouts.latencies_ms), "batch_size": controller.batch_size},
         policy={
             "path": str(path) if path else None,
             "sha256": file_sha256(path) if path else None,
@@ -166,14 +183,22 @@ def _result(
         hardware=hardware(),
         speed=rollouts.speed(),
         behaviors=rollouts.behaviors,
+        timing=_timing(rollouts, sorted(finished)),
     )
+
+
+def _timing(rollouts: Rollouts | TimedRollouts, indices: Sequence[int]) -> dict[str, Any]:
+    """Returns what `EvalResult.timing` says."""
+    if not isinstance(rollouts, TimedRollouts):
+        return {}
+    return {**rollouts.timing.to_dict(), **summary([rollouts.smoothness[index] for index in indices])}
 
 
 def _partial(
     controller: RecedingHorizonController,
     plan: Plan,
     finished: Mapping[int, EpisodeResult],
-    rollouts: Rollouts,
+    rollouts: Rollouts | TimedRollouts,
 ) -> EvalResult | None:
     """Returns the result of the first episodes, up to the first unfinished one; None when that is the very first.
 

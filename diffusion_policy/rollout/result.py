@@ -34,6 +34,7 @@ class EvalResult:
         speed: env_steps_per_second of all environments together, and policy_share, the part of the time in which the
             policy computed; the rest went into the environments. Empty when it was not measured.
         behaviors: the ways that the environment knows, all equally good.
+        timing: how planning took time, and how smooth the actions were; empty in lock-step. See `rollout.timing`.
     """
 
     env_id: str
@@ -47,6 +48,7 @@ class EvalResult:
     hardware: Mapping[str, Any]
     speed: Mapping[str, float] = field(default_factory=dict)
     behaviors: Sequence[str] = ()
+    timing: Mapping[str, Any] = field(default_factory=dict)
     max_reward: Estimate = field(init=False)
     episode_return: Estimate = field(init=False)
     success_rate: Estimate | None = field(init=False)
@@ -88,6 +90,7 @@ class EvalResult:
             **({"normalized_return": {"label": LABEL, **self.normalized.to_dict()}} if self.normalized else {}),
             **({"behavior": dict(self.behavior)} if self.behavior else {}),
             **({"subgoals": dict(self.subgoals)} if self.subgoals else {}),
+            **({"timing": dict(self.timing)} if self.timing else {}),
             "latency_ms": dict(self.latency_ms),
             "speed": dict(self.speed),
             "per_episode": [episode.to_dict() for episode in self.per_episode],

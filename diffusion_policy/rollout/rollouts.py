@@ -4,7 +4,7 @@ Letters: E slots.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,11 @@ class Rollouts:
                     commands[place] = self._begin(place, following)
                 yield index, result
             self._catch_up(going)
+
+    @property
+    def latencies_ms(self) -> Iterable[float]:
+        """What each call of the policy took."""
+        return self._controller.latencies_ms
 
     @property
     def behaviors(self) -> tuple[str, ...]:
