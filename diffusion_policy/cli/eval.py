@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from diffusion_policy.cli.command import count, run_command
+from diffusion_policy.cli.eval_latency import evaluate_cases, is_asked, planned
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, RenderError
 from diffusion_policy.paths import new_folder, results_in
 
@@ -32,12 +33,17 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
     out = new_folder(config["out"] or _free_folder(checkpoint.parent))
     controller = _controller(config, checkpoint)
     env_id, env_kwargs = _environment(config, cast("EnginePolicy", controller.policy).info.env, checkpoint)
-    film = _film(config, min(film_episodes, episodes), controller.policy, env_id, env_kwargs)
+    compared = planned(config, controller) if is_asked(config) else []
+    film = None
+    if not compared:
+        film = _film(config, min(film_episodes, episodes), controller.policy, env_id, env_kwargs)
     settings: dict[str, Any] = {"episodes": episodes, "seed": count(config, "seed", smallest=0), "num_envs": num_envs}
     settings |= {"batch_size": count(config, "batch_size")}
     settings |= {"workers": _workers(config, controller.obs_spec), "plugins": config["plugins"] or ()}
     code = 0
     with results_in(out):
+        if compared:
+            return evaluate_cases(compared, controller, env_id, {**settings, "env_kwargs": env_kwargs}, out)
         try:
             result = evaluate(controller, env_id, env_kwargs=env_kwargs, film=film, **settings)
         except EvaluationInterrupted as interrupt:

@@ -6,8 +6,11 @@ import gymnasium as gym
 import pytest
 
 from diffusion_policy.cli.eval import _film, _free_folder, _workers
+from diffusion_policy.cli.eval_latency import evaluate_cases, is_asked, planned
 from diffusion_policy.config import ObsField
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.controller import RecedingHorizonController
+from tests.rollout.toys import ToyPolicy
 
 PICTURE = {"image": ObsField("rgb", (96, 96, 3)), "agent_pos": ObsField("low_dim", (2,))}
 NUMBERS = {"agent_pos": ObsField("low_dim", (2,))}
@@ -64,3 +67,43 @@ def test_environment_that_draws_no_frames_is_evaluated_without_a_film(capsys):
 def test_overlay_without_a_film_is_refused():
     with pytest.raises(ConfigError, match="overlay=true draws on a film, but film=0"):
         _film({"overlay": True}, 0, None, "Blind-v0", {})
+
+
+LOCK_STEP = {
+    "latency_steps": None, "jitter_steps": 0, "strategy": None, "replan_every": None, "ensemble_m": 0.01,
+    "overlay": False,
+}  # fmt: skip
+
+
+def test_time_passes_only_where_it_is_asked_for():
+    assert not is_asked(LOCK_STEP)
+    assert is_asked({**LOCK_STEP, "latency_steps": 0})
+    assert is_asked({**LOCK_STEP, "strategy": "ensembling"})
+    with pytest.raises(ConfigError, match="jitter_steps: nothing is late in lock-step"):
+        is_asked({**LOCK_STEP, "jitter_steps": 2})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"strategy": "fast"}, "expected one of chunking, ensembling, real_time"),
+        ({"latency_steps": 1.5}, "latency_steps must be a whole number"),
+        ({"latency_steps": 1, "replan_every": "often"}, "replan_every must be a whole number"),
+        ({"latency_steps": 1, "replan_every": 99}, "every must be in"),
+        ({"strategy": "ensembling", "ensemble_m": "much"}, "ensemble_m must be a number"),
+        ({"latency_steps": 1, "overlay": True}, "lock-step control would sample"),
+    ],
+)
+def test_settings_of_delay_that_make_no_sense_are_refused(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        planned({**LOCK_STEP, **settings}, RecedingHorizonController(ToyPolicy()))
+
+
+def test_cases_leave_a_table_a_picture_and_a_folder_each(tmp_path, capsys):
+    controller = RecedingHorizonController(ToyPolicy())
+    compared = planned({**LOCK_STEP, "latency_steps": [0, 2]}, controller)
+    settings = {"episodes": 2, "seed": 3, "progress": False}
+    assert evaluate_cases(compared, controller, "toys/Chaos-v0", settings, tmp_path) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"latency.json", "latency.png", "chunking-0", "chunking-2"}
+    assert {file.name for file in (tmp_path / "chunking-2").iterdir()} == {"eval.json", "episodes.csv"}
+    assert "chunking" in capsys.readouterr().out
