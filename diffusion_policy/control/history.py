@@ -4,6 +4,7 @@ Letters: To obs_horizon.
 """
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from diffusion_policy.policies.observation_check import check_finite, check_obse
 
 _SAME = 1e-3
 """Observations closer than this part of a step are of one time."""
+
+Admits = Callable[[dict[str, Array]], bool]
+"""Whether an observation {key: (*shape)} may be taken."""
 
 
 @dataclass
@@ -67,23 +71,27 @@ class ObservationHistory:
         """Forgets everything but the counts."""
         self._times, self._observations = [], []
 
-    def add(self, obs: object, time_s: float) -> None:
+    def add(self, obs: object, time_s: float, admits: Admits | None = None) -> None:
         """Takes an observation; a refused one changes nothing.
 
         Args:
             obs: {key: (*shape)} of one robot.
             time_s: when it was measured, seconds on any clock that only goes forward.
+            admits: decides about observations of the right form; None refuses those that are not finite.
 
         Raises:
-            ObservationError: wrong key, shape or dtype, a number that is not finite, or a time that is not.
+            ObservationError: wrong key, shape or dtype, a time that is not finite, or, without `admits`, a number.
         """
         if not np.isfinite(time_s):
             raise ObservationError(f"an observation's time must be finite seconds, but got {time_s}")
         arrays, single = check_observation(obs, self._spec)
         if not single:
             raise ObservationError("expected the observation of one robot, without a leading axis of several")
-        check_finite(arrays, np.ones(1, bool))
-        self._put({key: array[0].copy() for key, array in arrays.items()}, float(time_s))
+        if admits is None:
+            check_finite(arrays, np.ones(1, bool))
+        taken = {key: array[0].copy() for key, array in arrays.items()}
+        if admits is None or admits(taken):
+            self._put(taken, float(time_s))
 
     def _put(self, obs: dict[str, Array], time_s: float) -> None:
         tolerance = _SAME * self._step

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffusion_policy.errors import CheckpointError, ConfigError
-from diffusion_policy.policies.chunk import Array, ChunkPolicy, FloatArray, GuidedChunkPolicy, KnownActions
+from diffusion_policy.policies.chunk import (
+    Array,
+    ChunkPolicy,
+    FloatArray,
+    GuidedChunkPolicy,
+    KnownActions,
+    blank_windows,
+)
 
 _ROUNDING = 1e-6
 """Part of a step by which a time may be short of a boundary and still count as there: clocks add up rounding."""
@@ -95,6 +102,19 @@ def answers(policy: ChunkPolicy, requests: Sequence[PlanRequest], batch_size: in
         padded = [*some, *[some[-1]] * (size - len(some))]
         found += list(_predictions(policy, padded)[: len(some)])
     return found
+
+
+def warm_up_guidance(policy: ChunkPolicy) -> None:
+    """Asks for a guided chunk of nothing: later ones take no longer then, or it is known at once that there are none.
+
+    Raises:
+        ConfigError: the policy cannot be guided.
+    """
+    Tp, shape = policy.horizons.pred_horizon, policy.action_spec.shape
+    known = KnownActions(np.zeros((1, Tp, *shape), np.float32), np.zeros((1, Tp), np.float32))
+    window = {key: array[0] for key, array in blank_windows(policy, 1).items()}
+    for _ in range(2):
+        answers(policy, [PlanRequest(0.0, window, np.zeros(policy.noise_shape, np.float32), known)])
 
 
 def _predictions(policy: ChunkPolicy, requests: Sequence[PlanRequest]) -> FloatArray:

@@ -10,15 +10,19 @@ Letters: Ta/Tp action/pred horizon, Da the axes of one action, N actions of a pl
 import threading
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.control.history import ObservationHistory
-from diffusion_policy.control.plan import Plan, PlanRequest, answers
-from diffusion_policy.control.strategies import Chunking, Strategy
+from diffusion_policy.control.plan import Plan, PlanRequest, answers, warm_up_guidance
+from diffusion_policy.control.safety import Guard, SafetyConfig
+from diffusion_policy.control.strategies import Chunking, Strategy, make_strategy
 from diffusion_policy.errors import ConfigError, ObservationError
 from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.episode_slots import noise_generator
 
 
@@ -53,11 +57,13 @@ class TimedController:
         step_s: seconds from one action to the next, as in training: 1 / control_hz.
         strategy: how plans follow each other; None for a new one each time action_horizon steps have passed.
         safe_action: (*Da), what is sent before the first plan; None: `action_at` raises then.
+        safety: rules for observations and actions; None for the action's bounds alone.
         seed: fixes all the noise; None draws fresh entropy.
 
     Attributes:
-        counts: of plans and ticks; `history.counts` are those of observations.
+        counts: of plans and ticks; `history.counts` are those of observations, `guard.counts` those of safety.
         history: the observations.
+        guard: applies the rules; `guard.stopped` says why it stopped, `guard.release()` lets it go on.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class TimedController:
         step_s: float,
         strategy: Strategy | None = None,
         safe_action: FloatArray | None = None,
+        safety: SafetyConfig | None = None,
         seed: int | None = None,
     ) -> None:
         if not (np.isfinite(step_s) and step_s > 0):
@@ -75,14 +82,50 @@ class TimedController:
         self.strategy: Strategy = strategy or Chunking(policy.horizons.action_horizon)
         self.strategy.check(policy.horizons)
         self.safe_action = None if safe_action is None else self._checked(np.asarray(safe_action, np.float32))
+        self._safety = safety
         self._lock = threading.RLock()
         self.reset(seed)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        step_s: float,
+        strategy: str = "chunking",
+        delay: int = 1,
+        device: object = "cpu",
+        precision: str | None = None,
+        **settings: Any,
+    ) -> "TimedController":
+        """Returns a controller for the policy in a file, warmed up: its first plan takes no longer than later ones.
+
+        Args:
+            path: e.g. "policy.pt"; see `RecedingHorizonController.load`.
+            step_s: see the class.
+            strategy: chunking, ensembling or real_time; see `make_strategy`.
+            delay: steps that a plan is expected to take.
+            device: where the engine computes.
+            precision: float32 or bfloat16.
+            settings: further arguments of the class.
+
+        Raises:
+            MissingFileError: there is no such file.
+            CheckpointError: no engine is known for this kind of file, or its content is damaged.
+            ConfigError: a setting does not fit the policy, or real-time chunking a policy that cannot be guided.
+        """
+        policy = RecedingHorizonController.load(path, device=device, precision=precision, batch_size=1).policy
+        made = cls(policy, step_s=step_s, strategy=make_strategy(strategy, policy.horizons, delay=delay), **settings)
+        if strategy == "real_time":
+            warm_up_guidance(policy)
+        return made
 
     def reset(self, seed: int | None = None) -> None:
         """Begins a new episode: observations and plans are forgotten, counts are 0, the noise begins anew."""
         with self._lock:
             self.history = ObservationHistory(self.policy.obs_spec, self.policy.horizons.obs_horizon, self.step_s)
             self.counts = PlanCounts()
+            self.guard = Guard(self._safety or SafetyConfig(), self.obs_spec, self.action_spec, self.safe_action)
             self._plans: deque[Plan] = deque()  # those that have actions to come when the newest arrived
             self._asked_s: float | None = None
             self._last: FloatArray | None = None
@@ -101,11 +144,14 @@ class TimedController:
     def observe(self, obs: object, time_s: float) -> None:
         """Takes an observation; see `ObservationHistory` for what late, missed and repeated ones mean.
 
+        What the rules of safety do not admit is not taken: the observations before stand, and grow old.
+
         Raises:
-            ObservationError: wrong key, shape or dtype, or numbers that are not finite; nothing has changed then.
+            ObservationError: wrong key, shape or dtype; nothing has changed then. Without rules, numbers that are not
+                finite, too.
         """
         with self._lock:
-            self.history.add(obs, time_s)
+            self.history.add(obs, time_s, None if self._safety is None else self.guard.admits)
 
     def is_due(self, time_s: float) -> bool:
         """Whether the strategy wants a plan now, and there is something to plan from."""
@@ -155,9 +201,9 @@ class TimedController:
         self.accept(request, answers(self.policy, [request])[0], time_s)
 
     def action_at(self, time_s: float) -> FloatArray:
-        """Returns the action for a time (*Da), always finite and within its bounds.
+        """Returns the action for a time (*Da), always finite and permitted by the rules of safety.
 
-        Where no plan has one, the last action that was sent is sent again, which holds a robot that is told positions;
+        Where no plan has one, the robot is held: the last action is sent again, or none where actions are changes;
         before the first plan it is `safe_action`.
 
         Raises:
@@ -167,13 +213,15 @@ class TimedController:
             action = self.strategy.action(list(self._plans), time_s)
             if action is None:
                 self.counts.starved += 1
-                action = self.safe_action if self._last is None else self._last
+                action = self.safe_action if self._last is None else self.guard.held(self._last)
             if action is None:
                 raise ObservationError(
                     "there is no plan yet; observe and plan first, or give the controller a safe_action"
                 )
-            self._last = action
-            return action.copy()
+            newest = self.history.newest_s
+            age_s = 0.0 if newest is None else time_s - newest
+            self._last = self.guard.permitted(action, self._last, age_s)
+            return self._last.copy()
 
     @property
     def newest_plan(self) -> Plan | None:

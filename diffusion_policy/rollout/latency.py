@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from diffusion_policy.config import Horizons
-from diffusion_policy.control.plan import PlanRequest, answers
+from diffusion_policy.control.plan import warm_up_guidance
 from diffusion_policy.control.strategies import RealTimeChunking, make_strategy
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.chunk import ChunkPolicy, KnownActions, blank_windows
+from diffusion_policy.policies.chunk import ChunkPolicy
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.evaluate import evaluate
 from diffusion_policy.rollout.result import EvalResult
@@ -81,12 +79,8 @@ def cases(
 
 def check_guidance(policy: ChunkPolicy, compared: Sequence[Case]) -> None:
     """Raises ConfigError where a case needs a policy that can be guided and this one cannot: now, not in hours."""
-    if not any(isinstance(case.timing.strategy, RealTimeChunking) for case in compared):
-        return
-    Tp, shape = policy.horizons.pred_horizon, policy.action_spec.shape
-    known = KnownActions(np.zeros((1, Tp, *shape), np.float32), np.zeros((1, Tp), np.float32))
-    window = {key: array[0] for key, array in blank_windows(policy, 1).items()}
-    answers(policy, [PlanRequest(0.0, window, np.zeros(policy.noise_shape, np.float32), known)])
+    if any(isinstance(case.timing.strategy, RealTimeChunking) for case in compared):
+        warm_up_guidance(policy)
 
 
 def sweep(

@@ -11,6 +11,7 @@ from diffusion_policy.control.strategies import Chunking, Ensembling, RealTimeCh
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
 from tests.control.clocks import STEP, Holding, Telling, seen
+from tests.policies.test_diffusion_policy import make_policy
 
 
 def run(controller, ticks, delay=lambda tick: 0):
@@ -145,6 +146,19 @@ def test_predictions_are_clipped_to_the_bounds_and_must_be_finite():
 def test_settings_that_cannot_work_are_refused(settings, says):
     with pytest.raises(ConfigError, match=says):
         TimedController(Telling(), **settings)
+
+
+@pytest.mark.parametrize("strategy", ["chunking", "ensembling", "real_time"])
+def test_controller_of_a_file_is_warm_and_plans_by_its_strategy(strategy, tmp_path):
+    make_policy().save(tmp_path / "policy.pt")
+    controller = TimedController.load(tmp_path / "policy.pt", step_s=STEP, strategy=strategy, delay=2, seed=0)
+    obs = {"pos": np.zeros(2), "points": np.zeros((3, 2))}
+    for tick in range(9):
+        controller.observe(obs, tick * STEP)
+        if controller.is_due(tick * STEP):
+            controller.plan(tick * STEP)
+        assert np.isfinite(controller.action_at(tick * STEP)).all()
+    assert controller.counts.starved == 0
 
 
 def test_batched_answers_are_those_of_one_by_one():

@@ -43,3 +43,14 @@ def test_controller_module_needs_numpy_alone(module: str) -> None:
     program = f"import sys, diffusion_policy.{module}; print(*[m for m in sys.argv[1:] if m in sys.modules])"
     command = [sys.executable, "-c", program, "torch", *FORBIDDEN]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_example_runs_a_policy_by_the_clock(tmp_path: Path) -> None:
+    make_policy().save(tmp_path / "policy.pt")
+    example = Path(__file__).parents[2] / "examples/robot_controller.py"
+    done = subprocess.run(
+        [sys.executable, str(example), str(tmp_path / "policy.pt"), "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("10 actions; PlanCounts(accepted=")
+    assert "starved=0" in done.stdout

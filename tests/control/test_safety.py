@@ -1,0 +1,187 @@
+"""Rules of safety: whatever comes in and whatever is planned, what goes out is finite and permitted."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from diffusion_policy.config import ActionSpec, ObsField
+from diffusion_policy.control.plan import answers
+from diffusion_policy.control.safety import Guard, SafetyConfig
+from diffusion_policy.control.strategies import Chunking
+from diffusion_policy.control.timed import TimedController
+from diffusion_policy.errors import ConfigError, ObservationError
+from diffusion_policy.policies.chunk import ActionChunk
+from tests.control.clocks import STEP, Telling, seen
+
+OBS = {"now": ObsField("low_dim", (1,))}
+
+
+def guard(safe=None, spec=ActionSpec((2,)), **rules):  # noqa: B008  it is frozen
+    return Guard(SafetyConfig(**rules), OBS, spec, safe)
+
+
+def vector(*values):
+    return np.array(values, np.float32)
+
+
+def permitted(rules, action, last=None, age_s=0.0):
+    found = rules.permitted(vector(*action), None if last is None else vector(*last), age_s)
+    return found.tolist()
+
+
+def test_without_rules_actions_are_what_they_were():
+    assert permitted(guard(), (5, -7), (0, 0)) == [5, -7]
+
+
+def test_the_tighter_of_rule_and_bound_holds_in_each_dimension():
+    rules = guard(spec=ActionSpec((2,), low=(-1, -1), high=(1, 1)), low=-2, high=(0.5, 3))
+    assert permitted(rules, (9, 9)) == [0.5, 1]
+    assert permitted(rules, (-9, -9)) == [-1, -1]
+    assert rules.counts.limit == 2
+
+
+def test_rate_limits_each_dimension_by_itself():
+    rules = guard(rate=(0.5, 2))
+    assert permitted(rules, (3, 1), (0, 0)) == [0.5, 1]
+    assert permitted(rules, (-3, -3), (0, 0)) == [-0.5, -2]
+    assert permitted(rules, (0.5, 2), (0, 0)) == [0.5, 2]
+    assert rules.counts.rate == 2
+
+
+@pytest.mark.parametrize(("rule", "counter"), [("on_limit", "limit"), ("on_rate", "rate")])
+def test_hold_sends_the_last_action_and_goes_on_when_all_is_well(rule, counter):
+    rules = guard(high=1.0, rate=1.0, **{rule: "hold"})
+    wanted = (9, 0) if rule == "on_limit" else (-5, 0)
+    assert permitted(rules, wanted, (0.5, 0)) == [0.5, 0]
+    assert permitted(rules, (0.6, 0), (0.5, 0)) == pytest.approx([0.6, 0])
+    assert getattr(rules.counts, counter) == 1
+
+
+def test_stop_lasts_until_it_is_released_and_says_why():
+    rules = guard(safe=vector(0.1, 0.1), high=1.0, on_limit="stop")
+    assert permitted(rules, (9, 0), (0.5, 0)) == pytest.approx([0.1, 0.1])
+    assert rules.stopped == "an action was beyond its limits"
+    assert permitted(rules, (0.6, 0), (0.5, 0)) == pytest.approx([0.1, 0.1])
+    rules.release()
+    assert permitted(rules, (0.6, 0), (0.5, 0)) == pytest.approx([0.6, 0])
+    assert rules.counts.stopped == 2
+
+
+def test_the_way_to_the_safe_action_keeps_the_rate():
+    rules = guard(safe=vector(0, 0), rate=0.5, high=2.0, on_limit="stop")
+    assert permitted(rules, (9, 0), (2, 0)) == [1.5, 0]
+    assert permitted(rules, (9, 0), (1.5, 0)) == [1.0, 0]
+    assert permitted(rules, (9, 0), (0.25, 0)) == [0, 0]
+
+
+def test_robots_that_are_told_changes_are_held_by_none():
+    rules = guard(spec=ActionSpec((2,), kind="delta"), stale_s=0.5)
+    assert permitted(rules, (3, 3), (1, 1), age_s=9.0) == [0, 0]
+    policy = Telling()
+    policy.action_spec = ActionSpec((1,), kind="delta")
+    controller = TimedController(policy, step_s=STEP)
+    controller.observe(seen(0.3), 0.0)
+    controller.plan(0.0)
+    assert controller.action_at(0.0) == pytest.approx(0.3)
+    assert controller.action_at(9.0) == 0.0
+
+
+@pytest.mark.parametrize(("reaction", "expected"), [("count", [3, 3]), ("hold", [1, 1]), ("stop", [1, 1])])
+def test_stale_observations(reaction, expected):
+    rules = guard(stale_s=0.5, on_stale=reaction)
+    assert permitted(rules, (3, 3), (1, 1), age_s=0.6) == expected
+    assert (rules.stopped is not None) == (reaction == "stop")
+    assert rules.counts.stale == 1
+
+
+@pytest.mark.parametrize("reaction", ["count", "hold", "stop"])
+def test_observations_that_are_not_finite_are_never_taken(reaction):
+    controller = TimedController(Telling(), step_s=STEP, safety=SafetyConfig(on_nan=reaction))
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0)
+    controller.observe({"now": vector(np.nan)}, 0.1)
+    assert controller.history.newest_s == 0.0
+    assert controller.guard.counts.nan == 1
+    assert (controller.guard.stopped is not None) == (reaction == "stop")
+    with pytest.raises(ObservationError, match="lacks now"):
+        controller.observe({}, 0.1)
+
+
+@pytest.mark.parametrize(("reaction", "taken"), [("count", True), ("hold", False), ("stop", False)])
+def test_observations_unlike_any_of_training(reaction, taken):
+    rules = guard(observed={"now": (0.0, 1.0)}, on_range=reaction)
+    assert rules.admits({"now": vector(0.5)})
+    assert rules.admits({"now": vector(1.0)})
+    assert rules.admits({"now": vector(1.5)}) == taken
+    assert rules.counts.range == 1
+    assert (rules.stopped is not None) == (reaction == "stop")
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [
+        ({"low": 2, "high": 1}, "low 2 is above high 1"),
+        ({"low": (1, 2, 3)}, r"safety.low: expected a number, or \(2,\) of them"),
+        ({"high": np.nan}, "safety.high must be numbers"),
+        ({"rate": -1}, "safety.rate must be 0 or more"),
+        ({"observed": {"then": (0, 1)}}, "no observation 'then', known: now"),
+        ({"observed": {"now": (0, (1, 2))}}, "safety.observed.now"),
+        ({"on_limit": "count"}, "safety.on_limit: expected clip, hold, stop"),
+        ({"on_nan": "clip"}, "safety.on_nan: expected count, hold, stop"),
+        ({"stale_s": 0}, "safety.stale_s must be positive"),
+        ({"safe": vector(5, 5), "high": 1}, "safe_action must be within the limits"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rules, says):
+    with pytest.raises(ConfigError, match=says):
+        guard(**rules)
+
+
+class Wild(Telling):
+    """Predicts anything but NaN, which the controller refuses before it becomes a plan."""
+
+    def __init__(self, chance):
+        super().__init__()
+        self.chance, self.action_spec = chance, ActionSpec((2,))
+
+    def predict(self, obs, noise):
+        prediction = (self.chance.standard_cauchy((1, 8, 2)) * 10.0 ** self.chance.integers(-3, 30)).astype(np.float32)
+        return ActionChunk.of(prediction, self.horizons)
+
+
+def strange(chance, time_s):
+    """Returns an observation: usually fine, sometimes anything."""
+    kinds = [seen(time_s)] * 8 + [
+        {"now": vector(np.nan)}, {"now": vector(np.inf)}, {"now": vector(1e38)}, {}, {"now": "text"},
+        {"now": np.zeros((2, 3))}, None, {"now": np.array([1], np.int64)},
+    ]  # fmt: skip
+    return kinds[chance.integers(len(kinds))]
+
+
+@pytest.mark.parametrize("reaction", ["clip", "hold"])
+def test_ten_thousand_fuzzed_steps_send_nothing_forbidden(reaction):
+    chance = np.random.default_rng(0)
+    rules = SafetyConfig(low=(-1, -2), high=(1, 3), rate=(0.5, 0.25), stale_s=0.35, on_limit=reaction, on_rate=reaction)
+    controller = TimedController(
+        Wild(chance), step_s=STEP, strategy=Chunking(3), safety=rules, safe_action=vector(0, 0), seed=0
+    )
+    last, now, waiting = controller.action_at(0.0), 0.0, []
+    for tick in range(10_000):
+        now = tick * STEP
+        with contextlib.suppress(ObservationError):
+            controller.observe(strange(chance, now), now + chance.normal() * STEP)
+        if len(controller.history) and controller.is_due(now) and controller.history.window(now) is not None:
+            request = controller.request(now)
+            waiting.append((tick + chance.integers(0, 12), request, answers(controller.policy, [request])[0]))
+        for due in [each for each in waiting if each[0] <= tick]:
+            controller.accept(due[1], due[2], now)
+            waiting.remove(due)
+        action = controller.action_at(now)
+        assert np.isfinite(action).all()
+        assert ((action >= vector(-1, -2)) & (action <= vector(1, 3))).all()
+        assert (np.abs(action - last) <= vector(0.5, 0.25) + 1e-6).all()
+        last = action
+    counts = controller.guard.counts.to_dict()
+    assert all(counts[name] > 0 for name in ("limit", "nan", "stale"))
+    assert controller.counts.accepted > 100
