@@ -67,6 +67,11 @@ class ObservationHistory:
         """Time of the newest observation, None before the first."""
         return self._times[-1] if self._times else None
 
+    @property
+    def newest(self) -> tuple[float, dict[str, Array]] | None:
+        """The newest observation with its time, None before the first."""
+        return (self._times[-1], self._observations[-1]) if self._times else None
+
     def clear(self) -> None:
         """Forgets everything but the counts."""
         self._times, self._observations = [], []

@@ -1,0 +1,96 @@
+"""What a controller did is a data set: it is whole, it opens like any other, and it is training data."""
+
+import numpy as np
+import pytest
+
+from diffusion_policy.config import ActionSpec, Horizons, ObsField
+from diffusion_policy.control.timed import TimedController
+from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import ConfigError, OutputExistsError
+from diffusion_policy.serving.recorder import Recorder
+from tests.control.clocks import STEP, Telling, seen
+
+
+def run(recorder, controller, ticks, success=None):
+    controller.reset(0)
+    for tick in range(ticks):
+        now = tick * STEP
+        controller.observe(seen(now), now)
+        if controller.is_due(now):
+            controller.plan(now)
+        recorder.tick(now, controller.action_at(now))
+    return recorder.end(success)
+
+
+@pytest.fixture
+def controller():
+    return TimedController(Telling(), step_s=STEP)
+
+
+def test_each_tick_is_a_row_with_what_it_rested_on(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller, {"robot": "toy"}) as recorder:
+        assert run(recorder, controller, 9, success=True) == 9
+        assert run(recorder, controller, 5, success=False) == 5
+    with ReplayBuffer.open(tmp_path / "ran.zarr") as buffer:
+        assert buffer.verify()
+        first, second = buffer.get_episode(0), buffer.get_episode(1)
+        assert buffer.attrs["provenance"] == {"actor": "controller", "robot": "toy"}
+    times = np.arange(9) * STEP
+    assert np.allclose(first["time_s"], times)
+    assert np.allclose(first["observed_s"], times)
+    assert np.allclose(first["now"][:, 0], times)
+    assert np.allclose(first["action"][:, 0], times, atol=1e-6)
+    assert np.allclose(first["plan_start_s"], [0] * 4 + [0.4] * 4 + [0.8])
+    assert np.allclose(first["plan"][5, :, 0], 0.4 + np.arange(7) * STEP)
+    assert first["success"].all()
+    assert not second["success"].any()
+    assert not first["starved"].any()
+
+
+def test_recordings_are_training_data(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        run(recorder, controller, 20)
+    with ReplayBuffer.open(tmp_path / "ran.zarr") as buffer:
+        spec = {"now": ObsField("low_dim", (1,))}
+        windows = WindowDataset.from_buffer(buffer, spec, ActionSpec((1,)), Horizons(2, 4, 8))
+        assert windows.batch(np.array([3])).action.shape == (1, 8, 1)
+
+
+def test_ticks_without_a_plan_and_starved_and_stopped_ones_are_marked(tmp_path):
+    controller = TimedController(Telling(), step_s=STEP, safe_action=np.zeros(1))
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        recorder.tick(-1.0, controller.action_at(-1.0))  # before the first observation there is nothing to show
+        controller.observe(seen(-0.5), -0.5)
+        recorder.tick(-0.5, controller.action_at(-0.5))
+        controller.observe(seen(0.0), 0.0)
+        controller.plan(0.0)
+        for now in (0.0, 0.6, 0.9):
+            recorder.tick(now, controller.action_at(now))
+        controller.guard.stopped = "somebody pressed the button"
+        recorder.tick(1.0, controller.action_at(1.0))
+        recorder.end()
+        found = recorder.buffer.get_episode(0)
+    assert found["planned"].tolist() == [False, True, True, True, True]
+    assert found["starved"].tolist() == [True, False, False, True, True]
+    assert found["stopped"].tolist() == [False, False, False, False, True]
+
+
+def test_episode_that_does_not_end_is_not_there_and_later_ones_are_appended(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        run(recorder, controller, 4)
+        controller.observe(seen(1.0), 1.0)
+        recorder.tick(1.0, controller.safe_action if controller.newest_plan is None else controller.action_at(1.0))
+        with pytest.raises(OutputExistsError):
+            Recorder(tmp_path / "ran.zarr", controller)
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        assert recorder.end() == 0
+        run(recorder, controller, 3)
+        assert recorder.buffer.episode_ends.tolist() == [4, 7]
+
+
+def test_observations_must_not_take_a_recordings_names(tmp_path):
+    policy = Telling()
+    policy.obs_spec = {"plan": ObsField("low_dim", (1,))}
+    with pytest.raises(ConfigError, match="must not be called plan"):
+        Recorder(tmp_path / "ran.zarr", TimedController(policy, step_s=STEP))
