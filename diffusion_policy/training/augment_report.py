@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jinja2 import Environment, StrictUndefined
 
 from diffusion_policy.augment.augmenter import TransitionModel
@@ -104,6 +105,7 @@ def _others(synthetic: Transitions, real: Transitions, bounds: Bounds | None, fi
     steps = min(_VAE_STEPS, fit.loop.num_grad_steps or _VAE_STEPS)
     optim = OptimConfig(lr=_VAE_LR, betas=(0.9, 0.999), weight_decay=0.0, warmup_steps=0, grad_clip=1.0)
     loop = replace(fit.shorter(steps), optim=optim, loop=replace(fit.shorter(steps).loop, bf16=False))
+    torch.manual_seed(fit.seed)  # its first weights
     vae = VaeAugmenter(real.columns, bounds, train_by=InMemory(loop))
     models: dict[str, TransitionModel] = {"noise": noise, "vae": vae, "gaussian": gaussian}
     for each, model in models.items():

@@ -20,7 +20,7 @@ from diffusion_policy.augment.stream import stream
 from diffusion_policy.augment.synther import SyntherAugmenter
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, OutputExistsError, StorageError
+from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, StorageError
 from diffusion_policy.locks import FolderLock
 from diffusion_policy.policies.device import has_fast_bf16, pick_device
 from diffusion_policy.rollout.progress import ProgressBar
@@ -87,7 +87,6 @@ def augment(config: Mapping[str, Any]) -> Augmented:
         )
     if out is not None and out.exists() and not settings.get("resume"):
         raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
-    torch.manual_seed(fit.seed)  # the one global seed: first weights are drawn from it
     if settings.get("fitted"):
         run, real = None, read_real(settings) if settings.get("report") else None
         model, info = load_model(str(settings["fitted"]), fit.device)
@@ -119,7 +118,12 @@ def _fitted(
     file = run / MODEL_FILE
     if file.is_file():
         model, info = load_model(file, fit.device)
-        if info["training"]["grad_steps"] >= info["training"]["of"] and info["real"]["digest"] == real.digest:
+        if info["real"]["digest"] != real.digest:
+            raise DataError(
+                f"{settings['dataset']} has changed since {run} was begun (digest {real.digest[:12]}, then "
+                f"{info['real']['digest'][:12]}); restore it, or start anew with another run="
+            )
+        if info["training"]["grad_steps"] >= info["training"]["of"]:
             return model, info
     record = {name: real.provenance[name] for name in ("env_id", "kwargs") if name in real.provenance}
     rows = {"transitions": len(real.table), "terminals": int(real.table.terminated.sum())}
@@ -131,6 +135,7 @@ def _fitted(
         "commit": commit(),
     }
     trainer = InFolder(fit, run, real.digest, str(settings["dataset"]), info)
+    torch.manual_seed(fit.seed)  # the one global seed, here: reading a model's file has drawn from it
     _new_model(settings, real, trainer).fit(real.table)
     return load_model(file, fit.device) if trainer.finished else None
 
@@ -198,7 +203,7 @@ def _samples(model: LearnedModel, seed: int, out: Path | None) -> Transitions:
     parts, done = [], 0
     with ProgressBar("sample", _REPORTED) as bar:
         for i, at in enumerate(range(0, _REPORTED, ROWS)):
-            parts.append(model.sample_batch(min(ROWS, _REPORTED - at), seed=seed + i).rows)
+            parts.append(model.sample_batch(min(ROWS, _REPORTED - at), seed=seed, batch=i).rows)
             done += len(parts[-1])
             bar.update(done)
     return Transitions(model.columns, np.concatenate(parts))
@@ -219,11 +224,13 @@ def _run_folder(settings: dict[str, Any], out: Path | None) -> Path:
                     f"same settings, or choose another run="
                 )
         return run
-    if run.exists() and any(run.iterdir()):
+    torn = run / ".config.yaml.tmp"  # a kill may leave it
+    if run.exists() and any(each != torn for each in run.iterdir()):
         raise OutputExistsError(f"run={run} already holds something; choose another run=, or resume=true to go on")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+        torn.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+        torn.replace(file)
     except OSError as error:
         raise StorageError(f"cannot write {file}: {error.strerror}; choose another run=") from error
     return run

@@ -82,10 +82,10 @@ def test_ctrl_c_while_drawing_tells_how_to_go_on(run, monkeypatch) -> None:
 
     draw = TransitionModel.sample_batch
 
-    def stopped(self, count: int, *, seed: int):
-        if seed:
+    def stopped(self, count: int, *, seed: int, batch: int = 0):
+        if batch:
             raise KeyboardInterrupt
-        return draw(self, count, seed=seed)
+        return draw(self, count, seed=seed, batch=batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(TransitionModel, "sample_batch", stopped)

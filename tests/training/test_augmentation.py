@@ -12,9 +12,10 @@ from diffusion_policy.augment.model_file import load_model, model_digest
 from diffusion_policy.augment.reading import read_transitions
 from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.data.dataset import split_episodes
+from diffusion_policy.data.layout import Layout
 from diffusion_policy.data.survey import survey
 from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError
-from diffusion_policy.training import augment_run
+from diffusion_policy.training import augment_run, hooks
 from diffusion_policy.training.augment_run import augment
 from diffusion_policy.training.metrics import read_metrics
 
@@ -114,6 +115,70 @@ def test_fit_resumes_exactly(make, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert any((value != 0).any() for name, value in mine.items() if name.startswith("network.out"))
     with pytest.raises(ConfigError, match="was begun with seed 0, but got 1"):
         augment(config | {"resume": True, "seed": 1})
+
+
+def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: Path, monkeypatch) -> None:
+    """Where augmenter.pt is there and state.pt is not, reading the first must not change the weights to begin with."""
+    whole = augment(make(out=None) | {"run": str(tmp_path / "whole")})
+    config = make(out=None) | {"run": str(tmp_path / "parts")}
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks, "save_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    assert (tmp_path / "parts/augmenter.pt").is_file()
+    assert not hooks.state_path(tmp_path / "parts").exists()
+    parts = augment(config | {"resume": True})
+    assert whole.run is not None
+    assert parts.run is not None
+    mine, theirs = weights(whole.run), weights(parts.run)
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+
+def test_fit_goes_on_with_the_same_data_only(make, tmp_path: Path, monkeypatch) -> None:
+    config = make(out=None) | {"run": str(tmp_path / "run")}
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks, "save_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    with ReplayBuffer.open(tmp_path / "data.zarr", mode="a") as buffer:
+        buffer.add_episode(buffer.get_episode(0))
+    with pytest.raises(DataError, match="has changed since"):
+        augment(config | {"resume": True})
+
+
+def test_run_killed_while_its_settings_were_written_begins(make, tmp_path: Path, monkeypatch) -> None:
+    config = make(out=None) | {"run": str(tmp_path / "run")}
+
+    def killed(self: Path, text: str, encoding: str | None = None) -> None:
+        with self.open("w", encoding=encoding) as file:
+            file.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    assert augment(config | {"resume": True}).finished
+
+
+def test_stream_killed_while_its_store_was_made_begins(make, tmp_path: Path, monkeypatch) -> None:
+    whole = augment(make())
+    config = make(out="parts.zarr") | {"fitted": str(tmp_path / "synthetic.fit/augmenter.pt")}
+    create = Layout.create
+
+    def killed(group: Any, where: str, attrs: Any) -> Any:
+        create(group, where, {})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "create", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    assert augment(config | {"resume": True}).digest == whole.digest
 
 
 def test_killed_stream_goes_on_without_loss_or_duplicates(make, tmp_path: Path, monkeypatch) -> None:
