@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Augmented:
         out: the synthetic data; None where none were asked for.
         digest: of them.
         report: the report's HTML; None where none was asked for.
+        real: how many transitions the model learned from, and how many were left out; None where it was interrupted.
     """
 
     finished: bool
@@ -60,6 +61,7 @@ class Augmented:
     out: Path | None = None
     digest: str = ""
     report: Path | None = None
+    real: Mapping[str, Any] | None = None
 
 
 def augment(config: Mapping[str, Any]) -> Augmented:
@@ -108,7 +110,7 @@ def augment(config: Mapping[str, Any]) -> Augmented:
     if real is not None and settings.get("report"):
         folder = run or Path(str(settings["fitted"])).expanduser().parent
         report = _reported(settings, fit, model, info, real, folder, out)
-    return Augmented(True, run, out, digest, report)
+    return Augmented(True, run, out, digest, report, info["real"])
 
 
 def _fitted(
@@ -126,11 +128,10 @@ def _fitted(
         if info["training"]["grad_steps"] >= info["training"]["of"]:
             return model, info
     record = {name: real.provenance[name] for name in ("env_id", "kwargs") if name in real.provenance}
-    rows = {"transitions": len(real.table), "terminals": int(real.table.terminated.sum())}
     info = {
         "env": record,
-        "action_bounds": None if real.bounds is None else [list(bound) for bound in real.bounds],
-        "real": {"digest": real.digest, **rows},
+        "action_bounds": [list(bound) for bound in real.bounds] if real.of_env else None,
+        "real": real.told(),
         "versions": installed_versions(),
         "commit": commit(),
     }
@@ -181,16 +182,22 @@ def _reported(
     folder: Path,
     out: Path | None,
 ) -> Path:
-    if plain(real.table.columns) != plain(model.columns):
+    if replace(real.table.columns, ends_told=True) != replace(model.columns, ends_told=True):
         raise ConfigError(f"report: {settings['dataset']} has other columns than the model learned from")
     synthetic = _samples(model, int(settings.get("seed", 0)), out)
     about = {**model.plain_config(), "training": info["training"], "real": info["real"], "samples": len(synthetic)}
     with ProgressBar("report", 1) as bar:
-        page = write_report(
-            model.kind, synthetic, real.table, real.bounds, real.provenance, fit, folder, {"augmenter": about}
-        )
+        page = write_report(model.kind, synthetic, real, fit, folder, {"augmenter": about}, _notes(info, real))
         bar.update(1)
     return page
+
+
+def _notes(info: Mapping[str, Any], real: RealData) -> list[str]:
+    """Returns what a reader of the report must know first."""
+    notes = [real.warning] if real.warning else []
+    if info["real"]["digest"] != real.digest:
+        notes.append(f"The model learned from other transitions than these, from {info['real']['transitions']}")
+    return notes
 
 
 def _samples(model: LearnedModel, seed: int, out: Path | None) -> Transitions:

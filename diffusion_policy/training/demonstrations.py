@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from diffusion_policy.data.dataset import WindowDataset, split_episodes
 from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.data.mixing import MixedTransitions
+from diffusion_policy.data.origin import Origin
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
@@ -47,6 +48,7 @@ class DataConfig:
         reward_scale: for agents, what the shifted reward is multiplied by.
         synthetic: for agents, a data set of dp-augment whose transitions are mixed in; normalisers never see it.
         synthetic_ratio: their share of each batch, exact but for rounding to whole rows.
+        synthetic_from: "same" refuses those that were made of other transitions than these, "any" takes them.
     """
 
     val_ratio: float = 0.02
@@ -61,6 +63,7 @@ class DataConfig:
     reward_scale: float = 1.0
     synthetic: str | None = None
     synthetic_ratio: float = 0.5
+    synthetic_from: Literal["same", "any"] = "same"
 
     def __post_init__(self) -> None:
         Residence(self.memory_limit)  # refuses what is no size
@@ -70,7 +73,15 @@ class DataConfig:
             raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
 
 
-_OF_AGENTS = ("ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio")
+_OF_AGENTS = (
+    "ends",
+    "reward_shift",
+    "reward_scale",
+    "standardize_rewards",
+    "synthetic",
+    "synthetic_ratio",
+    "synthetic_from",
+)
 
 
 @dataclass(frozen=True)
@@ -134,9 +145,9 @@ def load_demonstrations(
                 )
 
             train_set, held_out_set = windows(train), windows(held_out) if len(held_out) else None
-        keys, outcomes = _keys_read(buffer, obs_spec, action_spec), None
+        keys, outcomes, episodes = _keys_read(buffer, obs_spec, action_spec), None, train_set.index.episode_ids
         if discount is not None:
-            outcomes = Outcomes.read(buffer, train_set.index.episode_ids, obs_spec, data.ends)
+            outcomes = Outcomes.read(buffer, episodes, obs_spec, data.ends)
             scaling = _Scaling.of(outcomes.reward, data)
             outcomes = replace(outcomes, reward=scaling(outcomes.reward))
             following = {f"next_{key}" for key in keys} & set(buffer.keys())
@@ -151,9 +162,11 @@ def load_demonstrations(
         if outcomes is not None and discount is not None:
             transitions = TransitionDataset(train_set, outcomes, discount=discount)
             if data.synthetic is not None:
+                ended = outcomes.terminated
                 added = read_synthetic(
                     data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device,
-                    scaled=scaling, real_digest=digest,
+                    scaled=scaling, trained_on=lambda keys: Origin.read(buffer, keys, episodes, ended),
+                    of_any=data.synthetic_from == "any",
                 )  # fmt: skip
                 transitions = MixedTransitions(transitions, added.transitions, data.synthetic_ratio)
                 digest = hashlib.sha256(f"{digest} {added.digest}".encode()).hexdigest()

@@ -27,6 +27,7 @@ def test_command_fits_draws_and_says_what_is_next(run, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "model    more.fit/augmenter.pt" in done.out
     assert "dataset  more.zarr (digest" in done.out
+    assert "learned  from 129 transitions, 0 of them terminal; 6 left out, nobody saw what followed" in done.out
     shown = run("more.zarr", name="inspect")
     assert shown.code == 0, shown.out
     assert "50 episodes, 50 steps" in shown.out

@@ -70,8 +70,9 @@ def test_run_leaves_model_data_and_provenance(make, tmp_path: Path) -> None:
         assert buffer.digest() == done.digest
         assert survey(buffer).problems == ()
         told = buffer.attrs["provenance"]
-        assert told["real"]["transitions"] == sum(range(20, 26)) - 4
-        assert told["real"]["terminals"] == 2
+        assert told["real"]["transitions"] == sum(range(20, 26)) - 6
+        assert (told["real"]["terminals"], told["real"]["left_out"], told["real"]["terminals_left_out"]) == (0, 6, 2)
+        assert (told["real"]["origin"]["episodes"], told["real"]["origin"]["of"]) == (6, 6)
         assert {"augmenter", "seed", "rows", "versions", "training", "command", "bf16"} <= set(told)
         assert (np.abs(buffer["action"]) <= 1).all()
         assert (buffer["truncated"] == ~buffer["terminated"]).all()
@@ -218,10 +219,45 @@ def test_stream_keeps_one_batch_in_memory(make, tmp_path: Path, monkeypatch) -> 
     assert sizes == [16, 16, 16, 2]
 
 
+def following(steps: int) -> np.ndarray:
+    return np.zeros((steps, 3), np.float32)
+
+
+def test_terminals_whose_outcome_is_not_stored_are_left_out_and_said(make, tmp_path: Path, caplog) -> None:
+    bare = augment_run.read_real(make())
+    assert "2 terminal steps are left out" in caplog.text
+    assert "dp-collect next_obs=true" in caplog.text
+    assert bare.told()["terminals_left_out"] == 2
+    caplog.clear()
+    whole = augment_run.read_real(make(dataset=recorded(tmp_path / "whole.zarr", next_pos=following)))
+    assert caplog.text == ""
+    assert (len(whole.table), int(whole.table.terminated.sum()), whole.left_out) == (sum(range(20, 26)), 2, 0)
+
+
+def test_actions_are_clipped_to_the_data_where_nobody_names_an_environment(make, tmp_path: Path) -> None:
+    data = recorded(tmp_path / "bare.zarr")
+    with ReplayBuffer.open(data, mode="a") as buffer:
+        buffer.update_attrs({"provenance": {}})
+        low, high = buffer["action"].min(axis=0), buffer["action"].max(axis=0)
+    real = augment_run.read_real(make(dataset=data, out=None))
+    assert not real.of_env
+    augment(make(dataset=data))
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr") as buffer:
+        action = buffer["action"]
+        assert buffer.attrs["provenance"]["action_bounds"] is None
+    used = real.table.action  # of the rows that are learned from
+    np.testing.assert_array_equal(np.array(real.bounds, np.float32), [used.min(axis=0), used.max(axis=0)])
+    assert (used.min(axis=0) >= low).all()
+    assert (used.max(axis=0) <= high).all()
+    assert ((action >= used.min(axis=0)) & (action <= used.max(axis=0))).all()
+    assert (action == used.max(axis=0)).any()  # an untrained model goes beyond
+
+
 def test_choice_of_episodes_and_rows_is_part_of_the_digest(make, tmp_path: Path) -> None:
     whole = augment_run.read_real(make())
     few = augment_run.read_real(make("data.episodes=2"))
     some = augment_run.read_real(make("data.transitions=30"))
+    assert some.origin == whole.origin != few.origin
     assert len(some.table) == 30
     assert len(few.table) < len(whole.table)
     assert len({whole.digest, few.digest, some.digest}) == 3
@@ -260,7 +296,7 @@ def test_model_file_is_refused_where_it_is_none_or_changed(make, tmp_path: Path)
 
 
 def test_what_cannot_be_fitted_is_refused_before_anything_is_written(make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least one batch of 4096 transitions, but got 131"):
+    with pytest.raises(DataError, match="at least one batch of 4096 transitions, but got 129"):
         augment(make("training.batch_size=4096"))
     with pytest.raises(ConfigError, match="training: unknown setting"):
         augment(make("+training.val_every=3"))
