@@ -34,7 +34,9 @@ def _augment_or_say(config: dict[str, Any], overrides: list[str]) -> int:
 def _only_typed(config: dict[str, Any], overrides: list[str]) -> None:
     """With fitted=, how samples are drawn is as in the file, but for what was typed; what is learned cannot change."""
     names = [override.partition("=")[0].lstrip("+~") for override in overrides]
-    learned = [name for name in names if name.partition(".")[0] in ("augment", "model", "edm", "optim", "training")]
+    fits = {"augment", "augmenter", "model", "edm", "optim", "training", "run"}
+    fits |= set() if config["report"] else {"dataset", "data"}
+    learned = [name for name in names if name.partition(".")[0] in fits]
     if learned:
         raise ConfigError(f"fitted= brings its own model and fits nothing; drop {', '.join(learned)}")
     drawn, typed = config["sampling"], {name.partition(".")[2] for name in names if name.startswith("sampling.")}

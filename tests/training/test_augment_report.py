@@ -106,6 +106,21 @@ def test_report_compares_models_and_measures_dynamics(hopper: Path, tmp_path: Pa
     assert (tmp_path / "more.fit/report.png").stat().st_size > 10_000
 
 
+def test_report_of_a_fitted_model_says_that_it_learned_from_others(hopper: Path, tmp_path: Path) -> None:
+    config = compose_config("augment", f"dataset={hopper}", *TINY, f"run={tmp_path / 'fit'}", "data.episodes=8")
+    augment(config)
+    model = f"fitted={tmp_path / 'fit/augmenter.pt'}"
+    words = (f"dataset={hopper}", *TINY, "samples=60", model, "report=true")
+    augment(compose_config("augment", *words, f"out={tmp_path / 'a.zarr'}"))
+    assert "learned from other transitions" in json.loads((tmp_path / "fit/report.json").read_text())["notes"][0]
+    augment(compose_config("augment", *words, f"out={tmp_path / 'b.zarr'}", "data.episodes=8"))
+    assert json.loads((tmp_path / "fit/report.json").read_text())["notes"] == []
+    other = recorded(tmp_path / "other.zarr")
+    with pytest.raises(ConfigError, match="has other columns than the model learned from"):
+        augment(compose_config("augment", *words, f"out={tmp_path / 'c.zarr'}") | {"dataset": str(other)})
+    assert not (tmp_path / "c.zarr").exists()  # before hours of drawing
+
+
 def test_report_says_why_dynamics_were_not_measured(tmp_path: Path) -> None:
     data = recorded(tmp_path / "data.zarr")
     config = compose_config("augment", f"dataset={data}", *TINY, f"out={tmp_path / 'more.zarr'}")

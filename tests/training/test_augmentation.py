@@ -118,7 +118,7 @@ def test_fit_resumes_exactly(make, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         augment(config | {"resume": True, "seed": 1})
 
 
-def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: Path, monkeypatch) -> None:
+def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: Path, monkeypatch, caplog) -> None:
     """Where augmenter.pt is there and state.pt is not, reading the first must not change the weights to begin with."""
     whole = augment(make(out=None) | {"run": str(tmp_path / "whole")})
     config = make(out=None) | {"run": str(tmp_path / "parts")}
@@ -130,7 +130,9 @@ def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: 
         patch.setattr(hooks, "save_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             augment(config)
-    assert (tmp_path / "parts/augmenter.pt").is_file()
+    caplog.clear()
+    augment(make(out="early.zarr") | {"fitted": str(tmp_path / "parts/augmenter.pt")})
+    assert "its fit was interrupted after 5 of 12 steps" in caplog.text
     assert not hooks.state_path(tmp_path / "parts").exists()
     parts = augment(config | {"resume": True})
     assert whole.run is not None
