@@ -14,7 +14,7 @@ from typing import Any
 
 from diffusion_policy.augment.augmenter import ROWS, SEEDING, TransitionModel
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.store import replace, staging_folder
+from diffusion_policy.data.store import staging_folder, storage_errors
 from diffusion_policy.errors import ConfigError, OutputExistsError
 
 
@@ -62,7 +62,8 @@ def _opened(out: Path, record: dict[str, Any], resume: bool) -> ReplayBuffer:
     if not out.exists():
         with staging_folder(out) as staging:  # it appears with its provenance: a kill leaves nothing that is half made
             ReplayBuffer.create(staging / "zarr", attrs={"provenance": record}).close()
-            replace(out, staging / "zarr")
+            with storage_errors(str(out)):
+                (staging / "zarr").rename(out)  # never over what another writer has made meanwhile
         resume = True
     if not resume:
         raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
@@ -72,7 +73,7 @@ def _opened(out: Path, record: dict[str, Any], resume: bool) -> ReplayBuffer:
     if "augmenter" not in told:
         buffer.close()
         raise ConfigError(f"{out} was not made by augmenting, so it cannot be resumed; choose another out=")
-    for name in ("augmenter", "real", "bf16", "seeding", "seed", "rows", "samples"):
+    for name in ("augmenter", "real", "device", "bf16", "seeding", "seed", "rows", "samples"):
         if told.get(name) != record.get(name):
             buffer.close()
             raise ConfigError(

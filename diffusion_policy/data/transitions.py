@@ -26,7 +26,7 @@ from diffusion_policy.data.dataset import Batch, WindowDataset
 from diffusion_policy.data.episodes import lengths
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import obs_source, read_obs
-from diffusion_policy.data.transitions_check import constant_length_terminals
+from diffusion_policy.data.transitions_check import constant_length_terminals, mismatches
 from diffusion_policy.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,8 @@ class Outcomes:
             ends: see `Ends`.
 
         Raises:
-            DataError: rewards or ends are missing or not finite, an episode goes on after it terminated, or its
-                truncations seem to be stored as terminations.
+            DataError: rewards or ends are missing or not finite, an episode goes on after it terminated, its
+                truncations seem to be stored as terminations, or stored next observations do not follow.
         """
         for key, why in (("reward", "learning from rewards"), ("terminated", "knowing where nothing follows")):
             if key not in buffer:
@@ -134,8 +134,21 @@ def _final_obs(buffer: ReplayBuffer, episodes: Array, obs_spec: ObsSpec, stops: 
         if following.key not in buffer or spec.is_picture:
             return {}
         rows = read_obs(f"next {key}", replace(spec, source=str(following)), buffer, episodes)
+        if (np.diff(stops, prepend=0) > 1).any():
+            _check_follow(rows, read_obs(key, spec, buffer, episodes), stops, f"{buffer.location}: {following.key}")
         finals[key] = rows[stops - 1]
     return finals
+
+
+def _check_follow(told: Array, seen: Array, stops: Array, what: str) -> None:
+    """Raises DataError where what is stored as next (N, *shape) is not what the following step saw."""
+    inside = np.delete(np.arange(len(seen)), stops - 1)
+    wrong = mismatches(told[inside], seen[inside + 1])
+    if wrong:
+        raise DataError(
+            f"{what} is not what the following step holds at {wrong} of {len(inside)} steps inside episodes; end the "
+            f"episodes there (meta/episode_ends), or leave the key out; dp-inspect counts them by key"
+        )
 
 
 class TransitionDataset:

@@ -151,6 +151,7 @@ def _streamed(settings: Mapping[str, Any], model: LearnedModel, info: Mapping[st
         **info["env"],
         "action_bounds": info["action_bounds"],
         "augmenter": {"kind": model.kind, **model.plain_config(), "model": model_digest(model)},
+        "device": next(model.parameters()).device.type,  # elsewhere, numbers are rounded otherwise
         "bf16": _computes_bf16(model),
         "real": info["real"],
         "training": info["training"],

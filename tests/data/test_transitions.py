@@ -169,6 +169,16 @@ def test_mirror_images_come_of_the_same_outcomes() -> None:
     assert torch.equal(both.next_obs["pos"][:half], -both.next_obs["pos"][half:])
 
 
+def test_stored_next_observations_that_do_not_follow_are_refused() -> None:
+    """Inside an episode the row after counts, at its end what is stored: where they differ, one of them is wrong."""
+
+    def shifted(number: int, steps: int) -> np.ndarray:
+        return np.stack([np.full(steps, number), np.arange(steps)], 1).astype(np.float32)  # now, not next
+
+    with pytest.raises(DataError, match=r"next_pos is not what the following step holds at \d+ of \d+ steps"):
+        transitions(made(next_pos=shifted), SINGLE)
+
+
 def test_time_limit_stored_as_termination_is_refused_or_mended() -> None:
     buffer = ReplayBuffer.create()
     for number in range(4):

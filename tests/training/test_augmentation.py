@@ -26,7 +26,7 @@ TINY = (
 )  # fmt: skip
 
 
-def recorded(path: Path, **columns: Any) -> Path:
+def recorded(path: Path, told: bool = False, **columns: Any) -> Path:
     rng = np.random.default_rng(0)
     with ReplayBuffer.create(path, attrs={"provenance": {"action_bounds": [[-1.0, -1.0], [1.0, 1.0]]}}) as buffer:
         for number in range(6):
@@ -39,6 +39,8 @@ def recorded(path: Path, **columns: Any) -> Path:
                 "terminated": last & (number % 3 == 0),
                 "truncated": last & (number % 3 != 0),
             }
+            if told:
+                episode["next_pos"] = np.concatenate([episode["pos"][1:], rng.normal(size=(1, 3)).astype(np.float32)])
             buffer.add_episode({**episode, **{key: make(steps) for key, make in columns.items()}})
     return path
 
@@ -221,17 +223,13 @@ def test_stream_keeps_one_batch_in_memory(make, tmp_path: Path, monkeypatch) -> 
     assert sizes == [16, 16, 16, 2]
 
 
-def following(steps: int) -> np.ndarray:
-    return np.zeros((steps, 3), np.float32)
-
-
 def test_terminals_whose_outcome_is_not_stored_are_left_out_and_said(make, tmp_path: Path, caplog) -> None:
     bare = augment_run.read_real(make())
     assert "2 terminal steps are left out" in caplog.text
     assert "dp-collect next_obs=true" in caplog.text
     assert bare.told()["terminals_left_out"] == 2
     caplog.clear()
-    whole = augment_run.read_real(make(dataset=recorded(tmp_path / "whole.zarr", next_pos=following)))
+    whole = augment_run.read_real(make(dataset=recorded(tmp_path / "whole.zarr", told=True)))
     assert caplog.text == ""
     assert (len(whole.table), int(whole.table.terminated.sum()), whole.left_out) == (sum(range(20, 26)), 2, 0)
 
