@@ -18,9 +18,9 @@ from diffusion_policy.augment.declared import check_declared, declared_columns
 from diffusion_policy.augment.transitions import Rows, Transitions
 from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.data.episodes import lengths
+from diffusion_policy.data.outcomes import Ends, Outcomes
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import read_obs
-from diffusion_policy.data.transitions import Ends, Outcomes
 from diffusion_policy.data.transitions_check import NEXT
 from diffusion_policy.errors import ConfigError, DataError
 
@@ -64,7 +64,7 @@ def read_known(
         buffer: it needs `action`, `reward` and `terminated`.
         fields: keys of the observation; None for all keys that are no action, reward, end or `next_<key>` of another.
         episodes: sorted, distinct; None for all.
-        ends: where truncation may be stored as termination; see `data.transitions.Ends`.
+        ends: where truncation may be stored as termination; see `data.outcomes.Ends`.
         rounded: whole numbers: "gripper", "state[3]", "state[0:2]", of the observation or the action.
         one_hot: ranges of which one number is 1 and the others 0: "goal", "state[4:8]".
 

@@ -14,8 +14,8 @@ from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.data.dataset import split_episodes
 from diffusion_policy.data.origin import Origin
+from diffusion_policy.data.outcomes import Ends
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.transitions import Ends
 from diffusion_policy.data.transitions_check import NEXT
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
@@ -35,7 +35,7 @@ class AugmentData:
         fields: keys of the observation; None for all.
         rounded: columns of whole numbers; see `augment.reading`.
         one_hot: columns of which one is 1.
-        ends: see `data.transitions.Ends`.
+        ends: see `data.outcomes.Ends`.
     """
 
     episodes: int | None = None

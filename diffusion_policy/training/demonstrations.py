@@ -15,11 +15,12 @@ from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.data.mixing import MixedTransitions
 from diffusion_policy.data.origin import Origin
+from diffusion_policy.data.outcomes import Ends, Outcomes
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
 from diffusion_policy.data.source import Source, obs_source
-from diffusion_policy.data.transitions import Ends, Outcomes, TransitionDataset
+from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.policy import Policy
@@ -42,7 +43,7 @@ class DataConfig:
             is then twice as long.
         memory_limit: of the data: "auto" (half of the free memory), a size like "4GB", or bytes. Pictures beyond it
             are decoded once into a raw file in the user's cache folder and read from there.
-        ends: for agents, what to do where a time limit seems to be stored as termination; see `transitions.Ends`.
+        ends: for agents, what to do where a time limit seems to be stored as termination; see `outcomes.Ends`.
         standardize_rewards: for agents, rewards get mean 0 and deviation 1 over the training episodes first.
         reward_shift: for agents, added to every reward.
         reward_scale: for agents, what the shifted reward is multiplied by.

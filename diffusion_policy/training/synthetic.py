@@ -10,8 +10,9 @@ import torch
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.data.origin import Origin
+from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.transitions import Outcomes, TransitionDataset
+from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.settings import plain

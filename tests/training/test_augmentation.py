@@ -14,7 +14,7 @@ from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.data.dataset import split_episodes
 from diffusion_policy.data.layout import Layout
 from diffusion_policy.data.survey import survey
-from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError, StorageError
 from diffusion_policy.training import augment_run, hooks
 from diffusion_policy.training.augment_run import augment
 from diffusion_policy.training.metrics import read_metrics
@@ -213,6 +213,28 @@ def test_killed_stream_goes_on_without_loss_or_duplicates(make, tmp_path: Path, 
         augment(config | {"resume": True, "samples": 60})
     with pytest.raises(ConfigError, match="not made by augmenting"):
         augment(make() | fitted | {"out": str(tmp_path / "data.zarr"), "resume": True})
+
+
+def test_stream_goes_on_on_the_same_kind_of_device_only(make, tmp_path: Path) -> None:
+    """On another one numbers are rounded otherwise, and the set would be of two makes."""
+    augment(make())
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr", mode="a") as buffer:
+        buffer.update_attrs({"provenance": {**buffer.attrs["provenance"], "device": "cuda"}})
+    with pytest.raises(ConfigError, match="begun with device 'cuda', but got 'cpu'"):
+        augment(make() | {"resume": True})
+
+
+def test_store_of_another_writer_is_not_replaced(make, tmp_path: Path, monkeypatch) -> None:
+    create, other = ReplayBuffer.create, tmp_path / "synthetic.zarr/theirs"
+
+    def late(*args: Any, **settings: Any) -> ReplayBuffer:
+        other.mkdir(parents=True)
+        return create(*args, **settings)
+
+    monkeypatch.setattr(ReplayBuffer, "create", late)
+    with pytest.raises(StorageError, match=r"synthetic\.zarr"):
+        augment(make())
+    assert other.exists()
 
 
 def test_stream_keeps_one_batch_in_memory(make, tmp_path: Path, monkeypatch) -> None:
