@@ -27,6 +27,7 @@ from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.symmetry import MirrorChoice
 from diffusion_policy.settings import build, plain, section
+from diffusion_policy.training.rewards import RewardScaling
 from diffusion_policy.training.synthetic import read_synthetic
 
 
@@ -149,7 +150,7 @@ def load_demonstrations(
         keys, outcomes, episodes = _keys_read(buffer, obs_spec, action_spec), None, train_set.index.episode_ids
         if discount is not None:
             outcomes = Outcomes.read(buffer, episodes, obs_spec, data.ends)
-            scaling = _Scaling.of(outcomes.reward, data)
+            scaling = _scaling(outcomes.reward, data)
             outcomes = replace(outcomes, reward=scaling(outcomes.reward))
             following = {f"next_{key}" for key in keys} & set(buffer.keys())
             keys = sorted({*keys, *following, "reward", "terminated"})
@@ -195,25 +196,11 @@ def _successes(buffer: ReplayBuffer) -> np.ndarray:
     return found
 
 
-@dataclass(frozen=True)
-class _Scaling:
-    """Rewards as an agent sees them: measured on the real ones, so that synthetic ones mean the same."""
-
-    mean: float
-    std: float
-    shift: float
-    scale: float
-
-    @classmethod
-    def of(cls, reward: np.ndarray, data: DataConfig) -> "_Scaling":
-        """Returns what scales rewards like these (N,)."""
-        mean, std = (float(reward.mean()), max(float(reward.std()), 1e-8)) if data.standardize_rewards else (0.0, 1.0)
-        return cls(mean, std, data.reward_shift, data.reward_scale)
-
-    def __call__(self, reward: np.ndarray) -> np.ndarray:
-        """Returns rewards (N,) as an agent sees them."""
-        scaled: np.ndarray = (self.scale * ((reward - self.mean) / self.std + self.shift)).astype(np.float32)
-        return scaled
+def _scaling(reward: np.ndarray, data: DataConfig) -> RewardScaling:
+    """Returns what scales rewards like these (N,), as the configuration wants it."""
+    return RewardScaling.of(
+        reward, standardize=data.standardize_rewards, shift=data.reward_shift, scale=data.reward_scale
+    )
 
 
 def _refuse_of_agents(data: DataConfig) -> None:
