@@ -76,14 +76,8 @@ class DataConfig:
 
 
 _OF_AGENTS = (
-    "ends",
-    "reward_shift",
-    "reward_scale",
-    "standardize_rewards",
-    "synthetic",
-    "synthetic_ratio",
-    "synthetic_from",
-)
+    "ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio", "synthetic_from",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
