@@ -206,11 +206,14 @@ def diagnostics(both: dict[str, Any], table: Transitions, steps: int, rows: int)
         for _ in range(steps):
             each.step()
         drawn = each.sample(rows)
+        errors = dynamics_errors(simulator, drawn, scales(table))
         found[name] = {
             "ks_mean": float(ks_complement(table.rows, drawn.rows).mean()),
             "correlation_mean": float(correlation_similarity(table.rows, drawn.rows).mean()),
             "terminal_rate": float(drawn.terminated.mean()),
-            "dynamics_median": dynamics_errors(simulator, drawn, scales(table)).median,
+            "terminal_precision": errors.terminals.precision,
+            "terminal_recall": errors.terminals.recall,
+            "dynamics_median": errors.median,
         }
         print(name, found[name], flush=True)
     close()

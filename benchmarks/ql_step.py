@@ -29,7 +29,8 @@ def ours(**agent: Any) -> Callable[[], object]:
     from diffusion_policy.agents.library import make_objective
     from diffusion_policy.config import ActionSpec, ObsField
     from diffusion_policy.data.dataset import WindowDataset
-    from diffusion_policy.data.transitions import Outcomes, TransitionDataset
+    from diffusion_policy.data.outcomes import Outcomes
+    from diffusion_policy.data.transitions import TransitionDataset
     from diffusion_policy.data.windows import WindowIndex
     from diffusion_policy.policies.library import make_policy
     from diffusion_policy.training.loop import LoopConfig, TrainingLoop

@@ -22,6 +22,19 @@ ROWS = 2048
 """Drawn at once by `sample`: what memory and a processor's caches like."""
 
 
+SEEDING = 2
+"""How batches get their seeds; a set that was begun by another way cannot go on. 1 was `seed + batch`."""
+
+
+def batch_seed(seed: int, batch: int) -> int:
+    """Returns the seed of one batch of a set, 32 bits, which is all that PyTorch's generator for the CPU looks at.
+
+    Neighbouring seeds share no batches, as they would by `seed + batch`: both numbers are hashed (O'Neill's
+    construction, which NumPy has). Two of n batches agree by chance, with a probability of n^2 / 2^33.
+    """
+    return int(np.random.SeedSequence(seed, spawn_key=(batch,)).generate_state(1)[0])
+
+
 class ReplayAugmenter(Protocol):
     """Makes more transitions of recorded ones."""
 
@@ -70,17 +83,23 @@ class TransitionModel(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def sample_batch(self, count: int, *, seed: int) -> Transitions:
-        """Returns `count` transitions that are drawn at once."""
-        generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on any device
+    def sample_batch(self, count: int, *, seed: int, batch: int = 0) -> Transitions:
+        """Returns `count` transitions that are drawn at once.
+
+        Args:
+            count: how many.
+            seed: of all batches of a set.
+            batch: which of them.
+        """
+        generator = torch.Generator().manual_seed(batch_seed(seed, batch))  # on the CPU: the same noise on any device
         return self.whitening.settled(self.draw_rows(count, generator))
 
     def sample(self, count: int, *, seed: int) -> Transitions:
-        """Returns `count` transitions; those from row i * 2048 on have the seed `seed + i`. See `ReplayAugmenter`."""
+        """Returns `count` transitions; those from row i * 2048 on are batch i. See `ReplayAugmenter`."""
         if count < 1:
             raise ConfigError(f"expected at least 1 sample, but got {count}")
         starts = range(0, count, ROWS)
-        parts = [self.sample_batch(min(ROWS, count - at), seed=seed + i).rows for i, at in enumerate(starts)]
+        parts = [self.sample_batch(min(ROWS, count - at), seed=seed, batch=i).rows for i, at in enumerate(starts)]
         return Transitions(self.columns, np.concatenate(parts))
 
     def augment(self, real: Transitions, ratio: float, *, seed: int) -> Transitions:
@@ -121,7 +140,7 @@ class LearnedModel(TransitionModel):
             ConfigError: nobody said how.
         """
         if self._train_by is None:
-            raise ConfigError(f"{self.kind} is trained by a loop; make it with one: training.augmentation.make_model")
+            raise ConfigError(f"{self.kind} is trained by a loop; give it one: train_by=training.augmentation.InMemory")
         self._train_by(self, real)
 
     def draw(self, rows: int, generator: torch.Generator) -> Mapping[str, Tensor]:

@@ -1,7 +1,7 @@
 """Whether synthetic transitions are like real ones. Pure statistics of tables; the simulator's are elsewhere.
 
 Neither marginals nor correlations alone show a wrong model: independent columns pass the first, one Gaussian passes the
-second. What separates is the error of the dynamics, where a simulator can tell (`training.augmentation_report`), and
+second. What separates is the error of the dynamics, where a simulator can tell (`training.dynamics`), and
 copies of real rows show by their distance to the nearest of them.
 
 Letters: N rows, D columns.
@@ -119,6 +119,7 @@ class Fidelity:
 
     Args:
         ks: of each column, by name.
+        constant: columns that never change in the real rows, whose 1 nothing could fail.
         correlation_mean: over pairs of columns.
         correlation_min: the worst pair.
         nearest: distances to real rows.
@@ -128,6 +129,7 @@ class Fidelity:
     """
 
     ks: dict[str, float]
+    constant: frozenset[str]
     correlation_mean: float
     correlation_min: float
     nearest: Nearest
@@ -137,8 +139,8 @@ class Fidelity:
 
     @property
     def ks_mean(self) -> float:
-        """Over columns."""
-        return float(np.mean(list(self.ks.values())))
+        """Over columns that change."""
+        return float(np.mean([value for name, value in self.ks.items() if name not in self.constant] or [1.0]))
 
     @property
     def ks_min(self) -> float:
@@ -159,6 +161,7 @@ def fidelity(real: Transitions, synthetic: Transitions, rows: RealRows) -> Fidel
     both = (real, synthetic)
     return Fidelity(
         ks=dict(zip(real.columns.names, map(float, ks), strict=True)),
+        constant=frozenset(np.array(real.columns.names)[real.rows.max(axis=0) == real.rows.min(axis=0)].tolist()),
         correlation_mean=float(correlations.mean()) if len(correlations) else 1.0,
         correlation_min=float(correlations.min()) if len(correlations) else 1.0,
         nearest=rows.nearest(synthetic),

@@ -17,7 +17,7 @@ from diffusion_policy.augment.synther import SyntherAugmenter, SyntherConfig
 from diffusion_policy.augment.transitions import Columns
 from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import CheckpointError, ConfigError, UnknownNameError
-from diffusion_policy.policies.checkpoint import read_tensors, save_atomically
+from diffusion_policy.policies.data_file import read_sections, save_atomically
 from diffusion_policy.settings import build, plain
 
 FORMAT = 1
@@ -79,17 +79,15 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Le
         MissingFileError: no such file.
         CheckpointError: damaged, unsafe, of a newer format, or no augmenter.
     """
-    content = read_tensors(path, "augmenter")
-    number = content.get("format")
-    if "kind" not in content or not isinstance(number, int):
-        raise CheckpointError(f"{path} is no augmenter; expected the augmenter.pt of a dp-augment run")
-    if number > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {number}, this version reads up to {FORMAT}; upgrade diffusion-policy to load it"
-        )
-    missing = [name for name in _SECTIONS if name not in content]
-    if missing:
-        raise CheckpointError(f"{path} is no whole augmenter: {', '.join(missing)} missing")
+    content = read_sections(
+        path,
+        "augmenter",
+        expected="the augmenter.pt of a dp-augment run",
+        newest=FORMAT,
+        sections=_SECTIONS,
+        mappings=("config", "columns", "state_dict", "info"),
+        telling="kind",
+    )
     bounds = content["bounds"]
     try:
         model = make_model(

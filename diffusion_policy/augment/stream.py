@@ -1,7 +1,8 @@
 """Synthetic transitions into a replay buffer, batch by batch: memory does not grow with their number.
 
-Batch i is drawn with the seed `seed + i`, and its rows lie from i * rows on. So a writer that was killed finds in the
-store how far it got, draws the batch again in which it stopped, and ends with what an undisturbed one would have made.
+Batch i is drawn with a seed of its own (`batch_seed`), and its rows lie from i * rows on. So a writer that was killed
+finds in the store how far it got, draws the batch again in which it stopped, and ends with what an undisturbed one
+would have made.
 
 Each transition is an episode of one step: {<key>, next_<key>, action, reward, terminated, truncated}, and truncated
 where it is not terminated. So any reader of transitions reads it as it is.
@@ -11,8 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.augment.augmenter import ROWS, TransitionModel
+from diffusion_policy.augment.augmenter import ROWS, SEEDING, TransitionModel
 from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.store import staging_folder, storage_errors
 from diffusion_policy.errors import ConfigError, OutputExistsError
 
 
@@ -33,8 +35,8 @@ def stream(
         model: fitted.
         out: the zarr folder to make, or to go on with.
         samples: how many transitions.
-        seed: of the first batch.
-        provenance: what to keep with the data; `seed`, `rows` and `samples` are added.
+        seed: of all batches.
+        provenance: what to keep with the data; `seed`, `seeding`, `rows` and `samples` are added.
         rows: of a batch.
         resume: goes on with what is there, if it was begun with the same provenance.
         on_rows: called with the rows that are there, for a progress bar.
@@ -45,12 +47,12 @@ def stream(
     """
     if samples < 1 or rows < 1 or seed < 0:
         raise ConfigError(f"expected samples and rows >= 1 and seed >= 0, but got {samples}, {rows} and {seed}")
-    record = {**provenance, "seed": seed, "rows": rows, "samples": samples}
+    record = {**provenance, "seed": seed, "seeding": SEEDING, "rows": rows, "samples": samples}
     with _opened(Path(out), record, resume) as buffer:
         while buffer.num_episodes < samples:
             batch, begun = divmod(buffer.num_episodes, rows)
             count = min(rows, samples - batch * rows)
-            held = model.sample_batch(count, seed=seed + batch).stored()
+            held = model.sample_batch(count, seed=seed, batch=batch).stored()
             buffer.add_episodes([{key: each[i : i + 1] for key, each in held.items()} for i in range(begun, count)])
             on_rows(buffer.num_episodes)
         return buffer.digest()
@@ -58,8 +60,11 @@ def stream(
 
 def _opened(out: Path, record: dict[str, Any], resume: bool) -> ReplayBuffer:
     if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return ReplayBuffer.create(out, attrs={"provenance": record})
+        with staging_folder(out) as staging:  # it appears with its provenance: a kill leaves nothing that is half made
+            ReplayBuffer.create(staging / "zarr", attrs={"provenance": record}).close()
+            with storage_errors(str(out)):
+                (staging / "zarr").rename(out)  # never over what another writer has made meanwhile
+        resume = True
     if not resume:
         raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
     buffer = ReplayBuffer.open(out, mode="a")
@@ -68,7 +73,7 @@ def _opened(out: Path, record: dict[str, Any], resume: bool) -> ReplayBuffer:
     if "augmenter" not in told:
         buffer.close()
         raise ConfigError(f"{out} was not made by augmenting, so it cannot be resumed; choose another out=")
-    for name in ("augmenter", "real", "bf16", "seed", "rows", "samples"):
+    for name in ("augmenter", "real", "device", "bf16", "seeding", "seed", "rows", "samples"):
         if told.get(name) != record.get(name):
             buffer.close()
             raise ConfigError(

@@ -27,7 +27,7 @@ class Columns:
         action: shape of the action.
         rounded: columns of whole numbers.
         one_hot: ranges (start, stop) of columns of which one is 1 and the others 0.
-        ends_told: whether s' is known where an episode terminated.
+        ends_told: whether s' is known where an episode terminated; False only in models that earlier versions fitted.
     """
 
     obs: Mapping[str, tuple[int, ...]]

@@ -1,6 +1,7 @@
 """dp-augment: recorded transitions -> a model of them -> synthetic transitions in zarr."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from diffusion_policy.cli.command import count, run_command
@@ -33,7 +34,9 @@ def _augment_or_say(config: dict[str, Any], overrides: list[str]) -> int:
 def _only_typed(config: dict[str, Any], overrides: list[str]) -> None:
     """With fitted=, how samples are drawn is as in the file, but for what was typed; what is learned cannot change."""
     names = [override.partition("=")[0].lstrip("+~") for override in overrides]
-    learned = [name for name in names if name.partition(".")[0] in ("augment", "model", "edm", "optim", "training")]
+    fits = {"augment", "augmenter", "model", "edm", "optim", "training", "run"}
+    fits |= set() if config["report"] else {"dataset", "data"}
+    learned = [name for name in names if name.partition(".")[0] in fits]
     if learned:
         raise ConfigError(f"fitted= brings its own model and fits nothing; drop {', '.join(learned)}")
     drawn, typed = config["sampling"], {name.partition(".")[2] for name in names if name.startswith("sampling.")}
@@ -47,6 +50,8 @@ def _augment(config: dict[str, Any]) -> int:
     done = augment(config)
     if done.run is not None:
         print(f"model    {done.run / 'augmenter.pt'}\ncurves   {done.run / 'curves.png'}")
+        if done.real is not None:
+            print(_learned(done.real))
     if not done.finished:
         print("stopped; go on with the same command and resume=true", file=sys.stderr)
         return 130
@@ -55,6 +60,11 @@ def _augment(config: dict[str, Any]) -> int:
     if done.out is not None:
         print(f"dataset  {done.out} (digest {done.digest[:12]})\nnext     dp-inspect {done.out} --physics")
     return 0
+
+
+def _learned(real: Mapping[str, Any]) -> str:
+    said = f"learned  from {real['transitions']} transitions, {real['terminals']} of them terminal"
+    return said + (f"; {real['left_out']} left out, nobody saw what followed" if real.get("left_out") else "")
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def _collect(config: dict[str, Any], overrides: list[str]) -> int:
         "seed": count(config, "seed", smallest=0),
         "env_kwargs": {**(config["env"].get("kwargs") or {}), **(config["collect"] or {})},
         "keep": config["keep"],
+        "next_obs": config["next_obs"],
         "resume": bool(config["resume"]),
     }
     with ExitStack() as held:

@@ -13,29 +13,22 @@ Letters: N steps, M episodes, W transitions, B batch; To, Ta, Tp horizons.
 """
 
 import logging
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.data.dataset import Batch, WindowDataset
 from diffusion_policy.data.episodes import lengths
-from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.source import obs_source, read_obs
-from diffusion_policy.data.transitions_check import constant_length_terminals
+from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-Ends = Literal["refuse", "terminated", "truncated"]
-"""Where truncation may be stored as termination: "refuse" data that look like it (see `constant_length_terminals`; one
-real termination at another length hides it), "terminated" trusts them, "truncated" takes every termination at the
-greatest length as a time limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,91 +44,6 @@ class TransitionBatch(Batch):
     reward: Tensor
     discount: Tensor
     next_obs: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What came of each step of some episodes.
-
-    Args:
-        reward: (N,) float32.
-        terminated: (N,) bool, true only at ends of episodes.
-        final_obs: {key: (M, *shape)} seen after each episode's last step, for those fields whose data set stores it;
-            all fields or none.
-    """
-
-    reward: Array
-    terminated: Array
-    final_obs: dict[str, Array]
-
-    @classmethod
-    def read(cls, buffer: ReplayBuffer, episodes: Array, obs_spec: ObsSpec, ends: Ends = "refuse") -> "Outcomes":
-        """Returns what a replay buffer says of some episodes.
-
-        Args:
-            buffer: it needs `reward` and `terminated`, a number and a bool a step.
-            episodes: sorted, distinct.
-            obs_spec: the fields whose final observations are wanted.
-            ends: see `Ends`.
-
-        Raises:
-            DataError: rewards or ends are missing or not finite, an episode goes on after it terminated, or its
-                truncations seem to be stored as terminations.
-        """
-        for key, why in (("reward", "learning from rewards"), ("terminated", "knowing where nothing follows")):
-            if key not in buffer:
-                raise DataError(
-                    f"{buffer.location}: {why} needs data '{key}', but the data set has: {', '.join(buffer.keys())}; "
-                    f"record it (dp-collect does), or train without agent="
-                )
-        number = ObsField("low_dim", ())
-        reward = read_obs("reward", number, buffer, episodes)
-        terminated = read_obs("terminated", number, buffer, episodes) != 0
-        stops = np.cumsum(lengths(buffer.episode_ends)[episodes])
-        early = np.setdiff1d(np.flatnonzero(terminated), stops - 1)
-        if len(early):
-            raise DataError(
-                f"{buffer.location}: {len(early)} steps are terminated, but their episodes go on; end the episodes "
-                f"there (meta/episode_ends)"
-            )
-        terminated = _settled(terminated, stops, ends, buffer.location)
-        return cls(reward, terminated, _final_obs(buffer, episodes, obs_spec, stops))
-
-
-def _settled(terminated: Array, stops: Array, ends: Ends, where: str) -> Array:
-    """Returns `terminated` (N,) as `ends` says of episodes that stop before `stops` (M,)."""
-    if ends == "refuse":
-        length = constant_length_terminals(stops, terminated)
-        if length is not None:
-            raise DataError(
-                f"{where}: every terminated episode has {length} steps, the most of any: a time limit stored as "
-                f"termination, as it seems, which would teach that nothing follows; say data.ends=truncated if it is "
-                f"one, data.ends=terminated if the task ends there"
-            )
-    if ends == "truncated":
-        steps = lengths(stops)
-        limited = stops[steps == steps.max()] - 1
-        if not terminated[limited].any():
-            raise DataError(
-                f"{where}: data.ends=truncated, but no episode of the greatest length, {steps.max()} steps, is stored "
-                f"as terminated; leave it out"
-            )
-        terminated = terminated.copy()
-        terminated[limited] = False
-    return terminated
-
-
-def _final_obs(buffer: ReplayBuffer, episodes: Array, obs_spec: ObsSpec, stops: Array) -> dict[str, Array]:
-    """Returns {key: (M, *shape)} seen after the episodes; empty unless the data set stores it for all fields."""
-    finals: dict[str, Array] = {}
-    for key, spec in obs_spec.items():
-        source = obs_source(key, spec, buffer)
-        following = replace(source, key=f"next_{source.key}")
-        if following.key not in buffer or spec.is_picture:
-            return {}
-        rows = read_obs(f"next {key}", replace(spec, source=str(following)), buffer, episodes)
-        finals[key] = rows[stops - 1]
-    return finals
 
 
 class TransitionDataset:

@@ -4,6 +4,7 @@ Letters: N steps of all episodes, M episodes, T steps of one.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,7 +107,12 @@ def next_mismatches(episode: Mapping[str, NDArray[np.generic]], key: str) -> int
         key: of the observation.
     """
     now, told = (np.asarray(episode[name], np.float64) for name in (key, NEXT + key))
-    if len(now) < 2:
+    return mismatches(told[:-1], now[1:])
+
+
+def mismatches(told: NDArray[Any], seen: NDArray[Any]) -> int:
+    """Returns in how many of n rows two arrays (n, *shape) differ by more than rounding."""
+    if not len(told):
         return 0
-    close = np.isclose(told[:-1], now[1:], rtol=_SLACK, atol=_SLACK)
+    close = np.isclose(told, seen, rtol=_SLACK, atol=_SLACK)
     return int((~close.reshape(len(close), -1).all(axis=1)).sum())

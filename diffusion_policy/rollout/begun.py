@@ -1,23 +1,24 @@
 """A collection on disk: begun anew, or gone on with if it was begun with the same settings."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
 
-_SAME = ("env_id", "kwargs", "actor", "seed", "renderer")
+_SAME = ("env_id", "kwargs", "actor", "seed", "renderer", "next_obs")
 _PROGRESS = ("episodes", "steps", "first_seed", "last_seed", "cut", "mean_return", "success_rate")  # of a part
 
 
-def opened(folder: Path, provenance: dict[str, Any], resume: bool) -> ReplayBuffer:
+def opened(folder: Path, provenance: dict[str, Any], resume: bool, *, as_begun: Collection[str] = ()) -> ReplayBuffer:
     """Returns a new buffer, or the interrupted one after checking that its settings are the same.
 
     Args:
         folder: where it stands, or shall.
         provenance: of the settings now; `keep` and `each` of an interrupted one may follow them.
         resume: goes on with what is there.
+        as_begun: settings that nobody insists on: those of an interrupted collection hold.
 
     Raises:
         ConfigError: what is there was begun otherwise, or not by collecting.
@@ -30,7 +31,8 @@ def opened(folder: Path, provenance: dict[str, Any], resume: bool) -> ReplayBuff
         before = begun.attrs.get("provenance")
     if not isinstance(before, Mapping) or not {"seeds", "parts", "each"} <= set(before):
         raise ConfigError(f"{folder} was not made by collecting, so it cannot be resumed; choose another out=")
-    for name in _SAME:
+    before = {"next_obs": False, **before}  # earlier versions kept none
+    for name in (each for each in _SAME if each not in as_begun):
         _check(folder, name, before.get(name), provenance[name])
     _check(folder, "actors", _actors(before), _actors(provenance))
     if "auto" not in (before["keep"], provenance["keep"]):

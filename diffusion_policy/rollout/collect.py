@@ -19,7 +19,7 @@ from diffusion_policy.rollout.begun import opened
 from diffusion_policy.rollout.environments import Env, bounds_of, make_env
 from diffusion_policy.rollout.parts import Amount, Ledger, Part
 from diffusion_policy.rollout.progress import ProgressBar
-from diffusion_policy.rollout.recording import Recording, check_names
+from diffusion_policy.rollout.recording import Recording, check_names, needs_next_obs
 from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
@@ -81,14 +81,15 @@ def collect(
     out: str | Path,
     env_kwargs: Mapping[str, Any] | None = None,
     keep: Keep = "success",
+    next_obs: bool | Literal["auto"] = "auto",
     resume: bool = False,
     progress: bool = True,
 ) -> CollectResult:
     """Appends episodes until there are enough of every actor; attempt i uses seed + i for environment and actor.
 
     Each step holds what was seen, what was done about it, and what came of that: every observation key, `action`,
-    `reward`, `terminated`, `truncated`. Whatever stops the collection, what was written stays valid, and with
-    `resume` it ends with the data an undisturbed run would have given.
+    `reward`, `terminated`, `truncated`, and with `next_obs` `next_<key>`. Whatever stops the collection, what was
+    written stays valid, and with `resume` it ends with the data an undisturbed run would have given.
 
     Args:
         env_id: e.g. "diffusion_policy_envs:PushT-v0".
@@ -100,6 +101,8 @@ def collect(
         out: the zarr folder to make; one that ends in .zip is collected in a folder beside it and packed at the end.
         env_kwargs: arguments of the environment.
         keep: "success" drops episodes without; "all" keeps them; "auto" keeps all where the environment does not tell.
+        next_obs: whether what followed each step is kept, too: without it nobody knows the outcome of an episode's last
+            one. "auto": see `needs_next_obs`; of an interrupted collection, as it was begun.
         resume: goes on with an interrupted collection of the same settings.
         progress: shows a bar with ETA and the count of successes.
 
@@ -113,15 +116,18 @@ def collect(
         raise ConfigError(f"expected seed >= 0 and keep of {', '.join(get_args(Keep))}, but got {seed} and {keep!r}")
     acting = list(actors) if isinstance(actors, Sequence) else [actors]
     person = _person(acting, amount)
+    _check_next_obs(next_obs, person)
     target = Path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
     _refuse_existing(target, folder, resume)
     env = make_env(env_id, env_kwargs, film_width=person.film_width if person else None)
     try:
-        check_names(env, env_id)
         if person:
             person.check(env)
-        with opened(folder, _provenance(env, env_id, env_kwargs, acting, seed, keep, amount), resume) as buffer:
+        record = _provenance(env, env_id, env_kwargs, acting, seed, keep, amount)
+        record["next_obs"] = person is None and needs_next_obs(env) if next_obs == "auto" else next_obs
+        check_names(env, env_id, next_obs=bool(record["next_obs"]))
+        with opened(folder, record, resume, as_begun=("next_obs",) if next_obs == "auto" else ()) as buffer:
             ledger = Ledger(buffer, dict(buffer.attrs["provenance"]), [described(each) for each in acting], amount)
             with _nothing_left_of_nothing(buffer, folder):
                 attempts = _fill(ledger, env, acting, progress)
@@ -138,19 +144,20 @@ def collect(
     return result
 
 
-def rollout(env: Env, actor: Actor, seed: int) -> Attempt:
+def rollout(env: Env, actor: Actor, seed: int, *, next_obs: bool = False) -> Attempt:
     """Returns one episode and whether it succeeded.
 
     Args:
         env: it is reset with `seed`.
         actor: begins with the same seed.
         seed: of the episode.
+        next_obs: whether it holds what followed each step.
     """
     recording = Recording(env, seed)
     act = actor.begin(env, seed)
     while not recording.ended:
         recording.step(act(recording.obs, recording.info))
-    return recording.episode(), recording.success
+    return recording.episode(next_obs=next_obs), recording.success
 
 
 @contextmanager
@@ -196,7 +203,10 @@ def _fill_part(ledger: Ledger, part: Part, env: Env, actor: Actor | Demonstrator
                 f"only {part.episodes} of {tried} attempts succeeded, expected {wanted}; they are kept in "
                 f"{ledger.buffer.location}; use a better actor, or keep=all"
             )
-        attempt = _attempt(env, actor, upcoming, part.episodes, amount.total)
+        if isinstance(actor, Demonstrator):
+            attempt = actor.demonstrate(env, upcoming, part.episodes, amount.total)
+        else:
+            attempt = rollout(env, actor, upcoming, next_obs=bool(record.get("next_obs")))
         if attempt is None:
             break
         episode, success = attempt
@@ -218,12 +228,6 @@ def _decided(record: Mapping[str, Any], success: bool | None) -> Keep:
     return cast("Keep", record["keep"])
 
 
-def _attempt(env: Env, actor: Actor | Demonstrator, seed: int, kept: int, wanted: int) -> Attempt | None:
-    if isinstance(actor, Demonstrator):
-        return actor.demonstrate(env, seed, kept, wanted)
-    return rollout(env, actor, seed)
-
-
 def _person(actors: Sequence[Actor | Demonstrator], amount: Amount) -> Demonstrator | None:
     """Returns the person who acts, if it is one."""
     people = [actor for actor in actors if isinstance(actor, Demonstrator)]
@@ -233,6 +237,13 @@ def _person(actors: Sequence[Actor | Demonstrator], amount: Amount) -> Demonstra
             f"them people, and {amount.unit}"
         )
     return people[0] if people else None
+
+
+def _check_next_obs(next_obs: bool | Literal["auto"], person: Demonstrator | None) -> None:
+    if next_obs not in (True, False, "auto"):
+        raise ConfigError(f"next_obs must be auto, true or false, but got {next_obs!r}")
+    if next_obs is True and person is not None:
+        raise ConfigError("next_obs=true: a person's demonstrations are for imitation and hold none; leave it out")
 
 
 def _provenance(

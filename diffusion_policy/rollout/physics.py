@@ -168,7 +168,8 @@ class _MujocoState:
         actions, rewards = buffer["action"], _rewards(buffer)
         for i in np.sort(chosen):
             recorded = np.append(after[i], rewards[i]).astype(np.float64)
-            yield _Outcome(self._simulator.outcome(obs[i], actions[i]), recorded, self._simulator.knows(obs[i]))
+            simulated = self._simulator.outcome(obs[i], actions[i]).values
+            yield _Outcome(simulated, recorded, self._simulator.knows(obs[i]))
 
 
 class _StateOption:

@@ -1,6 +1,6 @@
 """MuJoCo environments that can be put into a state and asked what follows an action there."""
 
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,13 @@ from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.environments import Env
 
 _PROBE = 1e3  # a velocity beyond any limit
+
+
+class Outcome(NamedTuple):
+    """What followed an action: the next observation and the reward, (size + 1,), and whether that ended the task."""
+
+    values: NDArray[np.float64]
+    terminated: bool
 
 
 class Simulator:
@@ -44,16 +51,16 @@ class Simulator:
             )
         self._limit = float(np.abs(self._seen(np.full(self.size, _PROBE))[-nv:]).max())
 
-    def outcome(self, obs: NDArray[Any], action: NDArray[Any]) -> NDArray[np.float64]:
-        """Returns what follows an action in a state: the next observation and the reward, (size + 1,).
+    def outcome(self, obs: NDArray[Any], action: NDArray[Any]) -> Outcome:
+        """Returns what follows an action in a state.
 
         Args:
             obs: (size,) the state.
             action: (A,).
         """
         self._set(obs.astype(np.float64))
-        seen, reward, *_ = self._core.step(action.astype(self._core.action_space.dtype))
-        return np.append(seen, float(reward)).astype(np.float64)
+        seen, reward, terminated, *_ = self._core.step(action.astype(self._core.action_space.dtype))
+        return Outcome(np.append(seen, float(reward)).astype(np.float64), bool(terminated))
 
     def knows(self, obs: NDArray[Any]) -> bool:
         """Whether an observation tells the whole state: none of its velocities was clipped."""

@@ -23,9 +23,9 @@ class Recorder:
     """Records a controller's ticks into a zarr; an episode is there as a whole once it ended, or not at all.
 
     Each tick is a row: the newest observation under its own names, `action` as sent, `time_s` of the tick and
-    `observed_s` of the observation on the controller's clock, the newest `plan` (N, *Da) with `plan_start_s` (zeros, and
-    the tick's time, while there is none: `planned` says so), whether no plan had an action (`starved`) or safety had
-    `stopped` it, and the label `success`, if given.
+    `observed_s` of the observation on the controller's clock, the newest `plan` (N, *Da) with `plan_start_s` (zeros,
+    and the tick's time, while there is none: `planned` says so), whether no plan had an action (`starved`) or safety
+    had `stopped` it, and the label `success`, if given.
 
     Args:
         path: a data set; episodes are appended where it exists.

@@ -1,19 +1,20 @@
 """How good a model of transitions is: report.html, report.png and report.json, beside simpler models.
 
 SynthER's samples, Gaussian noise on real rows as near to them as SynthER's, a Gaussian and a variational autoencoder:
-marginals, correlations, distances to real rows, terminals, rewards, and the error of the dynamics where a simulator can
-tell. Letters: N rows, D columns.
+marginals, correlations, distances to real rows, terminals, rewards, and where a simulator can tell the error of the
+dynamics, and whether terminals are where its rule ends the task. Letters: N rows, D columns.
 """
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jinja2 import Environment, StrictUndefined
 
 from diffusion_policy.augment.augmenter import TransitionModel
@@ -24,9 +25,10 @@ from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.provenance import commit, hardware
 from diffusion_policy.settings import plain
+from diffusion_policy.training.augment_data import RealData
 from diffusion_policy.training.augment_plots import draw_report
 from diffusion_policy.training.augmentation import FitConfig, InMemory
-from diffusion_policy.training.dynamics import DynamicsErrors, dynamics_errors, open_simulator, scales
+from diffusion_policy.training.dynamics import SIMULATED, DynamicsErrors, dynamics_errors, open_simulator, scales
 from diffusion_policy.training.optim import OptimConfig
 from diffusion_policy.versions import installed_versions
 
@@ -56,44 +58,45 @@ class Judged:
 def write_report(
     name: str,
     synthetic: Transitions,
-    real: Transitions,
-    bounds: Bounds | None,
-    provenance: Mapping[str, Any],
+    real: RealData,
     fit: FitConfig,
     out: Path,
     about: Mapping[str, Any],
+    notes: Sequence[str] = (),
 ) -> Path:
     """Measures samples of a model and of simpler ones, and writes the report; returns report.html.
 
     Args:
         name: of the model.
         synthetic: its samples.
-        real: what it learned from.
-        bounds: of the action.
-        provenance: of the real data set: names the environment.
+        real: what they are compared with.
         fit: how the autoencoder is trained: batch, seed and device.
         out: the folder.
         about: what to tell of the model, plain values.
+        notes: what a reader must know first, one sentence each.
     """
-    tables = {name: synthetic, **_others(synthetic, real, bounds, fit)}
-    ruler = GaussianAugmenter(real.columns, bounds)
-    ruler.fit(real)
-    rows = RealRows(ruler, real)
-    missing, errors, floor = _dynamics(tables, real, provenance)
-    judged = [Judged(each, table, fidelity(real, table, rows), errors.get(each)) for each, table in tables.items()]
+    table = real.table
+    tables = {name: synthetic, **_others(synthetic, table, real.bounds, fit)}
+    ruler = GaussianAugmenter(table.columns, real.bounds)
+    ruler.fit(table)
+    rows = RealRows(ruler, table)
+    missing, errors, floor = _dynamics(tables, table, real.provenance)
+    judged = [Judged(each, drawn, fidelity(table, drawn, rows), errors.get(each)) for each, drawn in tables.items()]
     content = {
+        "notes": list(notes),
         "models": {each.name: _figures(each) for each in judged},
-        "real": {"transitions": len(real), "terminals": int(real.terminated.sum()), "nearest": rows.apart},
+        "real": {**real.told(), "nearest": rows.apart, **({} if floor is None else _terminals(floor))},
         "dynamics": missing or "by re-simulation",
-        "simulator_floor": None if floor is None else floor.median,
+        "simulator_floor": None if floor is None else _or_none(floor.median),
         "about": plain(about),
         "commit": commit(),
         "versions": installed_versions(),
         "hardware": hardware(),
     }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "report.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draw_report(judged, real, rows.apart, None if floor is None else floor.median, out / "report.png")
+    text = json.dumps(content, indent=1, allow_nan=False)
+    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    draw_report(judged, table, rows.apart, None if floor is None else floor.median, out / "report.png")
     (out / "report.html").write_text(_rendered({**content, "judged": judged}), encoding="utf-8")
     return out / "report.html"
 
@@ -104,6 +107,7 @@ def _others(synthetic: Transitions, real: Transitions, bounds: Bounds | None, fi
     steps = min(_VAE_STEPS, fit.loop.num_grad_steps or _VAE_STEPS)
     optim = OptimConfig(lr=_VAE_LR, betas=(0.9, 0.999), weight_decay=0.0, warmup_steps=0, grad_clip=1.0)
     loop = replace(fit.shorter(steps), optim=optim, loop=replace(fit.shorter(steps).loop, bf16=False))
+    torch.manual_seed(fit.seed)  # its first weights
     vae = VaeAugmenter(real.columns, bounds, train_by=InMemory(loop))
     models: dict[str, TransitionModel] = {"noise": noise, "vae": vae, "gaussian": gaussian}
     for each, model in models.items():
@@ -124,7 +128,7 @@ def _dynamics(
         return f"not measured: {error}", {}, None
     try:
         scale = scales(real)
-        spread = real.subset(np.random.default_rng(0).permutation(len(real))[:1000])
+        spread = real.subset(np.random.default_rng(0).permutation(len(real))[:SIMULATED])
         errors = {name: dynamics_errors(simulator, table, scale) for name, table in tables.items()}
         return "", errors, dynamics_errors(simulator, spread, scale)
     finally:
@@ -151,13 +155,29 @@ def _figures(judged: Judged) -> dict[str, Any]:
     }
     if dynamics is not None:
         figures |= {
-            "dynamics_median": dynamics.median,
-            "dynamics_mse": dynamics.mse,
-            "dynamics_reward_median": float(np.median(dynamics.reward)) if len(dynamics.reward) else float("nan"),
+            "dynamics_median": _or_none(dynamics.median),
+            "dynamics_mse": _or_none(dynamics.mse),
+            "dynamics_reward_median": float(np.median(dynamics.reward)) if len(dynamics.reward) else None,
             "dynamics_rows": len(dynamics.rows),
             "dynamics_left_out": dynamics.left_out,
+            **_terminals(dynamics),
         }
     return figures
+
+
+def _terminals(dynamics: DynamicsErrors) -> dict[str, Any]:
+    ends = dynamics.terminals
+    return {
+        "terminals_told": ends.told,
+        "terminals_simulated": ends.simulated,
+        "terminal_precision": _or_none(ends.precision),
+        "terminal_recall": _or_none(ends.recall),
+    }
+
+
+def _or_none(value: float) -> float | None:
+    """Returns a number, None where there is none: JSON knows no NaN."""
+    return value if np.isfinite(value) else None
 
 
 def _rendered(context: Mapping[str, Any]) -> str:

@@ -3,15 +3,15 @@
 `augment(config)` is the notebook's way in. Each stage is left where it was killed, and gone on with by `resume`.
 """
 
+import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from diffusion_policy.augment.augmenter import ROWS, LearnedModel, Trainer
 from diffusion_policy.augment.model_file import load_model, make_model, model_digest
@@ -20,27 +20,21 @@ from diffusion_policy.augment.stream import stream
 from diffusion_policy.augment.synther import SyntherAugmenter
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, OutputExistsError, StorageError
+from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.locks import FolderLock
-from diffusion_policy.policies.device import has_fast_bf16, pick_device
+from diffusion_policy.policies.device import has_fast_bf16
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import commit
-from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.settings import plain, section
 from diffusion_policy.training.augment_data import RealData, read_real
 from diffusion_policy.training.augment_report import write_report
+from diffusion_policy.training.augment_settings import MODEL_SECTIONS, check_names, fit_config, output, run_folder
 from diffusion_policy.training.augmentation import MODEL_FILE, FitConfig, InFolder, check_enough
-from diffusion_policy.training.hooks import HookConfig
-from diffusion_policy.training.loop import LoopConfig
-from diffusion_policy.training.optim import OptimConfig
 from diffusion_policy.versions import installed_versions
 
-MODEL_SECTIONS = ("model", "edm", "sampling")
-SECTIONS = (*MODEL_SECTIONS, "data", "optim", "training")
-SETTINGS = (
-    "augmenter", "dataset", "samples", "rows", "seed", "device", "out", "run", "fitted", "resume", "report", "plugins",
-)  # fmt: skip
+logger = logging.getLogger(__name__)
+
 _REPORTED = 20_000  # samples
-_OF_THE_FIT = ("augmenter", "dataset", "seed", *SECTIONS)  # of a run that goes on, these are the same
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ class Augmented:
         out: the synthetic data; None where none were asked for.
         digest: of them.
         report: the report's HTML; None where none was asked for.
+        real: how many transitions the model learned from, and how many were left out; None where it was interrupted.
     """
 
     finished: bool
@@ -60,6 +55,7 @@ class Augmented:
     out: Path | None = None
     digest: str = ""
     report: Path | None = None
+    real: Mapping[str, Any] | None = None
 
 
 def augment(config: Mapping[str, Any]) -> Augmented:
@@ -78,27 +74,17 @@ def augment(config: Mapping[str, Any]) -> Augmented:
         NonFiniteLossError: training diverged.
     """
     settings = plain(config)
-    _check_names(settings)
-    fit = _fit_config(settings)
-    out = Path(str(settings["out"])).expanduser() if settings.get("out") else None
-    if out is None and not settings.get("report" if settings.get("fitted") else "run"):
-        raise ConfigError(
-            "out: expected a path for the data, got nothing; give out=synthetic.zarr, or run= to fit only"
-        )
-    if out is not None and out.exists() and not settings.get("resume"):
-        raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
-    torch.manual_seed(fit.seed)  # the one global seed: first weights are drawn from it
+    check_names(settings)
+    fit, out = fit_config(settings), output(settings)
     if settings.get("fitted"):
         run, real = None, read_real(settings) if settings.get("report") else None
-        model, info = load_model(str(settings["fitted"]), fit.device)
-        if isinstance(model, SyntherAugmenter):
-            model.draw_by(section(settings, "sampling"))
+        model, info = _loaded(settings, fit, real)
     else:
         real = read_real(settings)
         check_enough(real.table, fit)
         with torch.device("meta"):  # what would be refused is refused before anything is written
             _new_model(settings, real, None)
-        run = _run_folder(settings, out)
+        run = run_folder(settings, out)
         with FolderLock(run, "run"):
             fitted = _fitted(settings, fit, run, real)
         if fitted is None:
@@ -109,7 +95,20 @@ def augment(config: Mapping[str, Any]) -> Augmented:
     if real is not None and settings.get("report"):
         folder = run or Path(str(settings["fitted"])).expanduser().parent
         report = _reported(settings, fit, model, info, real, folder, out)
-    return Augmented(True, run, out, digest, report)
+    return Augmented(True, run, out, digest, report, info["real"])
+
+
+def _loaded(settings: dict[str, Any], fit: FitConfig, real: RealData | None) -> tuple[LearnedModel, dict[str, Any]]:
+    """Returns the model of `fitted` and its info; refuses now what its report could not compare."""
+    model, info = load_model(str(settings["fitted"]), fit.device)
+    if real is not None and replace(real.table.columns, ends_told=True) != replace(model.columns, ends_told=True):
+        raise ConfigError(f"report: {settings['dataset']} has other columns than the model learned from")
+    done, of = info["training"]["grad_steps"], info["training"]["of"]
+    if done < of:
+        logger.warning("%s: its fit was interrupted after %d of %d steps", settings["fitted"], done, of)
+    if isinstance(model, SyntherAugmenter):
+        model.draw_by(section(settings, "sampling"))
+    return model, info
 
 
 def _fitted(
@@ -119,18 +118,23 @@ def _fitted(
     file = run / MODEL_FILE
     if file.is_file():
         model, info = load_model(file, fit.device)
-        if info["training"]["grad_steps"] >= info["training"]["of"] and info["real"]["digest"] == real.digest:
+        if info["real"]["digest"] != real.digest:
+            raise DataError(
+                f"{settings['dataset']} has changed since {run} was begun (digest {real.digest[:12]}, then "
+                f"{info['real']['digest'][:12]}); restore it, or start anew with another run="
+            )
+        if info["training"]["grad_steps"] >= info["training"]["of"]:
             return model, info
     record = {name: real.provenance[name] for name in ("env_id", "kwargs") if name in real.provenance}
-    rows = {"transitions": len(real.table), "terminals": int(real.table.terminated.sum())}
     info = {
         "env": record,
-        "action_bounds": None if real.bounds is None else [list(bound) for bound in real.bounds],
-        "real": {"digest": real.digest, **rows},
+        "action_bounds": [list(bound) for bound in real.bounds] if real.of_env else None,
+        "real": real.told(),
         "versions": installed_versions(),
         "commit": commit(),
     }
     trainer = InFolder(fit, run, real.digest, str(settings["dataset"]), info)
+    torch.manual_seed(fit.seed)  # the one global seed, here: reading a model's file has drawn from it
     _new_model(settings, real, trainer).fit(real.table)
     return load_model(file, fit.device) if trainer.finished else None
 
@@ -147,6 +151,7 @@ def _streamed(settings: Mapping[str, Any], model: LearnedModel, info: Mapping[st
         **info["env"],
         "action_bounds": info["action_bounds"],
         "augmenter": {"kind": model.kind, **model.plain_config(), "model": model_digest(model)},
+        "device": next(model.parameters()).device.type,  # elsewhere, numbers are rounded otherwise
         "bf16": _computes_bf16(model),
         "real": info["real"],
         "training": info["training"],
@@ -176,16 +181,20 @@ def _reported(
     folder: Path,
     out: Path | None,
 ) -> Path:
-    if plain(real.table.columns) != plain(model.columns):
-        raise ConfigError(f"report: {settings['dataset']} has other columns than the model learned from")
     synthetic = _samples(model, int(settings.get("seed", 0)), out)
     about = {**model.plain_config(), "training": info["training"], "real": info["real"], "samples": len(synthetic)}
     with ProgressBar("report", 1) as bar:
-        page = write_report(
-            model.kind, synthetic, real.table, real.bounds, real.provenance, fit, folder, {"augmenter": about}
-        )
+        page = write_report(model.kind, synthetic, real, fit, folder, {"augmenter": about}, _notes(info, real))
         bar.update(1)
     return page
+
+
+def _notes(info: Mapping[str, Any], real: RealData) -> list[str]:
+    """Returns what a reader of the report must know first."""
+    notes = [real.warning] if real.warning else []
+    if info["real"]["digest"] != real.digest:
+        notes.append(f"The model learned from other transitions than these, from {info['real']['transitions']}")
+    return notes
 
 
 def _samples(model: LearnedModel, seed: int, out: Path | None) -> Transitions:
@@ -198,56 +207,7 @@ def _samples(model: LearnedModel, seed: int, out: Path | None) -> Transitions:
     parts, done = [], 0
     with ProgressBar("sample", _REPORTED) as bar:
         for i, at in enumerate(range(0, _REPORTED, ROWS)):
-            parts.append(model.sample_batch(min(ROWS, _REPORTED - at), seed=seed + i).rows)
+            parts.append(model.sample_batch(min(ROWS, _REPORTED - at), seed=seed, batch=i).rows)
             done += len(parts[-1])
             bar.update(done)
     return Transitions(model.columns, np.concatenate(parts))
-
-
-def _run_folder(settings: dict[str, Any], out: Path | None) -> Path:
-    """Returns the fit's folder, new or to go on with; writes its config.yaml."""
-    given = settings.get("run")
-    run = Path(str(given)).expanduser() if given else Path(f"{str(out).removesuffix('.zarr')}.fit")
-    kept = {name: settings[name] for name in _OF_THE_FIT if settings.get(name) is not None}
-    file = run / "config.yaml"
-    if file.is_file() and settings.get("resume"):
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        for name in sorted({*before, *kept}):
-            if before.get(name) != kept.get(name):
-                raise ConfigError(
-                    f"{run} was begun with {name} {before.get(name)!r}, but got {kept.get(name)!r}; resume with the "
-                    f"same settings, or choose another run="
-                )
-        return run
-    if run.exists() and any(run.iterdir()):
-        raise OutputExistsError(f"run={run} already holds something; choose another run=, or resume=true to go on")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {file}: {error.strerror}; choose another run=") from error
-    return run
-
-
-def _fit_config(settings: Mapping[str, Any]) -> FitConfig:
-    training = section(settings, "training")
-    known = {*LoopConfig.__dataclass_fields__, "log_every", "checkpoint_every"}
-    unknown = sorted(set(training) - known)
-    if unknown:
-        raise ConfigError(f"training: unknown setting {', '.join(unknown)}, known: {', '.join(sorted(known))}")
-    seed = settings.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"seed must be a whole number, 0 or more, but got {seed!r}")
-    return FitConfig(
-        build_part(LoopConfig, training, "training"),
-        build(OptimConfig, section(settings, "optim"), "optim"),
-        build_part(HookConfig, training, "training"),
-        seed,
-        pick_device(str(settings.get("device", "auto"))),
-    )
-
-
-def _check_names(settings: Mapping[str, Any]) -> None:
-    unknown = sorted(set(settings) - set(SECTIONS) - set(SETTINGS))
-    if unknown:
-        raise ConfigError(f"unknown setting {', '.join(unknown)}, known: {', '.join((*SETTINGS, *SECTIONS))}")

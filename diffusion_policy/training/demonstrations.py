@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,17 +14,20 @@ from diffusion_policy.data.dataset import WindowDataset, split_episodes
 from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.data.mixing import MixedTransitions
+from diffusion_policy.data.origin import Origin
+from diffusion_policy.data.outcomes import Ends, Outcomes
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
 from diffusion_policy.data.source import Source, obs_source
-from diffusion_policy.data.transitions import Ends, Outcomes, TransitionDataset
+from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.symmetry import MirrorChoice
 from diffusion_policy.settings import build, plain, section
+from diffusion_policy.training.rewards import RewardScaling
 from diffusion_policy.training.synthetic import read_synthetic
 
 
@@ -41,12 +44,13 @@ class DataConfig:
             is then twice as long.
         memory_limit: of the data: "auto" (half of the free memory), a size like "4GB", or bytes. Pictures beyond it
             are decoded once into a raw file in the user's cache folder and read from there.
-        ends: for agents, what to do where a time limit seems to be stored as termination; see `transitions.Ends`.
+        ends: for agents, what to do where a time limit seems to be stored as termination; see `outcomes.Ends`.
         standardize_rewards: for agents, rewards get mean 0 and deviation 1 over the training episodes first.
         reward_shift: for agents, added to every reward.
         reward_scale: for agents, what the shifted reward is multiplied by.
         synthetic: for agents, a data set of dp-augment whose transitions are mixed in; normalisers never see it.
         synthetic_ratio: their share of each batch, exact but for rounding to whole rows.
+        synthetic_from: "same" refuses those that were made of other transitions than these, "any" takes them.
     """
 
     val_ratio: float = 0.02
@@ -61,6 +65,7 @@ class DataConfig:
     reward_scale: float = 1.0
     synthetic: str | None = None
     synthetic_ratio: float = 0.5
+    synthetic_from: Literal["same", "any"] = "same"
 
     def __post_init__(self) -> None:
         Residence(self.memory_limit)  # refuses what is no size
@@ -70,7 +75,9 @@ class DataConfig:
             raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
 
 
-_OF_AGENTS = ("ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio")
+_OF_AGENTS = (
+    "ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio", "synthetic_from",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,10 +141,10 @@ def load_demonstrations(
                 )
 
             train_set, held_out_set = windows(train), windows(held_out) if len(held_out) else None
-        keys, outcomes = _keys_read(buffer, obs_spec, action_spec), None
+        keys, outcomes, episodes = _keys_read(buffer, obs_spec, action_spec), None, train_set.index.episode_ids
         if discount is not None:
-            outcomes = Outcomes.read(buffer, train_set.index.episode_ids, obs_spec, data.ends)
-            scaling = _Scaling.of(outcomes.reward, data)
+            outcomes = Outcomes.read(buffer, episodes, obs_spec, data.ends)
+            scaling = _scaling(outcomes.reward, data)
             outcomes = replace(outcomes, reward=scaling(outcomes.reward))
             following = {f"next_{key}" for key in keys} & set(buffer.keys())
             keys = sorted({*keys, *following, "reward", "terminated"})
@@ -151,9 +158,11 @@ def load_demonstrations(
         if outcomes is not None and discount is not None:
             transitions = TransitionDataset(train_set, outcomes, discount=discount)
             if data.synthetic is not None:
+                ended = outcomes.terminated
                 added = read_synthetic(
                     data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device,
-                    scaled=scaling, real_digest=digest,
+                    scaled=scaling, trained_on=lambda keys: Origin.read(buffer, keys, episodes, ended),
+                    of_any=data.synthetic_from == "any",
                 )  # fmt: skip
                 transitions = MixedTransitions(transitions, added.transitions, data.synthetic_ratio)
                 digest = hashlib.sha256(f"{digest} {added.digest}".encode()).hexdigest()
@@ -181,25 +190,11 @@ def _successes(buffer: ReplayBuffer) -> np.ndarray:
     return found
 
 
-@dataclass(frozen=True)
-class _Scaling:
-    """Rewards as an agent sees them: measured on the real ones, so that synthetic ones mean the same."""
-
-    mean: float
-    std: float
-    shift: float
-    scale: float
-
-    @classmethod
-    def of(cls, reward: np.ndarray, data: DataConfig) -> "_Scaling":
-        """Returns what scales rewards like these (N,)."""
-        mean, std = (float(reward.mean()), max(float(reward.std()), 1e-8)) if data.standardize_rewards else (0.0, 1.0)
-        return cls(mean, std, data.reward_shift, data.reward_scale)
-
-    def __call__(self, reward: np.ndarray) -> np.ndarray:
-        """Returns rewards (N,) as an agent sees them."""
-        scaled: np.ndarray = (self.scale * ((reward - self.mean) / self.std + self.shift)).astype(np.float32)
-        return scaled
+def _scaling(reward: np.ndarray, data: DataConfig) -> RewardScaling:
+    """Returns what scales rewards like these (N,), as the configuration wants it."""
+    return RewardScaling.of(
+        reward, standardize=data.standardize_rewards, shift=data.reward_shift, scale=data.reward_scale
+    )
 
 
 def _refuse_of_agents(data: DataConfig) -> None:

@@ -1,4 +1,4 @@
-"""Dynamics error by re-simulation: what the simulator makes of (s, a), against the s' and r that a table tells.
+"""Dynamics error by re-simulation: what the simulator makes of (s, a), against the s', r and end that a table tells.
 
 Letters: S rows, O numbers of an observation.
 """
@@ -16,6 +16,33 @@ from diffusion_policy.rollout.environments import BOX_FIELD, make_env
 from diffusion_policy.rollout.simulator import Simulator
 
 Array = NDArray[np.float64]
+SIMULATED = 5000
+"""Rows that are looked at: ends are rare, and a hundred of them take some thousand rows."""
+
+
+@dataclass(frozen=True)
+class TerminalAgreement:
+    """Whether a table ends where the environment's own rule does. Neither rates nor marginals show it: ends are rare.
+
+    Args:
+        told: rows that a table calls terminal.
+        simulated: rows that the environment ends.
+        both: rows of both.
+    """
+
+    told: int
+    simulated: int
+    both: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the told ones that the environment ends; NaN of none."""
+        return self.both / self.told if self.told else float("nan")
+
+    @property
+    def recall(self) -> float:
+        """Share of those that the environment ends that are told; NaN of none."""
+        return self.both / self.simulated if self.simulated else float("nan")
 
 
 @dataclass(frozen=True)
@@ -26,11 +53,13 @@ class DynamicsErrors:
         rows: (S,) root mean square over s' of each row.
         reward: (S,) absolute error.
         left_out: rows that say nothing: terminals whose s' is not recorded, states that are clipped or burst.
+        terminals: agreement about ends, of all rows whose state is known.
     """
 
     rows: Array
     reward: Array
     left_out: int
+    terminals: TerminalAgreement
 
     @property
     def median(self) -> float:
@@ -76,7 +105,7 @@ def open_simulator(provenance: Mapping[str, Any], columns: Columns) -> tuple[Sim
         raise
 
 
-def dynamics_errors(simulator: Simulator, table: Transitions, scale: Array, rows: int = 1000) -> DynamicsErrors:
+def dynamics_errors(simulator: Simulator, table: Transitions, scale: Array, rows: int = SIMULATED) -> DynamicsErrors:
     """Returns how far the first rows of a table are from the simulator.
 
     Args:
@@ -85,20 +114,23 @@ def dynamics_errors(simulator: Simulator, table: Transitions, scale: Array, rows
         scale: (O + 1,) deviations of s' and r over the real rows.
         rows: at most so many are looked at.
     """
-    found, left_out = [], 0
-    for i in range(min(rows, len(table))):
-        told = table.columns.ends_told or not table.terminated[i]
-        if not (told and simulator.knows(table.obs[i])):
-            left_out += 1
+    count, ends = min(rows, len(table)), table.terminated
+    found, told, ended = [], [], []
+    for i in range(count):
+        if not simulator.knows(table.obs[i]):
             continue
         simulated = simulator.outcome(table.obs[i], table.action[i])
-        error = np.abs(simulated - np.append(table.next_obs[i], table.reward[i])) / scale
+        error = np.abs(simulated.values - np.append(table.next_obs[i], table.reward[i])) / scale
         if not np.isfinite(error).all():
-            left_out += 1
             continue
-        found.append(error)
+        told.append(ends[i])
+        ended.append(simulated.terminated)
+        if table.columns.ends_told or not ends[i]:
+            found.append(error)
     errors = np.array(found).reshape(-1, len(scale))
-    return DynamicsErrors(np.sqrt((errors[:, :-1] ** 2).mean(axis=1)), errors[:, -1], left_out)
+    agreement = TerminalAgreement(sum(map(int, told)), sum(ended), int(np.sum(np.logical_and(told, ended))))
+    distances = np.sqrt((errors[:, :-1] ** 2).mean(axis=1))
+    return DynamicsErrors(distances, errors[:, -1], count - len(found), agreement)
 
 
 def scales(real: Transitions) -> Array:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.errors import CheckpointError, DataError
-from diffusion_policy.policies.checkpoint import read_tensors
+from diffusion_policy.policies.data_file import read_tensors
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.training.hooks import STATE_FORMAT, CheckpointHook, state_path
 from diffusion_policy.training.interrupt import Interrupt

@@ -12,7 +12,7 @@ import torch
 
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.checkpoint import save_atomically
+from diffusion_policy.policies.data_file import save_atomically
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.evaluate import EvalResult
 from diffusion_policy.training.curves import draw_curves

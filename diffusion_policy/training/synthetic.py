@@ -1,7 +1,6 @@
 """Synthetic transitions for an agent's batches: a data set that dp-augment made."""
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +9,13 @@ import torch
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.data.origin import Origin
+from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.transitions import Outcomes, TransitionDataset
+from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.settings import plain
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ def read_synthetic(
     discount: float,
     device: torch.device,
     scaled: Callable[[np.ndarray], np.ndarray],
-    real_digest: str,
+    trained_on: Callable[[Sequence[str]], Origin],
+    of_any: bool = False,
 ) -> Synthetic:
     """Returns the transitions of a data set of dp-augment.
 
@@ -55,10 +55,11 @@ def read_synthetic(
         discount: of a step.
         device: where they are kept.
         scaled: rewards (N,) as the agent sees them.
-        real_digest: of the real data; other ones that the model learned from are worth a warning.
+        trained_on: the origin of the real transitions beside these, by the keys that count.
+        of_any: take transitions that were made of other ones, too.
 
     Raises:
-        ConfigError: the horizons are longer.
+        ConfigError: the horizons are longer, or the model learned from other transitions than the agent.
         DataError: it lacks a field.
     """
     if (horizons.obs_horizon, horizons.action_horizon, horizons.pred_horizon) != (1, 1, 1):
@@ -71,14 +72,25 @@ def read_synthetic(
         outcomes = Outcomes.read(buffer, windows.index.episode_ids, obs_spec, "terminated")
         provenance = plain(buffer.attrs.get("provenance") or {})
         digest = buffer.digest()
-    learned = str((provenance.get("real") or {}).get("digest", "")).split(" ")[0]
-    if learned != real_digest:
-        logger.warning(
-            "data.synthetic=%s was made of other data than dataset= (digest %s, here %s); nothing is wrong with that "
-            "if it is meant",
-            path,
-            learned[:12] or "not told",
-            real_digest[:12],
-        )
+    if not of_any:
+        _check_origin(path, provenance, trained_on)
     outcomes = replace(outcomes, reward=scaled(outcomes.reward))
     return Synthetic(TransitionDataset(windows, outcomes, discount=discount), digest, provenance)
+
+
+def _check_origin(path: str, provenance: Mapping[str, Any], trained_on: Callable[[Sequence[str]], Origin]) -> None:
+    """Raises ConfigError where a model learned from other transitions: what it knows, the agent is not meant to."""
+    otherwise = "or say data.synthetic_from=any if that is meant"
+    told = (provenance.get("real") or {}).get("origin")
+    if not told:
+        raise ConfigError(
+            f"data.synthetic={path} does not tell which transitions it was made of; make it with dp-augment, "
+            f"{otherwise}"
+        )
+    theirs = Origin.from_plain(told)
+    ours = trained_on(theirs.keys)
+    if theirs != ours:
+        raise ConfigError(
+            f"data.synthetic={path} was made of {theirs}, but the agent trains on {ours}; fit the model with the same "
+            f"dataset, data.episodes, data.ends and seed (and data.val_ratio=0 here), {otherwise}"
+        )

@@ -9,7 +9,8 @@ from diffusion_policy.agents.library import make_objective
 from diffusion_policy.agents.objective import Objective
 from diffusion_policy.config import ActionSpec, ObsField
 from diffusion_policy.data.dataset import WindowDataset
-from diffusion_policy.data.transitions import Outcomes, TransitionBatch, TransitionDataset
+from diffusion_policy.data.outcomes import Outcomes
+from diffusion_policy.data.transitions import TransitionBatch, TransitionDataset
 from diffusion_policy.data.windows import WindowIndex
 from diffusion_policy.policies.library import make_policy
 from diffusion_policy.policies.policy import Policy

@@ -86,5 +86,12 @@ def test_fidelity_names_columns_and_compares_rates() -> None:
     assert list(found.ks) == list(COLUMNS.names)
     assert min(found.ks, key=found.ks.get) == "reward"  # type: ignore[arg-type]
     assert found.ks_min == found.ks["reward"] < found.ks_mean
+    flat, wrong = table(1000), table(1000, seed=2)
+    flat.rows[:, 0] = wrong.rows[:, 0] = 3.0  # exact whatever a model does
+    compared = fidelity(flat, wrong, RealRows(fitted(flat), flat))
+    assert compared.ks["pos[0]"] == 1.0
+    assert compared.ks_mean == pytest.approx(
+        np.mean([value for name, value in compared.ks.items() if name != "pos[0]"])
+    )
     assert found.reward_mean[1] - found.reward_mean[0] == pytest.approx(1.0, abs=0.15)
     assert found.terminal_rate == (pytest.approx(0.1, abs=0.03), pytest.approx(0.1, abs=0.03))

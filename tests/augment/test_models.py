@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_policy.augment.augmenter import ROWS
+from diffusion_policy.augment.augmenter import ROWS, batch_seed
 from diffusion_policy.augment.baselines import GaussianAugmenter, NoiseAugmenter, VaeAugmenter, VaeConfig
 from diffusion_policy.augment.synther import SamplingConfig, SyntherAugmenter, SyntherConfig
 from diffusion_policy.augment.transitions import Columns, Transitions
@@ -97,7 +97,15 @@ def test_every_augmenter_draws_the_same_for_the_same_seed_and_permitted_rows(mod
     assert (np.abs(first.action) <= BOUNDS[1]).all()
     assert np.isfinite(first.rows).all()
     many = model.sample(ROWS + 5, seed=3)
-    np.testing.assert_array_equal(many.rows[ROWS:], model.sample_batch(5, seed=4).rows)
+    np.testing.assert_array_equal(many.rows[ROWS:], model.sample_batch(5, seed=3, batch=1).rows)
+
+
+def test_neighbouring_seeds_share_no_batches(model) -> None:
+    mine, theirs = (model.sample(2 * ROWS, seed=seed).rows for seed in (0, 1))
+    same = {row.tobytes() for row in mine} & {row.tobytes() for row in theirs}
+    assert len(same) < 20  # some by chance; `seed + batch` would share 2048
+    drawn = {batch_seed(seed, batch) for seed in range(20) for batch in range(500)}
+    assert len(drawn) > 20 * 500 - 3
 
 
 def test_augmented_rows_are_the_real_ones_and_the_share_that_was_asked(model) -> None:

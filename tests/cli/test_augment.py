@@ -27,6 +27,7 @@ def test_command_fits_draws_and_says_what_is_next(run, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "model    more.fit/augmenter.pt" in done.out
     assert "dataset  more.zarr (digest" in done.out
+    assert "learned  from 129 transitions, 0 of them terminal; 6 left out, nobody saw what followed" in done.out
     shown = run("more.zarr", name="inspect")
     assert shown.code == 0, shown.out
     assert "50 episodes, 50 steps" in shown.out
@@ -51,6 +52,8 @@ def test_sampler_of_a_fitted_model_is_its_own_but_for_what_is_typed(run, tmp_pat
     done = run("fitted=more.fit/augmenter.pt", "model.width=3", "out=a.zarr")
     assert done.code == 2
     assert "fitted= brings its own model and fits nothing; drop model.width" in done.err
+    done = run("fitted=more.fit/augmenter.pt", "dataset=data.zarr", "augmenter=vae", "run=b", "out=a.zarr")
+    assert "drop dataset, augmenter, run" in done.err
 
 
 def test_physics_of_synthetic_data_are_told_and_no_problem(run, tmp_path: Path) -> None:
@@ -67,6 +70,7 @@ def test_mistakes_are_one_line(run) -> None:
         (("dataset=data.zarr",), "out: expected a path"),
         (("dataset=data.zarr", "out=data.zarr"), "data.zarr exists"),
         (("dataset=data.zarr", "out=a.zarr", "samples=0"), "samples must be a whole number"),
+        (("dataset=data.zarr", "out=a.zarr.zip"), "expected a folder to append to, but got a .zip; give out=a.zarr"),
         (("dataset=data.zarr", "out=a.zarr", "model.widht=3"), "did you mean model.width"),
         (("dataset=data.zarr", "out=a.zarr", "augment=gan"), "unknown augment 'gan', known:"),
         (("fitted=none.pt", "out=a.zarr"), "none.pt does not exist"),
@@ -82,10 +86,10 @@ def test_ctrl_c_while_drawing_tells_how_to_go_on(run, monkeypatch) -> None:
 
     draw = TransitionModel.sample_batch
 
-    def stopped(self, count: int, *, seed: int):
-        if seed:
+    def stopped(self, count: int, *, seed: int, batch: int = 0):
+        if batch:
             raise KeyboardInterrupt
-        return draw(self, count, seed=seed)
+        return draw(self, count, seed=seed, batch=batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(TransitionModel, "sample_batch", stopped)

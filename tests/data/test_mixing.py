@@ -7,7 +7,8 @@ import torch
 from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.data.mixing import MixedTransitions
-from diffusion_policy.data.transitions import Outcomes, TransitionBatch, TransitionDataset
+from diffusion_policy.data.outcomes import Outcomes
+from diffusion_policy.data.transitions import TransitionBatch, TransitionDataset
 from diffusion_policy.data.windows import WindowIndex
 from diffusion_policy.errors import ConfigError
 

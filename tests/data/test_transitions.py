@@ -9,7 +9,8 @@ import torch
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.data.dataset import WindowDataset
-from diffusion_policy.data.transitions import Outcomes, TransitionBatch, TransitionDataset
+from diffusion_policy.data.outcomes import Outcomes
+from diffusion_policy.data.transitions import TransitionBatch, TransitionDataset
 from diffusion_policy.errors import ConfigError, DataError
 
 OBS = {"pos": ObsField("low_dim", (2,))}
@@ -167,6 +168,16 @@ def test_mirror_images_come_of_the_same_outcomes() -> None:
     assert torch.equal(both.reward[:half], both.reward[half:])
     assert torch.equal(both.discount[:half], both.discount[half:])
     assert torch.equal(both.next_obs["pos"][:half], -both.next_obs["pos"][half:])
+
+
+def test_stored_next_observations_that_do_not_follow_are_refused() -> None:
+    """Inside an episode the row after counts, at its end what is stored: where they differ, one of them is wrong."""
+
+    def shifted(number: int, steps: int) -> np.ndarray:
+        return np.stack([np.full(steps, number), np.arange(steps)], 1).astype(np.float32)  # now, not next
+
+    with pytest.raises(DataError, match=r"next_pos is not what the following step holds at \d+ of \d+ steps"):
+        transitions(made(next_pos=shifted), SINGLE)
 
 
 def test_time_limit_stored_as_termination_is_refused_or_mended() -> None:

@@ -11,7 +11,7 @@ import torch
 from diffusion_policy.errors import CheckpointError, MissingFileError, StorageError
 from diffusion_policy.models.denoiser import BACKBONES
 from diffusion_policy.models.unet1d import ConditionalUnet1D
-from diffusion_policy.policies import checkpoint
+from diffusion_policy.policies import data_file
 from diffusion_policy.policies.checkpoint import FORMAT
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.info import CheckpointInfo
@@ -149,7 +149,7 @@ def test_checkpoint_on_a_full_disk_keeps_the_old_one(saved: Path, monkeypatch: p
     def full(*_args: object, **_kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(data_file.torch, "save", full)
     with pytest.raises(StorageError, match="No space left on device; free some space"):
         make_policy().save(saved)
     assert saved.read_bytes() == before

@@ -41,7 +41,9 @@ def test_collect_keeps_what_stepping_by_hand_gives(tmp_path):
     result = gather(tmp_path / "demos.zarr")
     env = gym.make(COUNT, **HALF)
     buffer = ReplayBuffer.open(tmp_path / "demos.zarr")
-    assert buffer.keys() == ["action", "observation", "reward", "success", "terminated", "truncated"]
+    assert buffer.keys() == [
+        "action", "next_observation", "observation", "reward", "success", "terminated", "truncated",
+    ]  # fmt: skip
     assert buffer.num_episodes == result.episodes == 4
     for index, seed in enumerate((100, 102, 104, 106)):  # only even seeds succeed
         obs, info = env.reset(seed=seed)
@@ -52,11 +54,49 @@ def test_collect_keeps_what_stepping_by_hand_gives(tmp_path):
             np.testing.assert_array_equal(episode["observation"][step], obs.astype(np.float32))
             np.testing.assert_array_equal(episode["action"][step], action)
             obs, reward, terminated, truncated, info = env.step(action)
+            np.testing.assert_array_equal(episode["next_observation"][step], obs.astype(np.float32))  # the last, too
             assert episode["reward"][step] == reward
             assert (episode["terminated"][step], episode["truncated"][step]) == (terminated, truncated)
             assert episode["success"][step] == (step >= 3)  # from the success on
         assert len(episode["reward"]) == 10
         assert truncated
+
+
+def test_next_observations_are_kept_of_vectors_and_otherwise_where_asked(tmp_path, toy_policy):
+    actor = PolicyActor(RecedingHorizonController(toy_policy()))
+    settings = {"env_kwargs": {"obs_keys": ("pos", "image"), "length": 20}, "keep": "all", "episodes": 2}
+    gather(tmp_path / "named.zarr", CHAOS, actor, **settings)
+    assert not any(key.startswith("next_") for key in ReplayBuffer.open(tmp_path / "named.zarr").keys())  # noqa: SIM118
+    gather(tmp_path / "asked.zarr", CHAOS, actor, **settings, next_obs=True)
+    episode = ReplayBuffer.open(tmp_path / "asked.zarr").get_episode(1)
+    for key in ("pos", "image"):
+        np.testing.assert_array_equal(episode[f"next_{key}"][:-1], episode[key][1:])
+        assert episode[f"next_{key}"].dtype == episode[key].dtype
+        assert (episode[f"next_{key}"][-1] != episode[key][-1]).any()
+    gather(tmp_path / "none.zarr", next_obs=False)
+    assert "next_observation" not in ReplayBuffer.open(tmp_path / "none.zarr")
+    with pytest.raises(ConfigError, match="next_obs must be auto, true or false, but got 'yes'"):
+        gather(tmp_path / "a.zarr", next_obs="yes")
+
+
+def test_cut_episode_holds_what_followed_its_last_step(tmp_path):
+    gather(tmp_path / "cut.zarr", episodes=None, steps=7, keep="all")
+    episode = ReplayBuffer.open(tmp_path / "cut.zarr").get_episode(0)
+    assert len(episode["reward"]) == 7
+    assert episode["truncated"][-1]
+    assert episode["next_observation"][-1] == episode["observation"][-1] + 1
+
+
+def test_collection_goes_on_as_it_was_begun_with_or_without_next_observations(tmp_path):
+    gather(tmp_path / "a.zarr", episodes=2, next_obs=False)
+    with ReplayBuffer.open(tmp_path / "a.zarr", mode="a") as buffer:  # as earlier versions left it
+        record = buffer.attrs["provenance"]
+        del record["next_obs"]
+        buffer.update_attrs({"provenance": record})
+    assert gather(tmp_path / "a.zarr", resume=True).episodes == 4
+    assert "next_observation" not in ReplayBuffer.open(tmp_path / "a.zarr")
+    with pytest.raises(ConfigError, match="begun with next_obs False, but got True"):
+        gather(tmp_path / "a.zarr", episodes=6, resume=True, next_obs=True)
 
 
 def test_collect_records_where_the_data_come_from(tmp_path):

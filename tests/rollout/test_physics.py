@@ -63,7 +63,8 @@ def test_physics_of_anything_else_is_wrong(recorded: ReplayBuffer, kind: str) ->
 
 def test_steps_with_clipped_velocities_are_left_out_and_counted(tmp_path: Path) -> None:
     kicking = NoisyActor(RandomActor(), 100.0)  # to one end of the action space or the other
-    collect("Hopper-v5", kicking, steps=900, seed=0, out=tmp_path / "a.zarr", keep="all", progress=False)
+    settings = {"steps": 900, "seed": 0, "keep": "all", "next_obs": False, "progress": False}
+    collect("Hopper-v5", kicking, out=tmp_path / "a.zarr", **settings)
     buffer = ReplayBuffer.open(tmp_path / "a.zarr")
     fast = np.abs(buffer["observation"][:, -6:]).max(axis=1) >= 10
     inside = np.delete(fast, buffer.episode_ends - 1)

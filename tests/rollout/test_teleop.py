@@ -236,7 +236,8 @@ def test_hand_that_goes_where_the_expert_goes_records_what_the_expert_records(tm
             hands.append(at(x, y, clicked=True))
         hands += HOLD
     by_hand = teleop(tmp_path / "a.zarr", Script(*hands))
-    by_expert = collect(ID, ExpertActor(), episodes=2, seed=0, out=tmp_path / "b.zarr", progress=False)
+    settings = {"episodes": 2, "seed": 0, "next_obs": False, "progress": False}
+    by_expert = collect(ID, ExpertActor(), out=tmp_path / "b.zarr", **settings)
     assert by_hand.digest == by_expert.digest
 
 

@@ -209,12 +209,17 @@ def test_judge_never_trains_so_that_rollouts_are_those_of_the_saved_policy(make:
 
 
 def test_changed_next_observations_are_noticed_on_resume(make: Any, tmp_path: Path) -> None:
-    def following(steps: int) -> np.ndarray:
-        return np.ones((steps, 2), np.float32)
+    def ending(name: str, last: float) -> Path:
+        base = ReplayBuffer.open(tmp_path / "data.zarr")
+        with ReplayBuffer.create(tmp_path / name) as buffer:
+            for episode in base.episodes():
+                after = np.concatenate([episode["pos"][1:], np.full((1, 2), last, np.float32)])
+                buffer.add_episode({**episode, "next_pos": after})
+        return tmp_path / name
 
-    data = recorded(tmp_path / "next.zarr", next_pos=following)
+    data = ending("next.zarr", 1.0)
     train(make("td3_bc", "run", dataset=data))
-    other = recorded(tmp_path / "other.zarr", next_pos=lambda steps: 2 * following(steps))
+    other = ending("other.zarr", 2.0)
     data.rename(tmp_path / "old.zarr")
     other.rename(data)
     with pytest.raises(DataError, match="has changed since"):

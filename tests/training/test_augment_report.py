@@ -14,7 +14,7 @@ from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.actors import RandomActor
 from diffusion_policy.rollout.collect import collect
 from diffusion_policy.training.augment_run import augment
-from diffusion_policy.training.dynamics import dynamics_errors, open_simulator, scales
+from diffusion_policy.training.dynamics import TerminalAgreement, dynamics_errors, open_simulator, scales
 from tests.training.test_augmentation import TINY, recorded
 
 
@@ -42,10 +42,34 @@ def test_recorded_transitions_have_no_dynamics_error_and_others_have(hopper: Pat
     assert right.reward.max() < 1e-3
     assert wrong.median > 0.1
     np.testing.assert_allclose(one.rows, 1.0, rtol=1e-3)  # each number off by its deviation
-    ends = int(real.terminated[:200].sum())
-    assert ends > 0
-    assert right.left_out >= ends  # what followed them was not recorded
     assert len(right.rows) + right.left_out == 200
+
+
+def test_agreement_about_ends_is_of_the_environments_own_rule(hopper: Path) -> None:
+    with ReplayBuffer.open(hopper) as buffer:
+        real = read_transitions(buffer)
+    simulator, close = open_simulator({"env_id": "Hopper-v5"}, real.columns)
+
+    def agreement(terminal: np.ndarray) -> TerminalAgreement:
+        table = Transitions(real.columns, real.rows.copy())
+        table.rows[:, real.columns.terminal_at] = terminal
+        return dynamics_errors(simulator, table, scales(real)).terminals
+
+    right, ends = agreement(real.terminated), np.flatnonzero(real.terminated)
+    assert right.told == right.simulated == right.both > 10
+    assert (right.precision, right.recall) == (1.0, 1.0)
+    half = real.terminated.copy()
+    half[ends[::2]] = False
+    forgotten = agreement(half)
+    assert forgotten.precision == 1.0
+    assert forgotten.recall == forgotten.both / right.simulated < 0.6
+    early = agreement(np.roll(real.terminated, -1))  # the same rate, a step before each fall
+    assert early.told == pytest.approx(right.told, abs=1)
+    assert early.recall == early.precision == 0.0
+    never = agreement(np.zeros(len(real), bool))
+    assert np.isnan(never.precision)
+    assert never.recall == 0.0
+    close()
 
 
 def test_environments_that_cannot_be_set_are_named() -> None:
@@ -72,10 +96,29 @@ def test_report_compares_models_and_measures_dynamics(hopper: Path, tmp_path: Pa
     assert noise["nearest"] == pytest.approx(synther["nearest"], rel=0.15)
     assert told["models"]["gaussian"]["correlation_mean"] > 0.9
     assert all(each["dynamics_median"] > 100 * told["simulator_floor"] for each in told["models"].values())
+    assert (told["real"]["terminal_precision"], told["real"]["terminal_recall"]) == (1.0, 1.0)
+    assert {"terminals_told", "terminals_simulated", "terminal_precision", "terminal_recall"} <= set(synther)
+    assert told["notes"] == []
     page = done.report.read_text()
+    assert "ends, precision" in page
     assert "report.png" in page
     assert "by re-simulation" in page
     assert (tmp_path / "more.fit/report.png").stat().st_size > 10_000
+
+
+def test_report_of_a_fitted_model_says_that_it_learned_from_others(hopper: Path, tmp_path: Path) -> None:
+    config = compose_config("augment", f"dataset={hopper}", *TINY, f"run={tmp_path / 'fit'}", "data.episodes=8")
+    augment(config)
+    model = f"fitted={tmp_path / 'fit/augmenter.pt'}"
+    words = (f"dataset={hopper}", *TINY, "samples=60", model, "report=true")
+    augment(compose_config("augment", *words, f"out={tmp_path / 'a.zarr'}"))
+    assert "learned from other transitions" in json.loads((tmp_path / "fit/report.json").read_text())["notes"][0]
+    augment(compose_config("augment", *words, f"out={tmp_path / 'b.zarr'}", "data.episodes=8"))
+    assert json.loads((tmp_path / "fit/report.json").read_text())["notes"] == []
+    other = recorded(tmp_path / "other.zarr")
+    with pytest.raises(ConfigError, match="has other columns than the model learned from"):
+        augment(compose_config("augment", *words, f"out={tmp_path / 'c.zarr'}") | {"dataset": str(other)})
+    assert not (tmp_path / "c.zarr").exists()  # before hours of drawing
 
 
 def test_report_says_why_dynamics_were_not_measured(tmp_path: Path) -> None:
@@ -83,5 +126,9 @@ def test_report_says_why_dynamics_were_not_measured(tmp_path: Path) -> None:
     config = compose_config("augment", f"dataset={data}", *TINY, f"out={tmp_path / 'more.zarr'}")
     done = augment(config | {"report": True})
     assert done.report is not None
+    notes = json.loads(done.report.with_suffix(".json").read_text())["notes"]
+    assert len(notes) == 1
+    assert "2 terminal steps are left out" in notes[0]
+    assert "collect again with dp-collect next_obs=true" in done.report.read_text()
     assert "names no environment" in json.loads(done.report.with_suffix(".json").read_text())["dynamics"]
     assert "not measured: the data set names no environment" in done.report.read_text()

@@ -13,7 +13,7 @@ from diffusion_policy.augment.reading import read_transitions
 from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.data.dataset import split_episodes
 from diffusion_policy.data.survey import survey
-from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError
+from diffusion_policy.errors import CheckpointError, ConfigError, DataError
 from diffusion_policy.training import augment_run
 from diffusion_policy.training.augment_run import augment
 from diffusion_policy.training.metrics import read_metrics
@@ -25,7 +25,7 @@ TINY = (
 )  # fmt: skip
 
 
-def recorded(path: Path, **columns: Any) -> Path:
+def recorded(path: Path, told: bool = False, **columns: Any) -> Path:
     rng = np.random.default_rng(0)
     with ReplayBuffer.create(path, attrs={"provenance": {"action_bounds": [[-1.0, -1.0], [1.0, 1.0]]}}) as buffer:
         for number in range(6):
@@ -38,6 +38,8 @@ def recorded(path: Path, **columns: Any) -> Path:
                 "terminated": last & (number % 3 == 0),
                 "truncated": last & (number % 3 != 0),
             }
+            if told:
+                episode["next_pos"] = np.concatenate([episode["pos"][1:], rng.normal(size=(1, 3)).astype(np.float32)])
             buffer.add_episode({**episode, **{key: make(steps) for key, make in columns.items()}})
     return path
 
@@ -69,80 +71,13 @@ def test_run_leaves_model_data_and_provenance(make, tmp_path: Path) -> None:
         assert buffer.digest() == done.digest
         assert survey(buffer).problems == ()
         told = buffer.attrs["provenance"]
-        assert told["real"]["transitions"] == sum(range(20, 26)) - 4
-        assert told["real"]["terminals"] == 2
+        assert told["real"]["transitions"] == sum(range(20, 26)) - 6
+        assert (told["real"]["terminals"], told["real"]["left_out"], told["real"]["terminals_left_out"]) == (0, 6, 2)
+        assert (told["real"]["origin"]["episodes"], told["real"]["origin"]["of"]) == (6, 6)
         assert {"augmenter", "seed", "rows", "versions", "training", "command", "bf16"} <= set(told)
         assert (np.abs(buffer["action"]) <= 1).all()
         assert (buffer["truncated"] == ~buffer["terminated"]).all()
         assert len(read_transitions(buffer)) == 50
-
-
-def test_fit_resumes_exactly(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = augment(make(out=None) | {"run": str(tmp_path / "whole")})
-    config = make(out=None) | {"run": str(tmp_path / "parts")}
-
-    class StoppedError(Exception):
-        pass
-
-    step = augment_run.InFolder
-
-    def killed(self: Any, model: Any, real: Any) -> None:
-        inner = {"count": 0}
-        losses = model.losses
-
-        def counted(*args: Any) -> Any:
-            inner["count"] += 1
-            if inner["count"] == 8:
-                raise StoppedError
-            return losses(*args)
-
-        model.losses = counted
-        original(self, model, real)
-
-    original = step.__call__
-    with monkeypatch.context() as patch:
-        patch.setattr(step, "__call__", killed)
-        with pytest.raises(StoppedError):
-            augment(config)
-    with pytest.raises(OutputExistsError, match="resume=true"):
-        augment(config)
-    parts = augment(config | {"resume": True})
-    assert whole.run is not None
-    assert parts.run is not None
-    mine, theirs = weights(whole.run), weights(parts.run)
-    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
-    assert any((value != 0).any() for name, value in mine.items() if name.startswith("network.out"))
-    with pytest.raises(ConfigError, match="was begun with seed 0, but got 1"):
-        augment(config | {"resume": True, "seed": 1})
-
-
-def test_killed_stream_goes_on_without_loss_or_duplicates(make, tmp_path: Path, monkeypatch) -> None:
-    whole = augment(make())
-    fitted = {"fitted": str(tmp_path / "synthetic.fit/augmenter.pt")}
-    config = make(out="parts.zarr") | fitted
-    add = ReplayBuffer.add_episodes
-
-    def torn(self: ReplayBuffer, episodes: Any) -> None:
-        """Writes only a part of the second batch, as a kill between two writes would."""
-        if self.num_episodes:
-            add(self, episodes[:5])
-            raise KeyboardInterrupt
-        add(self, episodes)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ReplayBuffer, "add_episodes", torn)
-        with pytest.raises(KeyboardInterrupt):
-            augment(config)
-    with ReplayBuffer.open(tmp_path / "parts.zarr") as buffer:
-        assert buffer.num_episodes == 21
-    assert augment(config | {"resume": True}).digest == whole.digest
-    assert augment(config | {"resume": True}).digest == whole.digest  # nothing is left to do
-    with pytest.raises(OutputExistsError):
-        augment(config)
-    with pytest.raises(ConfigError, match="begun with samples 50, but got 60"):
-        augment(config | {"resume": True, "samples": 60})
-    with pytest.raises(ConfigError, match="not made by augmenting"):
-        augment(make() | fitted | {"out": str(tmp_path / "data.zarr"), "resume": True})
 
 
 def test_stream_keeps_one_batch_in_memory(make, tmp_path: Path, monkeypatch) -> None:
@@ -153,10 +88,41 @@ def test_stream_keeps_one_batch_in_memory(make, tmp_path: Path, monkeypatch) -> 
     assert sizes == [16, 16, 16, 2]
 
 
+def test_terminals_whose_outcome_is_not_stored_are_left_out_and_said(make, tmp_path: Path, caplog) -> None:
+    bare = augment_run.read_real(make())
+    assert "2 terminal steps are left out" in caplog.text
+    assert "dp-collect next_obs=true" in caplog.text
+    assert bare.told()["terminals_left_out"] == 2
+    caplog.clear()
+    whole = augment_run.read_real(make(dataset=recorded(tmp_path / "whole.zarr", told=True)))
+    assert caplog.text == ""
+    assert (len(whole.table), int(whole.table.terminated.sum()), whole.left_out) == (sum(range(20, 26)), 2, 0)
+
+
+def test_actions_are_clipped_to_the_data_where_nobody_names_an_environment(make, tmp_path: Path) -> None:
+    data = recorded(tmp_path / "bare.zarr")
+    with ReplayBuffer.open(data, mode="a") as buffer:
+        buffer.update_attrs({"provenance": {}})
+        low, high = buffer["action"].min(axis=0), buffer["action"].max(axis=0)
+    real = augment_run.read_real(make(dataset=data, out=None))
+    assert not real.of_env
+    augment(make(dataset=data))
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr") as buffer:
+        action = buffer["action"]
+        assert buffer.attrs["provenance"]["action_bounds"] is None
+    used = real.table.action  # of the rows that are learned from
+    np.testing.assert_array_equal(np.array(real.bounds, np.float32), [used.min(axis=0), used.max(axis=0)])
+    assert (used.min(axis=0) >= low).all()
+    assert (used.max(axis=0) <= high).all()
+    assert ((action >= used.min(axis=0)) & (action <= used.max(axis=0))).all()
+    assert (action == used.max(axis=0)).any()  # an untrained model goes beyond
+
+
 def test_choice_of_episodes_and_rows_is_part_of_the_digest(make, tmp_path: Path) -> None:
     whole = augment_run.read_real(make())
     few = augment_run.read_real(make("data.episodes=2"))
     some = augment_run.read_real(make("data.transitions=30"))
+    assert some.origin == whole.origin != few.origin
     assert len(some.table) == 30
     assert len(few.table) < len(whole.table)
     assert len({whole.digest, few.digest, some.digest}) == 3
@@ -195,7 +161,7 @@ def test_model_file_is_refused_where_it_is_none_or_changed(make, tmp_path: Path)
 
 
 def test_what_cannot_be_fitted_is_refused_before_anything_is_written(make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least one batch of 4096 transitions, but got 131"):
+    with pytest.raises(DataError, match="at least one batch of 4096 transitions, but got 129"):
         augment(make("training.batch_size=4096"))
     with pytest.raises(ConfigError, match="training: unknown setting"):
         augment(make("+training.val_every=3"))

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from diffusion_policy import ReplayBuffer, train
+from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.policies.checkpoint import read_policy_file
 from diffusion_policy.training.assembly import assemble
-from tests.training.test_agents import AGENTS, make, state  # noqa: F401  (make is a fixture)
+from diffusion_policy.training.augment_run import augment
+from tests.training.test_agents import AGENTS, make, recorded, state  # noqa: F401  (make is a fixture)
+from tests.training.test_augmentation import TINY
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def synthetic(tmp_path: Path) -> Path:
 
 
 def mixing(config: dict[str, Any], path: Path, **data: Any) -> dict[str, Any]:
-    return {**config, "data": {**config["data"], "synthetic": str(path), **data}}
+    return {**config, "data": {**config["data"], "synthetic": str(path), "synthetic_from": "any", **data}}
 
 
 def same(one: Path, other: Path) -> bool:
@@ -83,10 +86,43 @@ def test_rewards_of_both_are_scaled_by_the_real_ones(make, synthetic) -> None:  
     assert found[0].item() == pytest.approx(2 * ((100 - rewards.mean()) / rewards.std() + 1), rel=0.1)
 
 
-def test_what_cannot_be_mixed_is_refused(make, synthetic, tmp_path: Path, caplog) -> None:  # noqa: F811
+def test_synthetic_data_of_other_episodes_are_refused_unless_meant(make, synthetic, tmp_path: Path) -> None:  # noqa: F811
+    def made(name: str, *words: str) -> Path:
+        out = tmp_path / name
+        augment(compose_config("augment", f"dataset={tmp_path / 'data.zarr'}", *TINY, f"out={out}", *words))
+        return out
+
+    def mixed(path: Path, seed: int = 0, dataset: Path | None = None, **data: Any) -> None:
+        config = {**make("iql", "run"), "seed": seed}
+        config["dataset"] = str(dataset or config["dataset"])
+        assemble(mixing(config, path, **{"synthetic_from": "same", **data}))
+
+    whole, few = made("whole.zarr"), made("few.zarr", "data.episodes=2")
+    mixed(whole)
+    mixed(few, episodes=2)
+    mixed(whole, dataset=recorded(tmp_path / "wider.zarr", temperature=lambda steps: np.zeros(steps, np.float32)))
+    refused: list[tuple[Path, dict[str, Any]]] = [
+        (few, {}), (whole, {"episodes": 2}), (few, {"episodes": 2, "seed": 1}), (whole, {"val_ratio": 0.4}),
+    ]  # fmt: skip
+    for path, settings in refused:
+        with pytest.raises(
+            ConfigError, match=r"was made of \d of 6 episodes .*, but the agent trains on \d of 6 episodes"
+        ):
+            mixed(path, **settings)
+    other = recorded(tmp_path / "other.zarr")
+    with ReplayBuffer.open(other, mode="a") as buffer:
+        buffer.add_episode(buffer.get_episode(0))
+    with pytest.raises(ConfigError, match=r"made of 6 of 6 .* trains on 7 of 7"):
+        mixed(whole, dataset=other)
+    with pytest.raises(ConfigError, match="does not tell which transitions it was made of"):
+        mixed(synthetic)
+    mixed(few, synthetic_from="any")
+
+
+def test_what_cannot_be_mixed_is_refused(make, synthetic, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(ConfigError, match="single transitions, but horizons are 2, 2, 4"):
         assemble(mixing(make("chunks", "a"), synthetic))
-    with pytest.raises(ConfigError, match=r"data\.synthetic: imitation looks at no rewards"):
+    with pytest.raises(ConfigError, match=r"data\.synthetic.*: imitation looks at no rewards"):
         assemble({**mixing(make("idql", "b"), synthetic), "agent": {"name": "imitation"}})
     with pytest.raises(ConfigError, match="synthetic_ratio must be in"):
         assemble(mixing(make("iql", "c"), synthetic, synthetic_ratio=2.0))
@@ -94,9 +130,6 @@ def test_what_cannot_be_mixed_is_refused(make, synthetic, tmp_path: Path, caplog
         buffer.add_episode({"speed": np.zeros((1, 2), np.float32), "action": np.zeros((1, 2), np.float32)})
     with pytest.raises(DataError, match="needs data 'pos'"):
         assemble(mixing(make("iql", "d"), tmp_path / "other.zarr"))
-    with caplog.at_level("WARNING"):
-        assemble(mixing(make("iql", "e"), synthetic))
-    assert "made of other data" in caplog.text
 
 
 def test_changed_synthetic_data_do_not_go_on(make, synthetic: Path, tmp_path: Path) -> None:  # noqa: F811

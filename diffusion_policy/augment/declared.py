@@ -1,0 +1,106 @@
+"""Columns that are declared: whole numbers, and ranges of which one is 1. What is declared must be so in the data.
+
+Letters: N rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from diffusion_policy.augment.transitions import Columns, Transitions
+from diffusion_policy.config import ObsSpec
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.source import Source
+from diffusion_policy.errors import ConfigError, DataError
+
+Range = tuple[int, int]
+Places = Mapping[str, tuple[int, tuple[int, ...]]]
+"""{key: (first column, shape)} of the observation and the action."""
+
+
+def declared_columns(buffer: ReplayBuffer, spec: ObsSpec, rounded: Sequence[str], one_hot: Sequence[str]) -> Columns:
+    """Returns the columns of a table, with those that are declared.
+
+    Args:
+        buffer: the data set.
+        spec: fields of the observation.
+        rounded: "gripper", "state[3]", "state[0:2]".
+        one_hot: "goal", "state[4:8]".
+
+    Raises:
+        ConfigError: a declared column does not exist, or is declared twice.
+        DataError: whole numbers are not declared.
+    """
+    shapes = {**{key: field.shape for key, field in spec.items()}, "action": buffer.shape("action")}
+    sizes = [int(np.prod(shape)) for shape in shapes.values()]
+    starts = [0, *np.cumsum(sizes)[:-1].tolist()]
+    places = dict(zip(shapes, zip(starts, shapes.values(), strict=True), strict=True))
+    whole = [_range(name, places, "rounded") for name in rounded]
+    hot = [_range(name, places, "one_hot") for name in one_hot]
+    columns = Columns({key: field.shape for key, field in spec.items()}, shapes["action"])
+    _refuse_twice([*whole, *hot], columns)
+    declared = {column for each in (*whole, *hot) for column in range(*each)}
+    for (key, start), size in zip(zip(shapes, starts, strict=True), sizes, strict=True):
+        if buffer.dtype(key).kind in "iub" and not set(range(start, start + size)) <= declared:
+            raise DataError(
+                f"{buffer.location}: '{key}' holds whole numbers ({buffer.dtype(key)}); say how samples become such: "
+                f"rounded=[{key}], or one_hot=[{key}]; or leave it out of fields="
+            )
+    ranges = _in_both(whole, columns)
+    return Columns(
+        columns.obs, columns.action, tuple(chain(*(range(*each) for each in ranges))), tuple(_in_both(hot, columns))
+    )
+
+
+def check_declared(table: Transitions, where: str) -> None:
+    """Raises ConfigError where a declared column of a table (N rows) holds something else."""
+    columns, names = table.columns, table.columns.names
+    for column in columns.rounded:
+        broken = np.flatnonzero(table.rows[:, column] != np.round(table.rows[:, column]))
+        if broken.size:
+            raise ConfigError(
+                f"rounded: {names[column]} of {where} is declared a whole number, but {broken.size} of {len(table)} "
+                f"rows hold others, e.g. {table.rows[broken[0], column]:g}; leave it out of data.rounded"
+            )
+    for start, stop in columns.one_hot:
+        values = table.rows[:, start:stop]
+        broken = np.flatnonzero(~(np.isin(values, (0, 1)).all(axis=1) & (values.sum(axis=1) == 1)))
+        if broken.size:
+            example = ", ".join(f"{value:g}" for value in values[broken[0]][:8])
+            raise ConfigError(
+                f"one_hot: one of {names[start]} to {names[stop - 1]} of {where} is declared 1 and the others 0, but "
+                f"in {broken.size} of {len(table)} rows that is not so, e.g. {example}; leave it out of data.one_hot"
+            )
+
+
+def _refuse_twice(ranges: Sequence[Range], columns: Columns) -> None:
+    seen: set[int] = set()
+    for start, stop in ranges:
+        again = sorted(seen & set(range(start, stop)))
+        if again:
+            name = (*columns.names[: columns.obs_size], *columns.names[columns.action_at])[again[0]]
+            raise ConfigError(f"data.rounded, data.one_hot: {name} is declared twice; declare each column once")
+        seen |= set(range(start, stop))
+
+
+def _in_both(ranges: Sequence[Range], columns: Columns) -> list[Range]:
+    """Returns ranges of s and a, and behind each of s the same one of s'."""
+    shift = columns.next_obs_at.start
+    twice = [[each, (each[0] + shift, each[1] + shift)] if each[0] < columns.obs_size else [each] for each in ranges]
+    return list(chain(*twice))
+
+
+def _range(name: str, places: Places, what: str) -> Range:
+    """Returns the columns (start, stop) that "key", "key[3]" or "key[0:2]" names in s and a."""
+    source = Source.parse(name)
+    if source.key not in places:
+        raise ConfigError(f"{what}: no field '{source.key}', known: {', '.join(places)}")
+    at, shape = places[source.key]
+    size = int(np.prod(shape))
+    start, stop = source.start or 0, size if source.stop is None else source.stop
+    if not start < stop <= size or (source.start is not None and len(shape) > 1) or source.scale != 1:
+        raise ConfigError(f"{what}: '{name}' is no part of '{source.key}', which has shape {shape}")
+    if what == "one_hot" and stop - start < 2:
+        raise ConfigError(f"one_hot: '{name}' is a single number, which would always be 1; expected a range of several")
+    return at + start, at + stop

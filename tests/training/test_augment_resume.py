@@ -1,0 +1,170 @@
+"""Whatever moment dp-augment is killed at, it goes on to the model and data that an undisturbed run would have made."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffusion_policy import ReplayBuffer
+from diffusion_policy.data.layout import Layout
+from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, StorageError
+from diffusion_policy.training import augment_run, hooks
+from diffusion_policy.training.augment_run import augment
+from tests.training.test_augmentation import make, weights  # noqa: F401  (make is a fixture)
+
+
+def test_fit_resumes_exactly(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    whole = augment(make(out=None) | {"run": str(tmp_path / "whole")})
+    config = make(out=None) | {"run": str(tmp_path / "parts")}
+
+    class StoppedError(Exception):
+        pass
+
+    step = augment_run.InFolder
+
+    def killed(self: Any, model: Any, real: Any) -> None:
+        inner = {"count": 0}
+        losses = model.losses
+
+        def counted(*args: Any) -> Any:
+            inner["count"] += 1
+            if inner["count"] == 8:
+                raise StoppedError
+            return losses(*args)
+
+        model.losses = counted
+        original(self, model, real)
+
+    original = step.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "__call__", killed)
+        with pytest.raises(StoppedError):
+            augment(config)
+    with pytest.raises(OutputExistsError, match="resume=true"):
+        augment(config)
+    parts = augment(config | {"resume": True})
+    assert whole.run is not None
+    assert parts.run is not None
+    mine, theirs = weights(whole.run), weights(parts.run)
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+    assert any((value != 0).any() for name, value in mine.items() if name.startswith("network.out"))
+    with pytest.raises(ConfigError, match="was begun with seed 0, but got 1"):
+        augment(config | {"resume": True, "seed": 1})
+
+
+def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: Path, monkeypatch, caplog) -> None:  # noqa: F811
+    """Where augmenter.pt is there and state.pt is not, reading the first must not change the weights to begin with."""
+    whole = augment(make(out=None) | {"run": str(tmp_path / "whole")})
+    config = make(out=None) | {"run": str(tmp_path / "parts")}
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks, "save_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    caplog.clear()
+    augment(make(out="early.zarr") | {"fitted": str(tmp_path / "parts/augmenter.pt")})
+    assert "its fit was interrupted after 5 of 12 steps" in caplog.text
+    assert not hooks.state_path(tmp_path / "parts").exists()
+    parts = augment(config | {"resume": True})
+    assert whole.run is not None
+    assert parts.run is not None
+    mine, theirs = weights(whole.run), weights(parts.run)
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+
+def test_fit_goes_on_with_the_same_data_only(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    config = make(out=None) | {"run": str(tmp_path / "run")}
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks, "save_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    with ReplayBuffer.open(tmp_path / "data.zarr", mode="a") as buffer:
+        buffer.add_episode(buffer.get_episode(0))
+    with pytest.raises(DataError, match="has changed since"):
+        augment(config | {"resume": True})
+
+
+def test_run_killed_while_its_settings_were_written_begins(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    config = make(out=None) | {"run": str(tmp_path / "run")}
+
+    def killed(self: Path, text: str, encoding: str | None = None) -> None:
+        with self.open("w", encoding=encoding) as file:
+            file.write(text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    assert augment(config | {"resume": True}).finished
+
+
+def test_stream_killed_while_its_store_was_made_begins(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    whole = augment(make())
+    config = make(out="parts.zarr") | {"fitted": str(tmp_path / "synthetic.fit/augmenter.pt")}
+    create = Layout.create
+
+    def killed(group: Any, where: str, attrs: Any) -> Any:
+        create(group, where, {})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "create", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    assert augment(config | {"resume": True}).digest == whole.digest
+
+
+def test_killed_stream_goes_on_without_loss_or_duplicates(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    whole = augment(make())
+    fitted = {"fitted": str(tmp_path / "synthetic.fit/augmenter.pt")}
+    config = make(out="parts.zarr") | fitted
+    add = ReplayBuffer.add_episodes
+
+    def torn(self: ReplayBuffer, episodes: Any) -> None:
+        """Writes only a part of the second batch, as a kill between two writes would."""
+        if self.num_episodes:
+            add(self, episodes[:5])
+            raise KeyboardInterrupt
+        add(self, episodes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReplayBuffer, "add_episodes", torn)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    with ReplayBuffer.open(tmp_path / "parts.zarr") as buffer:
+        assert buffer.num_episodes == 21
+    assert augment(config | {"resume": True}).digest == whole.digest
+    assert augment(config | {"resume": True}).digest == whole.digest  # nothing is left to do
+    with pytest.raises(OutputExistsError):
+        augment(config)
+    with pytest.raises(ConfigError, match="begun with samples 50, but got 60"):
+        augment(config | {"resume": True, "samples": 60})
+    with pytest.raises(ConfigError, match="not made by augmenting"):
+        augment(make() | fitted | {"out": str(tmp_path / "data.zarr"), "resume": True})
+
+
+def test_stream_goes_on_on_the_same_kind_of_device_only(make, tmp_path: Path) -> None:  # noqa: F811
+    """On another one numbers are rounded otherwise, and the set would be of two makes."""
+    augment(make())
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr", mode="a") as buffer:
+        buffer.update_attrs({"provenance": {**buffer.attrs["provenance"], "device": "cuda"}})
+    with pytest.raises(ConfigError, match="begun with device 'cuda', but got 'cpu'"):
+        augment(make() | {"resume": True})
+
+
+def test_store_of_another_writer_is_not_replaced(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    create, other = ReplayBuffer.create, tmp_path / "synthetic.zarr/theirs"
+
+    def late(*args: Any, **settings: Any) -> ReplayBuffer:
+        other.mkdir(parents=True)
+        return create(*args, **settings)
+
+    monkeypatch.setattr(ReplayBuffer, "create", late)
+    with pytest.raises(StorageError, match=r"synthetic\.zarr"):
+        augment(make())
+    assert other.exists()
