@@ -126,6 +126,7 @@ def report(done: Sequence[tuple[Case, EvalResult]]) -> dict[str, Any]:
 def draw(done: Sequence[tuple[Case, EvalResult]], path: Path) -> None:
     """Draws reward, success, jerk and jumps over the delay, one line a strategy, with 95 % intervals."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(2, 2).flat, _FIGURES, strict=True):
@@ -142,6 +143,7 @@ def draw(done: Sequence[tuple[Case, EvalResult]], path: Path) -> None:
             axes.fill_between(delays, low, high, color=colour, alpha=0.15)
         axes.set(title=title, xlabel="delay, env steps")
         axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()

@@ -18,8 +18,9 @@ from diffusion_policy.augment.augmenter import LearnedModel
 from diffusion_policy.augment.model_file import save_model
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.errors import DataError
+from diffusion_policy.training.checkpoint_hook import CheckpointHook
 from diffusion_policy.training.execution import carry_out, restored
-from diffusion_policy.training.hooks import CheckpointHook, HookConfig, LogHook
+from diffusion_policy.training.hooks import HookConfig, LogHook
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.loop import Hook, LoopConfig, TrainingLoop
 from diffusion_policy.training.optim import OptimConfig

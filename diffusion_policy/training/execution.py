@@ -7,7 +7,7 @@ from typing import Any
 from diffusion_policy.errors import CheckpointError, DataError
 from diffusion_policy.policies.data_file import read_tensors
 from diffusion_policy.rollout.progress import ProgressBar
-from diffusion_policy.training.hooks import STATE_FORMAT, CheckpointHook, state_path
+from diffusion_policy.training.checkpoint_hook import STATE_FORMAT, CheckpointHook, state_path
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.loop import Hook, TrainingLoop
 from diffusion_policy.training.metrics import Board, MetricsLog

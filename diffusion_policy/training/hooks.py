@@ -1,10 +1,7 @@
-"""What happens between gradient steps: log, validate, roll out, checkpoint. The loop calls them in this order."""
+"""What happens between gradient steps: log and validate here, `rollout_hook`, `checkpoint_hook`; in this order."""
 
-import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,21 +9,11 @@ import torch
 
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.data_file import save_atomically
 from diffusion_policy.policies.policy import Policy
-from diffusion_policy.rollout.evaluate import EvalResult
-from diffusion_policy.training.curves import draw_curves
-from diffusion_policy.training.loop import Hook, TrainingLoop
-from diffusion_policy.training.metrics import MetricsLog, rollout_note
-
-logger = logging.getLogger(__name__)
-
-STATE_FORMAT = 2
-"""Of state.pt: 2 has the optimiser's moments of convolutions channels last, as their weights are in memory."""
+from diffusion_policy.training.loop import TrainingLoop
+from diffusion_policy.training.metrics import MetricsLog
 
 BestBy = Literal["max_reward", "return"]
-
-_CURVES_EVERY_S = 30.0  # a drawing costs half a second: no more often than a person looks
 
 
 @dataclass(frozen=True)
@@ -176,135 +163,3 @@ class ValidationHook(StatelessHook):
         start, length = policy.horizons.start, policy.horizons.action_horizon
         error = chunk.actions.flatten(2) - batch.action[:, start : start + length]
         return {"loss": float(loss), "action_rmse": float(error.square().mean().sqrt())}
-
-
-class RolloutHook:
-    """Evaluates the EMA policy in the environment and keeps the best checkpoints.
-
-    Args:
-        log: where to record.
-        evaluate: policy -> result; made by the run, so that the hook knows no environment.
-        folder: where the best policies stand.
-        every: interval in gradient steps.
-        keep: how many to keep.
-        best_by: by which figure.
-    """
-
-    def __init__(
-        self,
-        log: MetricsLog,
-        evaluate: Callable[[Policy], EvalResult],
-        folder: Path,
-        every: int,
-        keep: int,
-        best_by: BestBy = "max_reward",
-    ) -> None:
-        self._log, self._evaluate, self._folder, self._every, self._keep = log, evaluate, folder, every, keep
-        self._best_by: BestBy = best_by
-        self._best: list[tuple[float, str]] = []  # (reward, file name), best first
-        self._evicted: list[str] = []  # files that a saved state may still list
-        self.note = ""  # the last rollout, in a few words
-
-    def after_step(self, loop: TrainingLoop) -> None:
-        """Rolls out when due."""
-        if not is_due(loop, self._every):
-            return
-        policy = averaged_policy(loop)
-        begun = time.perf_counter()
-        result = self._evaluate(policy)
-        values = {"max_reward": result.max_reward.mean, "return": result.episode_return.mean}
-        if result.success_rate is not None:
-            values["success_rate"] = result.success_rate.mean
-        self.note = rollout_note(loop.grad_step, values, self._best_by)
-        self._log.record("rollout", loop.grad_step, {**values, "seconds": time.perf_counter() - begun})
-        self._keep_if_best(loop, policy, values[self._best_by])
-
-    def _keep_if_best(self, loop: TrainingLoop, policy: Policy, reward: float) -> None:
-        grad_step = loop.grad_step
-        name = f"best_step{grad_step:07d}_reward{reward:.3f}.pt"
-        ranked = sorted([*self._best, (reward, name)], key=lambda entry: -entry[0])[: self._keep]
-        if (reward, name) in ranked:
-            loop.check_weights()
-            training = {**policy.info.training, "grad_steps": grad_step}
-            policy.save(self._folder / name, replace(policy.info, training=training, eval={self._best_by: reward}))
-        self._evicted += [old for _, old in set(self._best) - set(ranked)]
-        self._best = ranked
-
-    def after_save(self) -> None:
-        """Removes what fell out of the list: no saved state lists it any more."""
-        for name in self._evicted:
-            (self._folder / name).unlink(missing_ok=True)
-        self._evicted = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the list of best checkpoints."""
-        return {"best": [list(entry) for entry in self._best]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes the list back; files of later steps, left by a killed run, are removed."""
-        listed = [(float(reward), str(name)) for reward, name in state["best"]]
-        self._best = [entry for entry in listed if (self._folder / entry[1]).is_file()]
-        known = {name for _, name in self._best}
-        for file in self._folder.glob("best_step*.pt"):
-            if file.name not in known:
-                file.unlink()
-
-
-class CheckpointHook(StatelessHook):
-    """Saves the resumable state, what is deployed (the EMA weights of this moment) and the curves.
-
-    Whatever moment a run is killed at, state.pt is whole, and a run resumed from it makes all that is newer again.
-
-    Args:
-        out: the run's folder.
-        every: interval in gradient steps.
-        digest: of the data; a run goes on with the same ones only.
-        hooks: the other hooks, whose memory belongs to the state.
-        deploy: writes what is deployed.
-        unit: of actions, for the curves.
-    """
-
-    def __init__(
-        self,
-        out: Path,
-        every: int,
-        digest: str,
-        hooks: Sequence[Hook],
-        deploy: Callable[[TrainingLoop], None],
-        unit: str = "",
-    ) -> None:
-        self._out, self._every, self._digest, self._hooks = out, every, digest, hooks
-        self._deploy, self._unit = deploy, unit
-        self._drawn = -_CURVES_EVERY_S
-        self._saved_step = -1
-
-    def after_step(self, loop: TrainingLoop) -> None:
-        """Saves when due."""
-        if is_due(loop, self._every):
-            self.save(loop)
-
-    def save(self, loop: TrainingLoop) -> None:
-        """Saves now, unless this step is saved; the curves, which can be drawn again, come last and may fail."""
-        if loop.grad_step == self._saved_step:
-            return
-        loop.check_weights()
-        self._deploy(loop)
-        state = state_path(self._out)
-        hooks = [hook.state_dict() for hook in self._hooks]
-        content = {"format": STATE_FORMAT, "digest": self._digest, "loop": loop.state_dict()}
-        save_atomically({**content, "hooks": hooks}, state)
-        self._saved_step = loop.grad_step
-        loop.last_checkpoint = f"{state} (step {loop.grad_step})"
-        for hook in self._hooks:
-            hook.after_save()
-        if loop.grad_step == loop.num_grad_steps or time.monotonic() - self._drawn > _CURVES_EVERY_S:
-            self._drawn = time.monotonic()
-            try:
-                draw_curves(self._out / "metrics.jsonl", self._out / "curves.png", self._unit)
-            except OSError as error:
-                logger.warning("no curves drawn: %s", error)
-
-
-def state_path(out: Path) -> Path:
-    """Returns where a run keeps what an exact resume needs."""
-    return out / "checkpoints" / "state.pt"

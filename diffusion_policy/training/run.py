@@ -22,19 +22,14 @@ from diffusion_policy.rollout.environments import check_fits, check_renderer, ma
 from diffusion_policy.rollout.evaluate import EvalResult, evaluate
 from diffusion_policy.settings import plain, section
 from diffusion_policy.training.assembly import Assembly, assemble
+from diffusion_policy.training.checkpoint_hook import CheckpointHook, state_path
 from diffusion_policy.training.execution import carry_out, restored
-from diffusion_policy.training.hooks import (
-    CheckpointHook,
-    LogHook,
-    RolloutHook,
-    ValidationHook,
-    averaged_policy,
-    state_path,
-)
+from diffusion_policy.training.hooks import LogHook, ValidationHook, averaged_policy
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.loop import Hook, TrainingLoop
 from diffusion_policy.training.metrics import Board, MetricsLog, TensorBoard, WandbBoard
 from diffusion_policy.training.ranks import Ranks, ranks_from_environment
+from diffusion_policy.training.rollout_hook import RolloutHook
 
 
 @dataclass(frozen=True)

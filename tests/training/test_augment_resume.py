@@ -9,7 +9,7 @@ import torch
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.data.layout import Layout
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, StorageError
-from diffusion_policy.training import augment_run, hooks
+from diffusion_policy.training import augment_run, checkpoint_hook
 from diffusion_policy.training.augment_run import augment
 from tests.training.test_augmentation import make, weights  # noqa: F401  (make is a fixture)
 
@@ -62,13 +62,13 @@ def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(hooks, "save_atomically", killed)
+        patch.setattr(checkpoint_hook, "save_atomically", killed)
         with pytest.raises(KeyboardInterrupt):
             augment(config)
     caplog.clear()
     augment(make(out="early.zarr") | {"fitted": str(tmp_path / "parts/augmenter.pt")})
     assert "its fit was interrupted after 5 of 12 steps" in caplog.text
-    assert not hooks.state_path(tmp_path / "parts").exists()
+    assert not checkpoint_hook.state_path(tmp_path / "parts").exists()
     parts = augment(config | {"resume": True})
     assert whole.run is not None
     assert parts.run is not None
@@ -79,7 +79,7 @@ def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: 
 def test_fit_goes_on_with_the_same_data_only(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
     config = make(out=None) | {"run": str(tmp_path / "run")}
     with monkeypatch.context() as patch:
-        patch.setattr(hooks, "save_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(checkpoint_hook, "save_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             augment(config)
     with ReplayBuffer.open(tmp_path / "data.zarr", mode="a") as buffer:

@@ -12,9 +12,10 @@ from diffusion_policy.agents.objective import Imitation
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.info import CheckpointInfo
-from diffusion_policy.training.hooks import HookConfig, RolloutHook
+from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.metrics import MetricsLog, read_metrics
+from diffusion_policy.training.rollout_hook import RolloutHook
 from tests.policies.test_diffusion_policy import make_policy
 
 

@@ -49,16 +49,16 @@ def test_run_same_seed_same_weights_other_seed_others(tmp_path: Path, make_confi
 
 
 def test_run_saves_each_checkpoint_once(tmp_path: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from diffusion_policy.training import hooks
+    from diffusion_policy.training import checkpoint_hook
 
     steps: list[int] = []
-    original = hooks.save_atomically
+    original = checkpoint_hook.save_atomically
 
     def counted(content: dict[str, Any], path: Path) -> None:
         steps.append(content["loop"]["grad_step"])
         original(content, path)
 
-    monkeypatch.setattr(hooks, "save_atomically", counted)
+    monkeypatch.setattr(checkpoint_hook, "save_atomically", counted)
     train(make_config(tmp_path / "run"))
     assert steps == [10, 20, 30, 40]
 
@@ -106,7 +106,7 @@ def test_run_without_tensorboard_or_disk_space_for_curves_still_ends(
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("diffusion_policy.training.hooks.draw_curves", full)
+    monkeypatch.setattr("diffusion_policy.training.checkpoint_hook.draw_curves", full)
     run = train(make_config(tmp_path / "run", num_grad_steps=2))
     assert (run.out / "checkpoints" / "state.pt").is_file()
 
