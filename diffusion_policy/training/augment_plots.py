@@ -1,15 +1,15 @@
 """The picture of an augmenter's report: marginals, distances to real rows, dynamics errors."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from diffusion_policy.augment.diagnostics import Fidelity
 from diffusion_policy.augment.transitions import Transitions
-
-if TYPE_CHECKING:
-    from diffusion_policy.training.augment_report import Judged
+from diffusion_policy.training.dynamics import DynamicsErrors
 
 # Okabe and Ito (2008): told apart by the colour-blind, too
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
@@ -18,9 +18,24 @@ _SHOWN = 6  # columns whose marginals are drawn: those where the first model is 
 _BINS = 60
 
 
-def draw_report(
-    judged: Sequence["Judged"], real: Transitions, apart: float, floor: float | None, picture: Path
-) -> None:
+@dataclass(frozen=True)
+class Judged:
+    """One model's samples, measured.
+
+    Args:
+        name: of the model.
+        table: its samples.
+        fidelity: against the real rows.
+        dynamics: against the simulator; None where there is none.
+    """
+
+    name: str
+    table: Transitions
+    fidelity: Fidelity
+    dynamics: DynamicsErrors | None
+
+
+def draw_report(judged: Sequence[Judged], real: Transitions, apart: float, floor: float | None, picture: Path) -> None:
     """Draws a PNG.
 
     Args:
@@ -48,7 +63,7 @@ def draw_report(
     temporary.replace(picture)
 
 
-def _marginal(axes: Any, judged: Sequence["Judged"], real: Transitions, column: int) -> None:
+def _marginal(axes: Any, judged: Sequence[Judged], real: Transitions, column: int) -> None:
     values = real.rows[:, column]
     edges = np.histogram_bin_edges(values, _BINS, tuple(np.percentile(values, [0.1, 99.9])))
     if edges[0] == edges[-1] or column == real.columns.terminal_at:
@@ -64,7 +79,7 @@ def _marginal(axes: Any, judged: Sequence["Judged"], real: Transitions, column: 
         axes.legend(frameon=False)
 
 
-def _marginals(axes: Any, judged: Sequence["Judged"]) -> None:
+def _marginals(axes: Any, judged: Sequence[Judged]) -> None:
     for each, colour in zip(judged, _COLOURS, strict=False):
         axes.plot(np.sort(list(each.fidelity.ks.values())), color=colour, label=each.name)
     axes.set_title("KS complements, sorted", fontsize=10)
@@ -72,7 +87,7 @@ def _marginals(axes: Any, judged: Sequence["Judged"]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _distances(axes: Any, judged: Sequence["Judged"], apart: float) -> None:
+def _distances(axes: Any, judged: Sequence[Judged], apart: float) -> None:
     names = [each.name for each in judged]
     axes.bar(names, [each.fidelity.nearest.synthetic for each in judged], color=_COLOURS[: len(names)])
     axes.axhline(apart, color=_REAL, linestyle="--", label="real to real")
@@ -80,7 +95,7 @@ def _distances(axes: Any, judged: Sequence["Judged"], apart: float) -> None:
     axes.legend(frameon=False)
 
 
-def _dynamics(axes: Any, judged: Sequence["Judged"], floor: float | None) -> None:
+def _dynamics(axes: Any, judged: Sequence[Judged], floor: float | None) -> None:
     shown = [(each, colour) for each, colour in zip(judged, _COLOURS, strict=False) if each.dynamics is not None]
     if not shown:
         axes.text(0.5, 0.5, "dynamics not measured:\nno simulator that can be set", ha="center", va="center")

@@ -8,7 +8,7 @@ dynamics, and whether terminals are where its rule ends the task. Letters: N row
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from jinja2 import Environment, StrictUndefined
 
 from diffusion_policy.augment.augmenter import TransitionModel
 from diffusion_policy.augment.baselines import GaussianAugmenter, NoiseAugmenter, VaeAugmenter
-from diffusion_policy.augment.diagnostics import Fidelity, RealRows, fidelity, noise_as_near
+from diffusion_policy.augment.diagnostics import RealRows, fidelity, noise_as_near
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.provenance import commit, hardware
 from diffusion_policy.settings import plain
 from diffusion_policy.training.augment_data import RealData
-from diffusion_policy.training.augment_plots import draw_report
+from diffusion_policy.training.augment_plots import Judged, draw_report
 from diffusion_policy.training.augmentation import FitConfig, InMemory
 from diffusion_policy.training.dynamics import SIMULATED, DynamicsErrors, dynamics_errors, open_simulator, scales
 from diffusion_policy.training.optim import OptimConfig
@@ -36,23 +36,6 @@ logger = logging.getLogger(__name__)
 
 _VAE_STEPS = 20_000  # at most: it is small
 _VAE_LR = 1e-3
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One model's samples, measured.
-
-    Args:
-        name: of the model.
-        table: its samples.
-        fidelity: against the real rows.
-        dynamics: against the simulator; None where there is none.
-    """
-
-    name: str
-    table: Transitions
-    fidelity: Fidelity
-    dynamics: DynamicsErrors | None
 
 
 def write_report(
