@@ -35,7 +35,7 @@ class Robot:
 
 def main(path: str, seconds: float) -> None:
     """Runs the policy in a file for some seconds."""
-    rules = SafetyConfig(stale_s=0.3)
+    rules = SafetyConfig(stale_s=0.3, on_starved="stop")  # a robot without observations or plans stands still
     controller = TimedController.load(path, step_s=1 / CONTROL_HZ, strategy="chunking", delay=1, safety=rules)
     robot = Robot(controller)
     controller.observe(robot.read(), time.monotonic())

@@ -50,7 +50,7 @@ def planned(config: dict[str, Any], controller: "RecedingHorizonController") -> 
         raise ConfigError("overlay=true shows what lock-step control would sample; leave it out, or latency_steps")
     compared = cases(
         controller.policy.horizons,
-        [str(name) for name in _listed(config["strategy"] or "chunking")],
+        [str(name) for name in _listed("chunking" if config["strategy"] is None else config["strategy"])],
         _listed(0 if config["latency_steps"] is None else config["latency_steps"]),
         jitter_steps=config["jitter_steps"],
         every=every,

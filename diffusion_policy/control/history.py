@@ -16,6 +16,8 @@ from diffusion_policy.policies.observation_check import check_finite, check_obse
 
 _SAME = 1e-3
 """Observations closer than this part of a step are of one time."""
+_KEPT = 4096
+"""Observations at most, whatever their times: a sensor's clock may be wrong."""
 
 Admits = Callable[[dict[str, Array]], bool]
 """Whether an observation {key: (*shape)} may be taken."""
@@ -28,7 +30,7 @@ class ObservationCounts:
     Args:
         taken: observations that came in time.
         late: older than the newest, but still of use: put in their place.
-        dropped: so old that no window reaches them.
+        dropped: so old that no window reaches them any more.
         repeated: of a time that was there already: the later one stands.
         missed: places of windows for which an older observation stood, because that time's never came.
     """
@@ -56,25 +58,21 @@ class ObservationHistory:
         self._spec, self._horizon, self._step = obs_spec, obs_horizon, step_s
         self._times: list[float] = []
         self._observations: list[dict[str, Array]] = []
+        self._now = -np.inf  # the latest time that somebody asked about
         self.counts = ObservationCounts()
 
     def __len__(self) -> int:
         """Returns how many observations are kept."""
         return len(self._times)
 
-    @property
-    def newest_s(self) -> float | None:
-        """Time of the newest observation, None before the first."""
-        return self._times[-1] if self._times else None
+    def newest(self, time_s: float) -> tuple[float, dict[str, Array]] | None:
+        """Returns the newest observation that is not later than a time, with its own; None where there is none.
 
-    @property
-    def newest(self) -> tuple[float, dict[str, Array]] | None:
-        """The newest observation with its time, None before the first."""
-        return (self._times[-1], self._observations[-1]) if self._times else None
-
-    def clear(self) -> None:
-        """Forgets everything but the counts."""
-        self._times, self._observations = [], []
+        One from a future that has not come is kept for then, whatever clock stamped it, and hides nothing.
+        """
+        self._now = max(self._now, time_s)
+        known = bisect_right(self._times, time_s + _SAME * self._step)
+        return (self._times[known - 1], self._observations[known - 1]) if known else None
 
     def add(self, obs: object, time_s: float, admits: Admits | None = None) -> None:
         """Takes an observation; a refused one changes nothing.
@@ -105,19 +103,20 @@ class ObservationHistory:
             self._observations[place] = obs
             self.counts.repeated += 1
             return
-        if self._times and time_s < self._times[-1] - self._reach():
+        settled = min(self._now, self._times[-1] if self._times else -np.inf)
+        if time_s < settled - self._reach():
             self.counts.dropped += 1
             return
-        late = place < len(self._times)
+        late = place < len(self._times) and self._times[place] <= self._now
         self.counts.late += late
         self.counts.taken += not late
         self._times.insert(place, time_s)
         self._observations.insert(place, obs)
-        oldest = bisect_left(self._times, self._times[-1] - self._reach())
+        oldest = max(bisect_left(self._times, settled - self._reach()), len(self._times) - _KEPT)
         del self._times[:oldest], self._observations[:oldest]
 
     def _reach(self) -> float:
-        """Returns how many seconds before the newest observation are kept: a window, and as much again."""
+        """Returns how many seconds before now are kept: a window, and as much again."""
         return 2 * self._horizon * self._step
 
     def window(self, time_s: float) -> dict[str, Array] | None:
@@ -127,6 +126,7 @@ class ObservationHistory:
         than `time_s`; at an episode's beginning, the first one. One that is more than a step older than its place
         counts as missed.
         """
+        self._now = max(self._now, time_s)
         known = bisect_right(self._times, time_s + _SAME * self._step)
         if not known:
             return None

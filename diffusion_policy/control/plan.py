@@ -19,8 +19,9 @@ from diffusion_policy.policies.chunk import (
     blank_windows,
 )
 
-_ROUNDING = 1e-6
-"""Part of a step by which a time may be short of a boundary and still count as there: clocks add up rounding."""
+_ROUNDING = 1e-3
+"""Part of a step by which a time may be short of a boundary and still count as there: seconds since 1970 have seven
+digits behind the point, and sums of steps round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Plan:
     """Actions one step apart, the first of them for the moment it was planned from.
 
     Args:
-        start_s: when the first action is to be sent, seconds.
+        start_s: when the first action is to be sent, seconds: the time of the observation that it rests on.
         step_s: seconds from one action to the next.
         actions: (N, *Da) in env units.
         ready_s: when it was there; later than `start_s` by the time that planning took.
@@ -67,16 +68,18 @@ class PlanRequest:
     """What is asked of a policy: everything that the answer depends on, so that anybody may compute it anywhere.
 
     Args:
-        time_s: now, as the request is made: when the plan's first action is due.
+        observed_s: time of the newest observation in it: when the plan's first action is due.
         window: {key: (To, *shape)}.
         noise: (*noise_shape,).
         known: of one row, actions that the plan should agree with; None where it is free.
+        episode: in which it was asked; answers of another one are worth nothing.
     """
 
-    time_s: float
+    observed_s: float
     window: dict[str, Array]
     noise: FloatArray
     known: KnownActions | None = None
+    episode: int = 0
 
 
 def answers(policy: ChunkPolicy, requests: Sequence[PlanRequest], batch_size: int | None = None) -> list[FloatArray]:

@@ -1,9 +1,9 @@
 """What a robot must never be told, and what happens instead: limits, rates, stale or strange observations.
 
-Every rule has a reaction and a counter. `clip` sends the nearest permitted action. `hold` keeps the robot where it is:
-the last action again, or none where actions are changes (`kind: delta`). `stop` goes to the safe action, no faster than
-the rate permits, or holds where there is none, until somebody says `release`. Nothing here raises: a robot needs an
-action at every tick.
+Every rule has a reaction and a counter. For actions, `clip` sends the nearest permitted one, and `hold` keeps the robot
+where it is: the last action again, or none where actions are changes (`kind: delta`). For observations, `hold` leaves
+out what is strange: plans go on from what was seen before, until it is too old. `stop` goes to the safe action, no
+faster than the rate permits, or holds where there is none, until somebody says `release`; a new episode does not.
 
 Letters: Da the axes of one action.
 """
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, ObservationError
 from diffusion_policy.policies.chunk import Array, FloatArray
 
 OnAction = Literal["clip", "hold", "stop"]
@@ -32,15 +32,18 @@ class SafetyConfig:
     Args:
         low: least action permitted, in the action's unit; None: the action's own bound, if it has one.
         high: greatest action permitted.
-        rate: greatest change from one `action_at` to the next, in the action's unit; None: any.
+        rate: greatest change a second, in the action's unit; None: any. The first action of an episode changes nothing
+            that is known, unless `TimedController.reset(at=...)` says where the robot is.
         observed: {key: (low, high)} of observations seen in training, numbers or (*shape); other keys are not looked
             at.
-        stale_s: age of the newest observation beyond which actions no longer rest on what is; None: any.
+        stale_s: age of the newest observation beyond which actions no longer rest on what is; None: plans that are
+            there are carried out to their end.
         on_limit: where an action is beyond its limits.
-        on_rate: where it changes too fast.
+        on_rate: where it changes too fast; `hold` lasts until what is wanted comes near again.
         on_range: where an observation is outside of what was seen in training; `count` only counts.
         on_nan: where an observation is not finite. It is never taken: the ones before stand.
         on_stale: where observations ceased to come.
+        on_starved: where no plan has an action any more.
     """
 
     low: Any = None
@@ -53,10 +56,12 @@ class SafetyConfig:
     on_range: OnInput = "count"
     on_nan: OnInput = "hold"
     on_stale: OnInput = "hold"
+    on_starved: Literal["hold", "stop"] = "hold"
 
     def __post_init__(self) -> None:
-        for name in ("on_limit", "on_rate", "on_range", "on_nan", "on_stale"):
-            known = ("clip" if name in ("on_limit", "on_rate") else "count", "hold", "stop")
+        kinds = {"on_limit": ("clip",), "on_rate": ("clip",), "on_starved": ()}
+        for name in ("on_limit", "on_rate", "on_range", "on_nan", "on_stale", "on_starved"):
+            known = (*kinds.get(name, ("count",)), "hold", "stop")
             if getattr(self, name) not in known:
                 raise ConfigError(f"safety.{name}: expected {', '.join(known)}, but got {getattr(self, name)!r}")
         if self.stale_s is not None and not self.stale_s > 0:
@@ -122,8 +127,12 @@ class Guard:
         if safe_action is not None and (self._beyond(safe_action)).any():
             raise ConfigError(f"safe_action must be within the limits, but got {safe_action}")
         self._ranges = {
-            key: tuple(_range(key, side, obs_spec) for side in sides) for key, sides in config.observed.items()
+            key: (_range(key, sides[0], obs_spec), _range(key, sides[1], obs_spec))
+            for key, sides in config.observed.items()
         }
+        for key, (low, high) in self._ranges.items():
+            if (low > high).any():
+                raise ConfigError(f"safety.observed.{key}: low {low} is above high {high}")
 
     def admits(self, obs: Mapping[str, Array]) -> bool:
         """Whether an observation may be taken; counts and reacts where it is not finite or was never seen the like.
@@ -138,61 +147,80 @@ class Guard:
             return False
         for key, (low, high) in self._ranges.items():
             value = obs[key].astype(np.float64)
-            slack = _ROUNDING * (high - low)
+            slack = _ROUNDING * np.maximum(
+                np.abs(low), np.abs(high), where=np.isfinite(low + high), out=np.ones_like(low)
+            )
             if ((value < low - slack) | (value > high + slack)).any():
                 self.counts.range += 1
                 self._maybe_stop(self.config.on_range, f"observation '{key}' was outside of what training had")
                 return self.config.on_range == "count"
         return True
 
-    def permitted(self, action: FloatArray, last: FloatArray | None, age_s: float) -> FloatArray:
+    def permitted(
+        self, action: FloatArray | None, last: FloatArray | None, age_s: float, elapsed_s: float
+    ) -> FloatArray:
         """Returns what is sent instead of an action: itself where every rule is kept.
 
         Args:
-            action: (*Da), what is wanted.
+            action: (*Da), what is wanted; None where no plan has one.
             last: what was sent before, which was permitted; None for the first.
             age_s: of the newest observation.
+            elapsed_s: since `last` was sent.
+
+        Raises:
+            ObservationError: there is nothing to hold yet: no action was sent, and no safe action is known.
         """
-        held = self.held(action if last is None else last)
-        if self.config.stale_s is not None and age_s > self.config.stale_s:
+        if action is None:
+            self._maybe_stop(self.config.on_starved, "no plan had an action")
+        elif self.config.stale_s is not None and not age_s <= self.config.stale_s:
             self.counts.stale += 1
             self._maybe_stop(self.config.on_stale, f"the newest observation was {age_s:.3g} s old")
-            if self.config.on_stale == "hold":
-                action = held
-        if not np.isfinite(action).all() or self._beyond(action).any():
+            action = None if self.config.on_stale == "hold" else action
+        if action is not None and self._beyond(action).any():
             self.counts.limit += 1
             self._maybe_stop(self.config.on_limit, "an action was beyond its limits")
-            action = action if self.config.on_limit == "clip" and np.isfinite(action).all() else held
-        if last is not None and self.stopped is None and self._is_fast(action, last):
+            action = np.clip(action, self._low, self._high) if self.config.on_limit == "clip" else None
+        reach = np.full(self._rate.shape, np.inf)
+        np.multiply(self._rate, max(0.0, elapsed_s), out=reach, where=np.isfinite(self._rate), dtype=np.float64)
+        if action is not None and last is not None and self.stopped is None and _fast(action, last, reach).any():
             self.counts.rate += 1
             self._maybe_stop(self.config.on_rate, "an action changed too fast")
-            action = action if self.config.on_rate == "clip" else held
+            action = action if self.config.on_rate == "clip" else None
         if self.stopped is not None:
             self.counts.stopped += 1
-            action = held if self._safe is None else self._safe
-        return self._within(action, last)
+            action = self._safe
+        if action is None:
+            return self.held(last)
+        return self._within(action, last, reach)
 
-    def held(self, last: FloatArray) -> FloatArray:
-        """Returns what keeps a robot where it is, the last action having been `last`."""
-        return np.zeros_like(last) if self._delta else last
+    def held(self, last: FloatArray | None) -> FloatArray:
+        """Returns what keeps a robot where it is, the last action having been `last`.
+
+        Raises:
+            ObservationError: nothing was sent yet, and there is no safe action.
+        """
+        if last is not None:
+            return np.zeros_like(last) if self._delta else last
+        if self._safe is None:
+            raise ObservationError(
+                "there is no action to send yet; observe and plan first, or give the controller a safe_action"
+            )
+        return self._safe
 
     def release(self) -> None:
         """Lets actions through again after a stop."""
         self.stopped = None
 
-    def _within(self, action: FloatArray, last: FloatArray | None) -> FloatArray:
-        """Returns the nearest action that is finite, within its limits and, where possible, its rate."""
-        found = np.nan_to_num(action)
+    def _within(self, action: FloatArray, last: FloatArray | None, reach: Array) -> FloatArray:
+        """Returns the nearest action within its limits and, where possible, its rate."""
+        found = np.asarray(action, np.float64)
         if last is not None:  # exactly what was wanted where that is slow enough: a sum would round
-            slow = last + np.clip(found - last, -self._rate, self._rate)
-            found = np.where(np.abs(found - last) > self._rate, slow, found)
-        return np.clip(found, self._low, self._high).astype(np.float32)
-
-    def _is_fast(self, action: FloatArray, last: FloatArray) -> bool:
-        return bool((np.abs(action - last) > self._rate * (1 + _ROUNDING)).any())
+            before = last.astype(np.float64)
+            found = np.where(_fast(action, last, reach), before + np.clip(found - before, -reach, reach), found)
+        return np.clip(found.astype(np.float32), self._low, self._high)
 
     def _beyond(self, action: FloatArray) -> Array:
-        beyond: Array = (action < self._low) | (action > self._high)
+        beyond: Array = ~((action >= self._low) & (action <= self._high))
         return beyond
 
     def _maybe_stop(self, reaction: str, reason: str) -> None:
@@ -200,24 +228,33 @@ class Guard:
             self.stopped = reason
 
 
+def _fast(action: FloatArray, last: FloatArray, reach: Array) -> Array:
+    """Returns where an action changes by more than its reach, and more than float32 rounds."""
+    slack = 4 * np.finfo(np.float32).eps * np.maximum(np.abs(action), np.abs(last))
+    fast: Array = np.abs(action.astype(np.float64) - last) > reach + slack
+    return fast
+
+
 def _limit(name: str, given: Any, bound: Any, shape: tuple[int, ...], otherwise: float) -> FloatArray:
-    """Returns a limit (*Da), the tighter of the given one and the action's own bound."""
-    if given is None and bound is None:
-        return np.full(shape, otherwise, np.float32)
-    own = None if bound is None else np.asarray(bound, np.float32).reshape(shape)
-    if given is None:
-        assert own is not None
-        return own
-    try:
-        wanted = np.broadcast_to(np.asarray(given, np.float32), shape)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"safety.{name}: expected a number, or {shape} of them, but got {given!r}") from error
-    if np.isnan(wanted).any():
-        raise ConfigError(f"safety.{name} must be numbers, but got {given!r}")
-    if own is None:
-        return wanted.copy()
-    tighter: FloatArray = np.maximum(wanted, own) if name == "low" else np.minimum(wanted, own)
-    return tighter
+    """Returns a limit (*Da), the tighter of the given one and the action's own bound.
+
+    In float32 it is never beyond what was asked: 0.1 becomes the float32 below it where it is an upper limit.
+    """
+    inward = np.inf if name == "low" else -np.inf
+    found = np.full(shape, otherwise, np.float64)
+    for value in (each for each in (bound, given) if each is not None):
+        try:
+            wanted = np.asarray(value, np.float64)
+            wanted = wanted.reshape(shape) if wanted.size == found.size else np.broadcast_to(wanted, shape)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"safety.{name}: expected a number, or {shape} of them, but got {value!r}") from error
+        if np.isnan(wanted).any() or (wanted == inward).any():
+            raise ConfigError(f"safety.{name} must be numbers that permit something, but got {value!r}")
+        found = np.maximum(found, wanted) if name == "low" else np.minimum(found, wanted)
+    rounded = found.astype(np.float32)
+    beyond = rounded < found if name == "low" else rounded > found
+    tight: FloatArray = np.where(beyond, np.nextafter(rounded, np.float32(inward)), rounded).astype(np.float32)
+    return tight
 
 
 def _range(key: str, side: Any, obs_spec: ObsSpec) -> Array:
@@ -225,8 +262,11 @@ def _range(key: str, side: Any, obs_spec: ObsSpec) -> Array:
     if key not in obs_spec:
         raise ConfigError(f"safety.observed: no observation '{key}', known: {', '.join(obs_spec)}")
     try:
-        return np.broadcast_to(np.asarray(side, np.float64), obs_spec[key].shape)
+        found = np.broadcast_to(np.asarray(side, np.float64), obs_spec[key].shape)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"safety.observed.{key}: expected a number, or {obs_spec[key].shape} of them, but got {side!r}"
         ) from error
+    if np.isnan(found).any():
+        raise ConfigError(f"safety.observed.{key} must be numbers, but got {side!r}")
+    return found

@@ -21,8 +21,8 @@ class Strategy(Protocol):
     def check(self, horizons: Horizons) -> None:
         """Raises ConfigError where its settings do not fit a policy."""
 
-    def is_due(self, asked_s: float | None, time_s: float, step_s: float) -> bool:
-        """Whether to ask for a plan now, the last one having been asked for at `asked_s`."""
+    def is_due(self, asked_s: float | None, observed_s: float, step_s: float) -> bool:
+        """Whether to ask for a plan from an observation of `observed_s`, the last plan being from one of `asked_s`."""
 
     def known(self, plans: Sequence[Plan], time_s: float, horizons: Horizons) -> KnownActions | None:
         """Returns what a plan that is asked for now should agree with, of one row; None for nothing."""
@@ -47,12 +47,12 @@ class Chunking:
     every: int
 
     def check(self, horizons: Horizons) -> None:
-        """See `Strategy`: a plan must last until the next one."""
+        """See `Strategy`; a plan that ends before the next one is there leaves nothing to send, which is counted."""
         _check_every(self.every, horizons)
 
-    def is_due(self, asked_s: float | None, time_s: float, step_s: float) -> bool:
-        """See `Strategy`."""
-        return asked_s is None or time_s - asked_s >= (self.every - 1e-6) * step_s
+    def is_due(self, asked_s: float | None, observed_s: float, step_s: float) -> bool:
+        """See `Strategy`; half a step early is better than half a step late."""
+        return asked_s is None or observed_s - asked_s > (self.every - 0.5) * step_s
 
     def known(self, plans: Sequence[Plan], time_s: float, horizons: Horizons) -> KnownActions | None:
         """Returns None: a plan is free to begin as it likes."""
@@ -93,8 +93,9 @@ class RealTimeChunking(Chunking):
     """Asks for chunks that go on where the running one will be (Black, Galliker and Levine 2025, equation 5).
 
     The actions that will be executed while the next chunk is computed, `delay` of them, weigh 1; those of the running
-    chunk beyond weigh less and less; where it has none the next chunk is free. So chunks join without a jump, whatever
-    way they go. The sampler is guided (`diffusion.guidance`), which needs a diffusion policy's policy.pt.
+    chunk beyond weigh less and less; where it has none the next chunk is free. So chunks join with smaller jumps; how
+    small depends on how far the network lets itself be pulled. The sampler is guided (`diffusion.guidance`), which
+    needs a diffusion policy's policy.pt.
 
     Args:
         every: s, steps from one question to the next.
@@ -104,13 +105,13 @@ class RealTimeChunking(Chunking):
     delay: int = 1
 
     def check(self, horizons: Horizons) -> None:
-        """See `Strategy`: the running chunk must last until the next one is there."""
+        """See `Strategy`."""
         super().check(horizons)
-        left = horizons.pred_horizon - horizons.start - self.every
-        if not 0 <= self.delay <= left:
+        longest = horizons.pred_horizon - horizons.start
+        if not 0 <= self.delay <= longest:
             raise ConfigError(
-                f"real-time chunking: delay must be in [0, {left}] steps (pred_horizon {horizons.pred_horizon} - "
-                f"{horizons.start} before now - every {self.every}), but got {self.delay}; plan more often, or faster"
+                f"real-time chunking: delay must be in [0, {longest}] steps (pred_horizon {horizons.pred_horizon} - "
+                f"{horizons.start} before now), but got {self.delay}; a plan has no more actions"
             )
 
     def known(self, plans: Sequence[Plan], time_s: float, horizons: Horizons) -> KnownActions | None:
@@ -139,8 +140,8 @@ def make_strategy(
         name: chunking, ensembling or real_time.
         horizons: of the policy.
         delay: d, steps that planning is expected to take.
-        every: s, steps from one question to the next; None: action_horizon, less where a plan would end before the next
-            one arrives, and 1 for ensembling.
+        every: s, steps from one question to the next; None: action_horizon, or fewer where that lets a plan last until
+            the next one is there, but not fewer than the delay (one plan is computed at a time); 1 for ensembling.
         m: of ensembling.
 
     Raises:
@@ -148,12 +149,13 @@ def make_strategy(
     """
     if name not in STRATEGIES:
         raise ConfigError(f"strategy: expected one of {', '.join(STRATEGIES)}, but got {name!r}")
-    lasting = max(1, min(horizons.action_horizon, horizons.pred_horizon - horizons.start - delay))
+    actions = horizons.pred_horizon - horizons.start
+    lasting = min(actions, max(1, delay, min(horizons.action_horizon, actions - delay)))
     strategy: Strategy
     if name == "ensembling":
         strategy = Ensembling(1 if every is None else every, m)
     elif name == "real_time":
-        strategy = RealTimeChunking(lasting if every is None else every, delay)
+        strategy = RealTimeChunking(lasting if every is None else every, min(delay, actions))
     else:
         strategy = Chunking(lasting if every is None else every)
     strategy.check(horizons)

@@ -18,10 +18,10 @@ import numpy as np
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.control.history import ObservationHistory
 from diffusion_policy.control.plan import Plan, PlanRequest, answers, warm_up_guidance
-from diffusion_policy.control.safety import Guard, SafetyConfig
+from diffusion_policy.control.safety import Guard, SafetyConfig, SafetyCounts
 from diffusion_policy.control.strategies import Chunking, Strategy, make_strategy
-from diffusion_policy.errors import ConfigError, ObservationError
-from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
+from diffusion_policy.policies.chunk import Array, ChunkPolicy, FloatArray, KnownActions
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.episode_slots import noise_generator
 
@@ -34,35 +34,65 @@ class PlanCounts:
         accepted: plans that arrived in time to be of use.
         expired: plans that arrived when all their actions were past.
         overtaken: plans that arrived after one that was asked for later: dropped.
+        foreign: plans that were asked for in an episode before: dropped.
         skipped: actions that were past when their plan arrived, and were not sent.
-        starved: ticks for which no plan had an action; the last action, or the safe one, was sent.
+        starved: ticks for which no plan had an action; the robot was held, or went to the safe action.
     """
 
     accepted: int = 0
     expired: int = 0
     overtaken: int = 0
+    foreign: int = 0
     skipped: int = 0
     starved: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Tick:
+    """One action, and what it rests on.
+
+    Args:
+        time_s: of the action.
+        action: (*Da), as sent.
+        observed: {key: (*shape)}, the newest observation then; empty before the first.
+        observed_s: its time; `time_s` before the first.
+        plan: the newest one then.
+        starved: whether no plan had an action.
+        stopped: whether the rules of safety had stopped the robot.
+        episode: counted from 0.
+    """
+
+    time_s: float
+    action: FloatArray
+    observed: dict[str, Array]
+    observed_s: float
+    plan: Plan | None
+    starved: bool
+    stopped: bool
+    episode: int
 
 
 class TimedController:
     """Runs a policy on one robot by the clock. Its methods may be called from different threads.
 
-    Times are seconds on any clock that only goes forward, the same for all methods. A prediction's first executable
-    action is for the time of its observation, the next for `step_s` later, and so on: whatever time a plan takes, each
-    of its actions is sent at its own time or not at all.
+    Times are seconds on any clock that only goes forward, the same for all methods. A plan's first action is for the
+    time of the newest observation that it rests on, the next for `step_s` later, and so on: whatever time a plan takes
+    and whenever it is asked for, each of its actions is sent from its own time on until the next one's, or not at all.
 
     Args:
         policy: what predicts; see `ChunkPolicy`.
         step_s: seconds from one action to the next, as in training: 1 / control_hz.
-        strategy: how plans follow each other; None for a new one each time action_horizon steps have passed.
+        strategy: how plans follow each other; None for a new one each time action_horizon steps have passed, as in
+            lock-step (see `make_strategy` for plans that take time).
         safe_action: (*Da), what is sent before the first plan; None: `action_at` raises then.
         safety: rules for observations and actions; None for the action's bounds alone.
-        seed: fixes all the noise; None draws fresh entropy.
+        seed: fixes all the noise of the first episode; None draws fresh entropy.
 
     Attributes:
         counts: of plans and ticks; `history.counts` are those of observations, `guard.counts` those of safety.
         history: the observations.
+        episode: its number, from 0.
+        last_tick: the last action and what it rested on; None before the first of an episode.
         guard: applies the rules; `guard.stopped` says why it stopped, `guard.release()` lets it go on.
     """
 
@@ -81,9 +111,13 @@ class TimedController:
         self.policy, self.step_s = policy, step_s
         self.strategy: Strategy = strategy or Chunking(policy.horizons.action_horizon)
         self.strategy.check(policy.horizons)
-        self.safe_action = None if safe_action is None else self._checked(np.asarray(safe_action, np.float32))
+        self.safe_action = (
+            None if safe_action is None else self._checked("safe_action", np.asarray(safe_action, np.float32))
+        )
         self._safety = safety
         self._lock = threading.RLock()
+        self.guard = Guard(safety or SafetyConfig(), self.obs_spec, self.action_spec, self.safe_action)
+        self.episode = -1
         self.reset(seed)
 
     @classmethod
@@ -120,16 +154,29 @@ class TimedController:
             warm_up_guidance(policy)
         return made
 
-    def reset(self, seed: int | None = None) -> None:
-        """Begins a new episode: observations and plans are forgotten, counts are 0, the noise begins anew."""
+    def reset(self, seed: int | None = None, at: FloatArray | None = None) -> None:
+        """Begins a new episode: observations and plans are forgotten, counts are 0, the noise begins anew.
+
+        Answers to what was asked before are no longer taken. A stop stays one, until `guard.release()`.
+
+        Args:
+            seed: fixes all the noise; None draws fresh entropy.
+            at: (*Da), the action that would leave the robot where it is; rates count from there. None: unknown, and the
+                first action is as planned.
+
+        Raises:
+            ConfigError: `at` is no action that is permitted.
+        """
+        here = None if at is None else self._checked("at", np.asarray(at, np.float32))
         with self._lock:
+            self.episode += 1
             self.history = ObservationHistory(self.policy.obs_spec, self.policy.horizons.obs_horizon, self.step_s)
-            self.counts = PlanCounts()
-            self.guard = Guard(self._safety or SafetyConfig(), self.obs_spec, self.action_spec, self.safe_action)
+            self.counts, self.guard.counts = PlanCounts(), SafetyCounts()
             self._plans: deque[Plan] = deque()  # those that have actions to come when the newest arrived
             self._asked_s: float | None = None
-            self._last: FloatArray | None = None
+            self._last, self._last_s, self._changed_s = here, float("nan"), -np.inf
             self._generator = noise_generator(seed)
+            self.last_tick: Tick | None = None
 
     @property
     def obs_spec(self) -> ObsSpec:
@@ -154,24 +201,35 @@ class TimedController:
             self.history.add(obs, time_s, None if self._safety is None else self.guard.admits)
 
     def is_due(self, time_s: float) -> bool:
-        """Whether the strategy wants a plan now, and there is something to plan from."""
+        """Whether the strategy wants a plan: there is an observation, newer than the last plan's by its interval."""
         with self._lock:
-            return len(self.history) > 0 and self.strategy.is_due(self._asked_s, time_s, self.step_s)
+            newest = self.history.newest(_finite(time_s))
+            return newest is not None and self.strategy.is_due(self._asked_s, newest[0], self.step_s)
+
+    def request_if_due(self, time_s: float) -> PlanRequest | None:
+        """Returns `request(time_s)` if a plan is due, None otherwise; nothing happens in between."""
+        with self._lock:
+            return self.request(time_s) if self.is_due(time_s) else None
 
     def request(self, time_s: float) -> PlanRequest:
         """Returns the question for a plan from what is known at a time; `accept` takes the answer.
 
         Raises:
-            ObservationError: nothing was observed until then.
+            ObservationError: nothing was observed until then, or the time is no number.
         """
         with self._lock:
-            window = self.history.window(time_s)
-            if window is None:
+            newest = self.history.newest(_finite(time_s))
+            window = None if newest is None else self.history.window(newest[0])
+            if newest is None or window is None:
                 raise ObservationError(f"nothing was observed until {time_s:g} s; call observe(obs, time_s) first")
-            self._asked_s = time_s
+            self._asked_s = observed_s = newest[0]
             noise = self._generator.standard_normal(self.policy.noise_shape, dtype=np.float32)
-            known = self.strategy.known(list(self._plans), time_s, self.policy.horizons)
-            return PlanRequest(time_s, window, noise, known)
+            known = self.strategy.known(list(self._plans), observed_s, self.policy.horizons)
+            if known is not None:  # what was sent otherwise than planned is not known to have been executed
+                times = observed_s + (np.arange(known.weight.shape[1]) - self.policy.horizons.start) * self.step_s
+                past = (times < observed_s - 0.5 * self.step_s) & (times < self._changed_s + 0.5 * self.step_s)
+                known = KnownActions(known.actions, np.where(past, 0, known.weight).astype(np.float32))
+            return PlanRequest(observed_s, window, noise, known, self.episode)
 
     def accept(self, request: PlanRequest, prediction: FloatArray, time_s: float) -> None:
         """Takes the answer to a request at the time it arrives; its actions that are past by then are dropped.
@@ -180,11 +238,20 @@ class TimedController:
             request: what was asked.
             prediction: (Tp, *Da) in env units.
             time_s: now.
+
+        Raises:
+            CheckpointError: the answer has another shape, or is not finite; nothing has changed then.
         """
-        actions = self._bounded(np.asarray(prediction[self.policy.horizons.start :], np.float32))
-        plan = Plan(request.time_s, self.step_s, actions, time_s)
+        _finite(time_s)
+        expected = (self.policy.horizons.pred_horizon, *self.action_spec.shape)
+        found = np.asarray(prediction, np.float32)
+        if found.shape != expected or not np.isfinite(found).all():
+            raise CheckpointError(f"expected {expected} finite numbers as a plan, but got {found.shape}: {found}")
+        plan = Plan(request.observed_s, self.step_s, self._bounded(found[self.policy.horizons.start :]), time_s)
         with self._lock:
-            if self._plans and self._plans[-1].start_s > plan.start_s:
+            if request.episode != self.episode:
+                self.counts.foreign += 1
+            elif self._plans and self._plans[-1].start_s > plan.start_s:
                 self.counts.overtaken += 1
             elif not plan.remaining(time_s):
                 self.counts.expired += 1
@@ -201,27 +268,34 @@ class TimedController:
         self.accept(request, answers(self.policy, [request])[0], time_s)
 
     def action_at(self, time_s: float) -> FloatArray:
-        """Returns the action for a time (*Da), always finite and permitted by the rules of safety.
+        """Returns the action for a time (*Da), always finite and permitted by the rules of safety; see `tick`."""
+        return self.tick(time_s).action
+
+    def tick(self, time_s: float) -> Tick:
+        """Returns the action for a time with what it rests on, which `last_tick` keeps.
 
         Where no plan has one, the robot is held: the last action is sent again, or none where actions are changes;
         before the first plan it is `safe_action`.
 
         Raises:
-            ObservationError: there was no plan yet, and no safe action is known.
+            ObservationError: there was no plan yet and no safe action is known, or the time is no number.
         """
         with self._lock:
-            action = self.strategy.action(list(self._plans), time_s)
-            if action is None:
-                self.counts.starved += 1
-                action = self.safe_action if self._last is None else self.guard.held(self._last)
-            if action is None:
-                raise ObservationError(
-                    "there is no plan yet; observe and plan first, or give the controller a safe_action"
-                )
-            newest = self.history.newest_s
-            age_s = 0.0 if newest is None else time_s - newest
-            self._last = self.guard.permitted(action, self._last, age_s)
-            return self._last.copy()
+            newest = self.history.newest(_finite(time_s))
+            wanted = self.strategy.action(list(self._plans), time_s)
+            age_s = np.inf if newest is None else time_s - newest[0]
+            elapsed_s = self.step_s if np.isnan(self._last_s) else time_s - self._last_s
+            self.counts.starved += wanted is None
+            sent = self.guard.permitted(wanted, self._last, age_s, elapsed_s).copy()
+            if wanted is None or not np.array_equal(sent, wanted):
+                self._changed_s = time_s
+            self._last, self._last_s = sent, time_s
+            observed_s, observed = (time_s, {}) if newest is None else newest
+            stopped = self.guard.stopped is not None
+            self.last_tick = Tick(
+                time_s, sent.copy(), observed, observed_s, self.newest_plan, wanted is None, stopped, self.episode
+            )
+            return self.last_tick
 
     @property
     def newest_plan(self) -> Plan | None:
@@ -230,7 +304,7 @@ class TimedController:
             return self._plans[-1] if self._plans else None
 
     def age_s(self, time_s: float) -> float | None:
-        """Returns how old the observation is that actions now rest on, seconds; None before the first plan."""
+        """Returns how old the newest observation of the newest plan is, seconds; None before the first plan."""
         plan = self.newest_plan
         return None if plan is None else time_s - plan.start_s
 
@@ -247,9 +321,15 @@ class TimedController:
         clipped: FloatArray = np.clip(actions, low, high)
         return clipped
 
-    def _checked(self, action: FloatArray) -> FloatArray:
+    def _checked(self, name: str, action: FloatArray) -> FloatArray:
         if action.shape != self.action_spec.shape or not np.isfinite(action).all():
-            raise ConfigError(f"safe_action must be {self.action_spec.shape} finite numbers, but got {action}")
+            raise ConfigError(f"{name} must be {self.action_spec.shape} finite numbers, but got {action}")
         if not np.array_equal(self._bounded(action), action):
-            raise ConfigError(f"safe_action must be within the action's bounds, but got {action}")
+            raise ConfigError(f"{name} must be within the action's bounds, but got {action}")
         return action
+
+
+def _finite(time_s: float) -> float:
+    if not np.isfinite(time_s):
+        raise ObservationError(f"a time must be finite seconds, but got {time_s}")
+    return time_s

@@ -68,6 +68,9 @@ def cases(
     """
     if not strategies or not delays:
         raise ConfigError("expected at least one strategy and one latency_steps, but got none")
+    for name, given in (("strategy", strategies), ("latency_steps", delays)):
+        if len(set(map(str, given))) < len(given):
+            raise ConfigError(f"{name}: each may be named once, but got {', '.join(map(str, given))}")
     found = []
     for name in strategies:
         for delay in delays:

@@ -34,6 +34,7 @@ class _Episode:
         tick: env steps done.
         sent: actions so far.
         joints: numbers of actions at which another plan came into force.
+        starved: numbers of actions that no plan had.
         pending: the plan that is being computed: when it arrives, its question and its answer.
     """
 
@@ -43,6 +44,7 @@ class _Episode:
     tick: int = 0
     sent: list[FloatArray] = field(default_factory=list)
     joints: list[int] = field(default_factory=list)
+    starved: list[int] = field(default_factory=list)
     pending: tuple[int, PlanRequest, FloatArray] | None = None
 
 
@@ -140,22 +142,25 @@ class TimedRollouts:
 
     def _finished(self, place: int, result: EpisodeResult) -> tuple[int, EpisodeResult]:
         episode = self._running.pop(place)
-        starved = episode.controller.counts.starved
-        self.smoothness[episode.index] = Smoothness.of(episode.sent, episode.joints, starved)
+        self.smoothness[episode.index] = Smoothness.of(episode.sent, episode.joints, episode.starved)
         if self._film is not None and self._film.wants(episode.index):
             self._film.finish(episode.index, result.success)
         return episode.index, result
 
     def _actions(self, places: Sequence[int]) -> dict[int, Command]:
         """Returns one action (1, *Da) for each slot, after asking for plans and taking those that arrive now."""
-        self._ask([self._running[place] for place in places])
+        episodes = {place: self._running[place] for place in places}
+        for episode in episodes.values():
+            _arrive(episode)  # and the computer is free for the next question, at this very tick
+        self._ask(list(episodes.values()))
         commands: dict[int, Command] = {}
-        for place in places:
-            episode = self._running[place]
-            _arrive(episode)
-            action = episode.controller.action_at(episode.tick * _STEP_S)
-            episode.sent.append(action)
-            commands[place] = action[None]
+        for place, episode in episodes.items():
+            _arrive(episode)  # what takes no time
+            tick = episode.controller.tick(episode.tick * _STEP_S)
+            if tick.starved:
+                episode.starved.append(len(episode.sent))
+            episode.sent.append(tick.action)
+            commands[place] = tick.action[None]
         return commands
 
     def _ask(self, episodes: Sequence[_Episode]) -> None:
@@ -163,8 +168,9 @@ class TimedRollouts:
 
         The first plan of an episode is waited for, as a robot's would be before it moves.
         """
-        due = [each for each in episodes if each.pending is None and each.controller.is_due(each.tick * _STEP_S)]
-        asked = [(each, each.controller.request(each.tick * _STEP_S)) for each in due]
+        free = [each for each in episodes if each.pending is None]
+        questions = [(each, each.controller.request_if_due(each.tick * _STEP_S)) for each in free]
+        asked = [(each, request) for each, request in questions if request is not None]
         for guided in (False, True):
             some = [(each, request) for each, request in asked if (request.known is not None) == guided]
             if not some:

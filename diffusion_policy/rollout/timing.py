@@ -65,8 +65,8 @@ class Smoothness:
         jerk: root mean square of the third difference, over all steps and the length of the vector; 0 for T < 4.
         jump: mean length of the second difference at steps where another plan came into force: how much the speed
             changes there; None where that never happened.
-        drift: the same at all other steps, to compare with; None where there are none.
-        starved: env steps for which no plan had an action.
+        drift: the same at steps that have no part in a joint, to compare with; None where there are none.
+        starved: env steps for which no plan had an action; they and the two after them count in neither.
     """
 
     jerk: float
@@ -75,23 +75,26 @@ class Smoothness:
     starved: int
 
     @classmethod
-    def of(cls, actions: Sequence[Array], joints: Sequence[int], starved: int) -> "Smoothness":
+    def of(cls, actions: Sequence[Array], joints: Sequence[int], starved: Sequence[int] = ()) -> "Smoothness":
         """Returns how smooth actions were.
 
         Args:
             actions: T of (*Da), in the order they were sent.
             joints: numbers of the actions that were the first of another plan.
-            starved: see the class.
+            starved: numbers of the actions that no plan had.
         """
         sent = np.stack([np.ravel(action) for action in actions]).astype(np.float64)  # (T, Da)
         third = np.linalg.norm(np.diff(sent, 3, axis=0), axis=1)  # (T - 3,)
         second = np.linalg.norm(np.diff(sent, 2, axis=0), axis=1)  # (T - 2,): entry i ends with action i + 2
-        at_joint = np.isin(np.arange(2, len(sent)), list(joints))
+        number, first, lacking = np.arange(2, len(sent)), np.array(joints, int), np.array(starved, int)
+        still = ~np.isin(number, [lacking, lacking + 1, lacking + 2])
+        at_joint = np.isin(number, first) & still
+        between = ~np.isin(number, [first, first + 1]) & still  # a jump shows in the difference after it, too
         return cls(
             jerk=float(np.sqrt(np.mean(third**2))) if len(third) else 0.0,
             jump=float(second[at_joint].mean()) if at_joint.any() else None,
-            drift=float(second[~at_joint].mean()) if (~at_joint).any() else None,
-            starved=starved,
+            drift=float(second[between].mean()) if between.any() else None,
+            starved=len(lacking),
         )
 
 

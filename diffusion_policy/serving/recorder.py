@@ -10,12 +10,14 @@ from typing import Any, Self
 
 import numpy as np
 
-from diffusion_policy.control.timed import TimedController
+from diffusion_policy.control.timed import Tick, TimedController
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.chunk import Array, FloatArray
+from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.policies.chunk import Array
 
-OWN_KEYS = ("action", "time_s", "observed_s", "plan", "plan_start_s", "planned", "starved", "stopped", "success")
+OWN_KEYS = (
+    "action", "time_s", "observed_s", "plan", "plan_start_s", "planned", "starved", "stopped", "success", "labelled",
+)  # fmt: skip
 """What a row holds beside the observation."""
 
 
@@ -25,7 +27,7 @@ class Recorder:
     Each tick is a row: the newest observation under its own names, `action` as sent, `time_s` of the tick and
     `observed_s` of the observation on the controller's clock, the newest `plan` (N, *Da) with `plan_start_s` (zeros,
     and the tick's time, while there is none: `planned` says so), whether no plan had an action (`starved`) or safety
-    had `stopped` it, and the label `success`, if given.
+    had `stopped` it, and what somebody who watched said: `success`, where `labelled`.
 
     Args:
         path: a data set; episodes are appended where it exists.
@@ -34,6 +36,7 @@ class Recorder:
 
     Raises:
         ConfigError: an observation has the name of something that is recorded beside it.
+        DataError: what is there is no recording of such a controller.
         OutputExistsError: somebody else is writing to it.
     """
 
@@ -41,63 +44,72 @@ class Recorder:
         taken = sorted(set(OWN_KEYS) & set(controller.obs_spec))
         if taken:
             raise ConfigError(f"observations must not be called {', '.join(taken)}: a recording needs these names")
-        self._controller, self._ticks = controller, list[dict[str, Any]]()
-        self._starved = 0
+        self._controller, self._ticks = controller, list[Tick]()
         path = Path(path)
         self.buffer = ReplayBuffer.open(path, "a") if path.exists() else ReplayBuffer.create(path)
+        expected = sorted({*OWN_KEYS, *controller.obs_spec})
+        if self.buffer.num_episodes and self.buffer.keys() != expected:
+            self.buffer.close()
+            raise DataError(
+                f"{path}: expected a recording with {', '.join(expected)}, but it has {', '.join(self.buffer.keys())}; "
+                f"record into another data set"
+            )
         if "provenance" not in self.buffer.attrs:
-            self.buffer.update_attrs({"provenance": {"actor": "controller", **(about or {})}})
+            self.buffer.update_attrs(
+                {"provenance": {"actor": "controller", "step_s": controller.step_s, **(about or {})}}
+            )
 
     def __len__(self) -> int:
         """T, ticks of the episode so far."""
         return len(self._ticks)
 
-    def tick(self, time_s: float, action: FloatArray) -> None:
-        """Records what `action_at(time_s)` returned, and what it rested on.
+    def tick(self) -> None:
+        """Records the controller's last tick: what was sent, and what it rested on.
 
-        Ticks before the first observation have nothing to show and are left out.
+        Ticks before the first observation have nothing to show and are left out. The first tick after the controller
+        was reset ends the episode before, without a label.
         """
-        newest = self._controller.history.newest
-        if newest is None:
+        last = self._controller.last_tick
+        if last is None or not last.observed:
             return
-        observed_s, obs = newest
-        plan, counts = self._controller.newest_plan, self._controller.counts
-        horizons, shape = self._controller.policy.horizons, self._controller.action_spec.shape
-        empty = np.zeros((horizons.pred_horizon - horizons.start, *shape), np.float32)
-        self._ticks.append(
-            {
-                **{key: value.copy() for key, value in obs.items()},
-                "action": np.array(action, np.float32),
-                "time_s": np.float64(time_s),
-                "observed_s": np.float64(observed_s),
-                "plan": empty if plan is None else plan.actions,
-                "plan_start_s": np.float64(time_s if plan is None else plan.start_s),
-                "planned": np.bool_(plan is not None),
-                "starved": np.bool_(counts.starved > self._starved),
-                "stopped": np.bool_(self._controller.guard.stopped is not None),
-            }
-        )
-        self._starved = counts.starved
+        if self._ticks and self._ticks[-1].episode != last.episode:
+            self.end()
+        self._ticks.append(last)
 
     def end(self, success: bool | None = None) -> int:
         """Ends the episode and writes it; returns how many ticks it had. One without ticks is not written.
 
         Args:
-            success: what somebody who watched says; None where nobody does. All episodes of a data set have it, or
-                none.
+            success: what somebody who watched says; None where nobody does.
 
         Raises:
-            DataError: the episode does not fit the ones before.
-            StorageError: writing failed; the episodes before are intact.
+            DataError: the episode does not fit the ones before; it is still here.
+            StorageError: writing failed; the episodes before are intact, and this one is still here.
         """
-        ticks, self._ticks, self._starved = self._ticks, [], 0
-        if not ticks:
-            return 0
-        episode: dict[str, Array] = {key: np.stack([tick[key] for tick in ticks]) for key in ticks[0]}
-        if success is not None:
-            episode["success"] = np.full(len(ticks), bool(success))
-        self.buffer.add_episode(episode)
-        return len(ticks)
+        count = len(self._ticks)
+        if count:
+            rows = [self._row(tick) for tick in self._ticks]
+            episode: dict[str, Array] = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            labels = {"success": bool(success), "labelled": success is not None}
+            self.buffer.add_episode({**episode, **{key: np.full(count, value) for key, value in labels.items()}})
+            self._ticks = []
+        return count
+
+    def _row(self, tick: Tick) -> dict[str, Any]:
+        horizons, shape = self._controller.policy.horizons, self._controller.action_spec.shape
+        plan = tick.plan
+        empty = np.zeros((horizons.pred_horizon - horizons.start, *shape), np.float32)
+        return {
+            **tick.observed,
+            "action": tick.action,
+            "time_s": np.float64(tick.time_s),
+            "observed_s": np.float64(tick.observed_s),
+            "plan": empty if plan is None else plan.actions,
+            "plan_start_s": np.float64(tick.time_s if plan is None else plan.start_s),
+            "planned": np.bool_(plan is not None),
+            "starved": np.bool_(tick.starved),
+            "stopped": np.bool_(tick.stopped),
+        }
 
     def close(self) -> None:
         """Forgets an episode that did not end, and lets others write."""

@@ -15,8 +15,9 @@ SPEC = {"now": ObsField("low_dim", (1,))}
 
 def made(times, To=3):
     history = ObservationHistory(SPEC, To, STEP)
-    for time_s in times:
+    for count, time_s in enumerate(times):
         history.add(seen(time_s), time_s)
+        history.newest(max(times[: count + 1]))  # as somebody who acts on it asks
     return history
 
 
@@ -49,6 +50,16 @@ def test_future_observations_are_not_seen():
     assert window(made([0.0, 0.1, 0.2, 0.3]), 0.2) == [0.0, 0.1, 0.2]
 
 
+def test_a_wrong_clock_hides_no_true_observation():
+    history = made([0.0, 0.1])
+    history.add(seen(1000.0), 1000.0)
+    for time_s in (0.2, 0.3, 0.4):
+        history.add(seen(time_s), time_s)
+        assert history.newest(time_s)[0] == time_s
+    assert window(history, 0.4) == [0.2, 0.3, 0.4]
+    assert history.counts.dropped == 0
+
+
 def test_missing_times_are_filled_with_the_one_before_and_counted():
     history = made([0.0, 0.1, 0.2, 0.5])
     assert window(history, 0.5) == [0.2, 0.2, 0.5]
@@ -66,7 +77,7 @@ def test_late_repeated_and_useless_observations_are_counted():
 
 
 def test_memory_does_not_grow():
-    assert len(made(np.arange(0, 100, STEP / 4))) <= 6 * 4 + 1
+    assert len(made(np.arange(0, 100, STEP / 4))) <= 6 * 4 + 2
 
 
 @pytest.mark.parametrize(
@@ -83,7 +94,7 @@ def test_refused_observation_changes_nothing(obs, time_s, says):
     history = made([0.0, 0.1])
     with pytest.raises(ObservationError, match=says):
         history.add(obs, time_s)
-    assert (len(history), history.newest_s) == (2, 0.1)
+    assert (len(history), history.newest(0.1)[0]) == (2, 0.1)
     assert history.counts.taken == 2
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from diffusion_policy.control.planner import Planner
@@ -72,6 +73,7 @@ def test_a_policy_that_raises_ends_planning_and_not_the_ticks():
     controller.plan(0.0)
     policy.predict = lambda obs, noise: 1 / 0
     clock.now = 5 * STEP
+    controller.observe(seen(clock.now), clock.now)
     with Planner(controller, clock) as planner:
         until(lambda: planner.error is not None)
         assert isinstance(planner.error, ZeroDivisionError)
@@ -84,3 +86,48 @@ def test_nothing_is_planned_before_something_is_seen():
     with Planner(TimedController(policy, step_s=STEP), Clock()):
         time.sleep(0.05)
     assert policy.asked == []
+
+
+def test_a_first_observation_after_the_question_or_a_reset_ends_no_planning():
+    policy, clock = Telling(), Clock()
+    controller = TimedController(policy, step_s=STEP, strategy=Chunking(2))
+    controller.observe(seen(1.0), 1.0)  # later than the planner's now
+    with Planner(controller, clock) as planner:
+        time.sleep(0.02)
+        assert planner.is_running
+        assert policy.asked == []
+        controller.reset()
+        clock.now = 2.0
+        controller.observe(seen(2.0), 2.0)
+        until(lambda: controller.newest_plan is not None)
+        assert planner.error is None
+
+
+def test_what_was_asked_before_a_reset_is_not_obeyed_after_it():
+    policy, clock = Gated(), Clock()
+    controller = TimedController(policy, step_s=STEP, safe_action=np.array([-5.0]))
+    controller.observe(seen(0.0), 0.0)
+    with Planner(controller, clock):
+        assert policy.begun.acquire(timeout=PATIENCE_S)
+        controller.reset()
+        policy.let.release()
+        until(lambda: controller.counts.foreign == 1)
+        assert controller.action_at(0.1) == -5.0
+        policy.let.release(9)
+
+
+def test_planner_starts_again_and_leaves_a_plan_that_hangs():
+    policy, clock = Gated(), Clock()
+    controller = TimedController(policy, step_s=STEP)
+    planner = Planner(controller, clock, patience_s=0.05)
+    controller.observe(seen(0.0), 0.0)
+    with planner:
+        assert policy.begun.acquire(timeout=PATIENCE_S)
+    assert isinstance(planner.error, TimeoutError)
+    controller.reset()
+    policy.let.release(9)
+    controller.observe(seen(1.0), 1.0)
+    clock.now = 1.0
+    with planner:
+        until(lambda: controller.newest_plan is not None)
+    assert planner.error is None

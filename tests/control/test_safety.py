@@ -25,9 +25,9 @@ def vector(*values):
     return np.array(values, np.float32)
 
 
-def permitted(rules, action, last=None, age_s=0.0):
-    found = rules.permitted(vector(*action), None if last is None else vector(*last), age_s)
-    return found.tolist()
+def permitted(rules, action, last=None, age_s=0.0, elapsed_s=1.0):
+    wanted = None if action is None else vector(*action)
+    return rules.permitted(wanted, None if last is None else vector(*last), age_s, elapsed_s).tolist()
 
 
 def test_without_rules_actions_are_what_they_were():
@@ -47,6 +47,65 @@ def test_rate_limits_each_dimension_by_itself():
     assert permitted(rules, (-3, -3), (0, 0)) == [-0.5, -2]
     assert permitted(rules, (0.5, 2), (0, 0)) == [0.5, 2]
     assert rules.counts.rate == 2
+
+
+def test_rate_is_of_a_second_however_often_it_is_asked():
+    rules, last = guard(rate=20.0), (0, 0)
+    for _ in range(100):
+        last = permitted(rules, (1000, 0), last, elapsed_s=1e-4)
+    assert last[0] == pytest.approx(0.2, rel=1e-3)
+    assert permitted(rules, (1000, 0), (0, 0), elapsed_s=-1.0) == [0, 0]
+
+
+def test_a_ramp_at_exactly_its_rate_is_not_too_fast():
+    rules, last = guard(rate=0.1, on_rate="stop"), (100, 0)
+    for step in range(1, 200):
+        last = permitted(rules, (np.float32(100 + 0.1 * step), 0), last)
+    assert rules.stopped is None
+
+
+def test_limits_hold_in_the_precision_of_actions():
+    rules = guard(low=-0.1, high=(0.1, 2.9))
+    high = permitted(rules, (9, 9))
+    assert high[0] <= 0.1
+    assert high[1] <= 2.9
+    assert high == pytest.approx([0.1, 2.9])
+    assert permitted(rules, (-9, -9))[0] >= -0.1
+
+
+def test_the_first_action_keeps_the_rules_too():
+    for rules in (guard(stale_s=0.3), guard(on_limit="hold", high=1.0)):
+        with pytest.raises(ObservationError, match="no action to send yet"):
+            permitted(rules, (5, 0), None, age_s=9.0)
+    safe = guard(safe=vector(0.1, 0), stale_s=0.3)
+    assert permitted(safe, (5, 0), None, age_s=9.0) == pytest.approx([0.1, 0])
+
+
+def test_a_stop_outlives_its_episode_and_rates_count_from_where_the_robot_is():
+    rules = SafetyConfig(on_nan="stop", rate=1.0)
+    controller = TimedController(Telling(), step_s=STEP, safety=rules, safe_action=vector(0))
+    kept = controller.guard
+    controller.observe({"now": vector(np.nan)}, 0.0)
+    controller.reset(0, at=vector(2))
+    controller.observe(seen(5.0), 0.0)
+    controller.plan(0.0)
+    assert controller.guard is kept
+    assert controller.action_at(0.0) == pytest.approx(1.9)  # to the safe action, at its rate
+    controller.guard.release()
+    assert controller.action_at(0.1) == pytest.approx(2.0)
+    with pytest.raises(ConfigError, match="at must be"):
+        controller.reset(at=vector(1, 2))
+
+
+def test_a_robot_without_plans_is_held_or_stopped():
+    for reaction in ("hold", "stop"):
+        rules = SafetyConfig(on_starved=reaction)
+        controller = TimedController(Telling(), step_s=STEP, safety=rules, safe_action=vector(0))
+        controller.observe(seen(0.0), 0.0)
+        controller.plan(0.0)
+        assert controller.action_at(0.6) == pytest.approx(0.6)
+        assert controller.action_at(9.0) == pytest.approx(0.6 if reaction == "hold" else 0.0)
+        assert (controller.guard.stopped is not None) == (reaction == "stop")
 
 
 @pytest.mark.parametrize(("rule", "counter"), [("on_limit", "limit"), ("on_rate", "rate")])
@@ -76,7 +135,7 @@ def test_the_way_to_the_safe_action_keeps_the_rate():
 
 
 def test_robots_that_are_told_changes_are_held_by_none():
-    rules = guard(spec=ActionSpec((2,), kind="delta"), stale_s=0.5)
+    rules = guard(spec=ActionSpec((2,), kind="delta"), stale_s=0.5, rate=0.1)
     assert permitted(rules, (3, 3), (1, 1), age_s=9.0) == [0, 0]
     policy = Telling()
     policy.action_spec = ActionSpec((1,), kind="delta")
@@ -101,7 +160,7 @@ def test_observations_that_are_not_finite_are_never_taken(reaction):
     controller.observe(seen(0.0), 0.0)
     controller.plan(0.0)
     controller.observe({"now": vector(np.nan)}, 0.1)
-    assert controller.history.newest_s == 0.0
+    assert controller.history.newest(0.1)[0] == 0.0
     assert controller.guard.counts.nan == 1
     assert (controller.guard.stopped is not None) == (reaction == "stop")
     with pytest.raises(ObservationError, match="lacks now"):
@@ -113,6 +172,8 @@ def test_observations_unlike_any_of_training(reaction, taken):
     rules = guard(observed={"now": (0.0, 1.0)}, on_range=reaction)
     assert rules.admits({"now": vector(0.5)})
     assert rules.admits({"now": vector(1.0)})
+    one_sided = guard(observed={"now": (-np.inf, 1.0)}, on_range=reaction)
+    assert one_sided.admits({"now": vector(1e9)}) == taken
     assert rules.admits({"now": vector(1.5)}) == taken
     assert rules.counts.range == 1
     assert (rules.stopped is not None) == (reaction == "stop")
@@ -122,6 +183,9 @@ def test_observations_unlike_any_of_training(reaction, taken):
     ("rules", "says"),
     [
         ({"low": 2, "high": 1}, "low 2 is above high 1"),
+        ({"low": np.inf}, "safety.low must be numbers that permit something"),
+        ({"observed": {"now": (np.nan, 1)}}, "safety.observed.now must be numbers"),
+        ({"observed": {"now": (1, 0)}}, "safety.observed.now: low"),
         ({"low": (1, 2, 3)}, r"safety.low: expected a number, or \(2,\) of them"),
         ({"high": np.nan}, "safety.high must be numbers"),
         ({"rate": -1}, "safety.rate must be 0 or more"),
@@ -154,34 +218,37 @@ def strange(chance, time_s):
     """Returns an observation: usually fine, sometimes anything."""
     kinds = [seen(time_s)] * 8 + [
         {"now": vector(np.nan)}, {"now": vector(np.inf)}, {"now": vector(1e38)}, {}, {"now": "text"},
-        {"now": np.zeros((2, 3))}, None, {"now": np.array([1], np.int64)},
+        {"now": np.zeros((2, 3))}, None, {"now": np.array([1], np.int64)}, seen(-time_s),
     ]  # fmt: skip
     return kinds[chance.integers(len(kinds))]
 
 
-@pytest.mark.parametrize("reaction", ["clip", "hold"])
-def test_ten_thousand_fuzzed_steps_send_nothing_forbidden(reaction):
+@pytest.mark.parametrize(("reaction", "kind"), [("clip", "absolute"), ("hold", "absolute"), ("clip", "delta")])
+def test_ten_thousand_fuzzed_steps_send_nothing_forbidden(reaction, kind):
     chance = np.random.default_rng(0)
-    rules = SafetyConfig(low=(-1, -2), high=(1, 3), rate=(0.5, 0.25), stale_s=0.35, on_limit=reaction, on_rate=reaction)
-    controller = TimedController(
-        Wild(chance), step_s=STEP, strategy=Chunking(3), safety=rules, safe_action=vector(0, 0), seed=0
-    )
+    low, high, rate = vector(-1.1, -2.3), vector(0.9, 3.7), vector(4.7, 2.3)
+    rules = SafetyConfig(low, high, rate, stale_s=0.35, on_limit=reaction, on_rate=reaction)
+    policy = Wild(chance)
+    policy.action_spec = ActionSpec((2,), kind=kind)
+    controller = TimedController(policy, step_s=STEP, strategy=Chunking(3), safety=rules, safe_action=vector(0, 0))
     last, now, waiting = controller.action_at(0.0), 0.0, []
-    for tick in range(10_000):
+    for tick in range(1, 10_001):
         now = tick * STEP
         with contextlib.suppress(ObservationError):
             controller.observe(strange(chance, now), now + chance.normal() * STEP)
-        if len(controller.history) and controller.is_due(now) and controller.history.window(now) is not None:
-            request = controller.request(now)
+        request = controller.request_if_due(now)
+        if request is not None:
             waiting.append((tick + chance.integers(0, 12), request, answers(controller.policy, [request])[0]))
         for due in [each for each in waiting if each[0] <= tick]:
             controller.accept(due[1], due[2], now)
             waiting.remove(due)
         action = controller.action_at(now)
         assert np.isfinite(action).all()
-        assert ((action >= vector(-1, -2)) & (action <= vector(1, 3))).all()
-        assert (np.abs(action - last) <= vector(0.5, 0.25) + 1e-6).all()
+        assert ((action >= low) & (action <= high)).all()
+        held = kind == "delta" and not action.any()  # no change at all is always permitted
+        assert held or (np.abs(action - last) <= rate * STEP + 1e-5).all()
         last = action
-    counts = controller.guard.counts.to_dict()
-    assert all(counts[name] > 0 for name in ("limit", "nan", "stale"))
-    assert controller.counts.accepted > 100
+        if tick % 997 == 0:
+            controller.reset(tick, at=last)
+    assert controller.guard.counts.to_dict().keys() == {"limit", "rate", "range", "nan", "stale", "stopped"}
+    assert controller.episode == 10

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from diffusion_policy.config import ActionSpec
 from diffusion_policy.control.plan import answers
+from diffusion_policy.control.safety import SafetyConfig
 from diffusion_policy.control.strategies import Chunking, Ensembling, RealTimeChunking
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
@@ -87,11 +88,97 @@ def test_plans_that_arrive_too_late_or_out_of_order_are_not_obeyed():
     assert controller.counts.expired == 1
 
 
+@pytest.mark.parametrize("asked_after", [0.0, 0.03, 0.09])
+def test_an_action_is_for_the_time_of_the_observation_whenever_it_is_asked_for(asked_after):
+    controller = TimedController(Telling(), step_s=STEP)
+    for tick in range(20):
+        now = tick * STEP
+        controller.observe(seen(now), now)
+        if controller.is_due(now + asked_after):
+            controller.plan(now + asked_after)
+            assert controller.age_s(now + asked_after) == pytest.approx(asked_after)
+        assert controller.action_at(now + asked_after) == pytest.approx(now, abs=1e-5)
+
+
+@pytest.mark.parametrize("hz", [10, 30, 50, 100])
+def test_steps_are_counted_right_on_a_clock_of_seconds_since_1970(hz):
+    step_s, begun = 1 / hz, 1.76e9 + 0.123
+    controller = TimedController(Telling(), step_s=step_s, strategy=Chunking(3))
+    due = []
+    for tick in range(60):
+        now = begun + tick * step_s
+        controller.observe(seen(0.0), now)
+        if controller.is_due(now):
+            controller.plan(now)
+            due.append(tick)
+        assert controller.newest_plan.index(now) == tick % 3
+    assert due == list(range(0, 60, 3))
+
+
+def test_nothing_is_planned_without_a_newer_observation():
+    controller = TimedController(Telling(), step_s=STEP, strategy=Chunking(2))
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0)
+    assert not controller.is_due(9.0)
+    assert controller.request_if_due(9.0) is None
+
+
+def test_an_answer_of_the_episode_before_is_not_taken():
+    controller = TimedController(Telling(), step_s=STEP, safe_action=np.array([-5.0]))
+    controller.observe(seen(100.0), 100.0)
+    request = controller.request(100.0)
+    controller.reset()
+    controller.accept(request, answers(controller.policy, [request])[0], 100.2)
+    assert controller.counts.foreign == 1
+    assert controller.action_at(100.2) == -5.0
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0)
+    assert controller.action_at(0.1) == pytest.approx(0.1)
+
+
+def test_real_time_chunking_is_told_what_was_sent_not_what_was_planned():
+    rules = SafetyConfig(rate=0.1)  # a second: everything is slowed down
+    controller = TimedController(Holding(), step_s=STEP, strategy=RealTimeChunking(3, delay=2), safety=rules)
+    controller.reset(0, at=np.zeros(1))
+    for tick in range(4):
+        controller.observe(seen(5.0), tick * STEP)
+        if controller.is_due(tick * STEP):
+            request = controller.request(tick * STEP)
+            controller.accept(request, answers(controller.policy, [request])[0], tick * STEP)
+        controller.action_at(tick * STEP)
+    assert controller.policy.known.weight[0, :3].tolist() == [
+        0,
+        1,
+        1,
+    ]  # the step before now was not executed as planned
+
+
+def test_times_that_are_no_numbers_are_refused_everywhere():
+    controller = TimedController(Telling(), step_s=STEP)
+    controller.observe(seen(0.0), 0.0)
+    request = controller.request(0.0)
+    for call in (controller.action_at, controller.is_due, controller.request,
+                 lambda time_s: controller.accept(request, np.zeros((8, 1)), time_s)):  # fmt: skip
+        for time_s in (float("nan"), float("inf")):
+            with pytest.raises(ObservationError, match="time must be finite"):
+                call(time_s)
+
+
+def test_answers_of_another_shape_or_without_numbers_are_refused():
+    controller = TimedController(Telling(), step_s=STEP)
+    controller.observe(seen(0.0), 0.0)
+    request = controller.request(0.0)
+    for wrong in (np.zeros((8, 3)), np.full((8, 1), np.nan), np.full((8, 1), np.inf)):
+        with pytest.raises(CheckpointError, match="finite numbers as a plan"):
+            controller.accept(request, wrong, 0.0)
+    assert controller.newest_plan is None
+
+
 def test_between_steps_the_action_of_the_running_step_is_sent():
     controller = TimedController(Telling(), step_s=STEP)
     controller.observe(seen(0.0), 0.0)
     controller.plan(0.0)
-    assert [float(controller.action_at(t)[0]) for t in (0.0, 0.05, 0.0999, 0.1, 0.15)] == pytest.approx(
+    assert [float(controller.action_at(t)[0]) for t in (0.0, 0.05, 0.099, 0.1, 0.15)] == pytest.approx(
         [0.0, 0.0, 0.0, 0.1, 0.1]
     )
 
@@ -104,7 +191,7 @@ def test_without_a_plan_the_safe_action_is_sent_and_behind_its_end_the_last_one(
     assert controller.action_at(0.6) == pytest.approx(0.6)
     assert controller.action_at(2.0) == pytest.approx(0.6)
     assert controller.counts.starved == 2
-    with pytest.raises(ObservationError, match="no plan yet"):
+    with pytest.raises(ObservationError, match="no action to send yet"):
         TimedController(Telling(), step_s=STEP).action_at(0.0)
 
 
@@ -139,7 +226,7 @@ def test_predictions_are_clipped_to_the_bounds_and_must_be_finite():
     [
         ({"step_s": 0.0}, "step_s must be positive"),
         ({"step_s": STEP, "strategy": Chunking(8)}, r"every must be in \[1, 7\]"),
-        ({"step_s": STEP, "strategy": RealTimeChunking(5, delay=3)}, r"delay must be in \[0, 2\]"),
+        ({"step_s": STEP, "strategy": RealTimeChunking(5, delay=8)}, r"delay must be in \[0, 7\]"),
         ({"step_s": STEP, "safe_action": np.zeros(2)}, "safe_action must be"),
     ],
 )

@@ -61,7 +61,7 @@ def test_from_x0_is_to_x0_backwards(prediction_type):
 def test_independent_gaussians_agree_exactly_where_held_and_nothing_else_changes(prediction_type):
     process = process_of(prediction_type)
     denoise, known = gaussian(process, torch.eye(2).double()), torch.tensor([[0.8, 0.3]]).double()
-    held = guided(process, denoise, known, FIRST, max_gain=1e6)
+    held = guided(process, denoise, known, FIRST, data_std=1.0, max_gain=1e6)
     x, t = torch.randn(1, 2, generator=torch.Generator().manual_seed(1)).double(), torch.tensor([70])
     x0, plain = process.to_x0(held(x, t), x, t), process.to_x0(denoise(x, t), x, t)
     assert torch.allclose(x0[0, 0], known[0, 0])
@@ -80,7 +80,7 @@ def test_what_is_free_follows_what_is_held(name, steps):
     process, correlation = process_of(), 0.9
     denoise = gaussian(process, torch.tensor([[1, correlation], [correlation, 1]]).double())
     known = torch.tensor([[0.8, 0.0]]).double()
-    held, free = draw(process, guided(process, denoise, known, FIRST), steps, name=name).T
+    held, free = draw(process, guided(process, denoise, known, FIRST, data_std=1.0), steps, name=name).T
     assert (held - 0.8).abs().max() < 0.02
     assert abs(free.mean() - correlation * 0.8) < 0.12  # 0.72; 0 where nothing is held
     assert 0.3 < free.std() < 0.6  # sqrt(1 - 0.81) = 0.44; 1 where nothing is held
@@ -102,5 +102,19 @@ def test_gradients_end_at_the_guidance_and_inference_needs_no_caller_to_allow_th
         known = torch.zeros(1, 2).double()
         answer = guided(process, two_ways(process), known, FIRST)(torch.ones(3, 2).double(), torch.tensor([9, 9, 9]))
     assert not answer.requires_grad
-    with pytest.raises(ConfigError, match="max_gain must be at least 1"):
-        guided(process, two_ways(process), known, FIRST, max_gain=0.5)
+    for wrong in ({"max_gain": 0.5}, {"data_std": 0.0}):
+        with pytest.raises(ConfigError, match="expected max_gain >= 1 and data_std > 0"):
+            guided(process, two_ways(process), known, FIRST, **wrong)
+
+
+def test_narrow_data_are_held_where_the_network_hardly_lets_itself_be_pulled():
+    """A policy that knows what to do: its samples lie within 0.05, and what is committed three of these aside."""
+    process = process_of()
+    denoise = gaussian(process, 0.05**2 * torch.tensor([[1, 0.9], [0.9, 1]]).double())
+    known = torch.tensor([[0.15, 0.0]]).double()
+    rules = ({"data_std": 1.0, "max_gain": 5.0}, {}, {"data_std": 0.05, "max_gain": 1e6})
+    found = [draw(process, guided(process, denoise, known, FIRST, **rule), steps=10) for rule in rules]
+    assert all((each[:, 0] - 0.15).abs().max() < 1e-6 for each in found)
+    weak, usual, exact = (each[:, 1].mean() for each in found)
+    assert weak < usual < exact
+    assert abs(exact - 0.9 * 0.15) < 0.05  # the exact conditional's mean, where r^2 is that of the data

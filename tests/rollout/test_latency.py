@@ -56,6 +56,16 @@ def test_chunks_that_are_held_to_the_running_one_jump_less(guided):
     assert found["real_time"] < 0.7 * found["chunking"]
 
 
+def test_guided_episodes_are_the_same_whatever_runs_beside_them(guided):
+    compared = cases(guided().horizons, ["real_time"], [2])
+    controller = RecedingHorizonController(guided())
+    found = [
+        next(sweep(controller, CHAOS, compared, episodes=5, seed=7, num_envs=num_envs, progress=False))[1].per_episode
+        for num_envs in (1, 5)
+    ]
+    assert found[0] == found[1]
+
+
 def test_rows_json_and_picture_tell_the_same(guided, tmp_path):
     done = run(guided(), cases(guided().horizons, ["chunking", "ensembling"], [0, 3], m=0.5))
     assert isinstance(done[2][0].timing.strategy, Ensembling)
@@ -81,7 +91,8 @@ def test_policies_that_cannot_be_guided_are_refused_before_anything_is_run(toy_p
 @pytest.mark.parametrize(
     ("strategies", "delays", "says"),
     [([], [1], "at least one strategy"), (["chunking"], [], "at least one"), (["fast"], [1], "expected one of"),
-     (["chunking"], [-1], "latency_steps must be"), (["chunking"], ["x"], "latency_steps must be")],
+     (["chunking"], [-1], "latency_steps must be"), (["chunking"], ["x"], "latency_steps must be"),
+     (["chunking"], [1, 1], "each may be named once")],
 )  # fmt: skip
 def test_cases_that_make_no_sense_are_refused(toy_policy, strategies, delays, says):
     with pytest.raises(ConfigError, match=says):

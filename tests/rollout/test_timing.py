@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion_policy.control.strategies import Chunking, Ensembling, make_strategy
+from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.chunk import ActionChunk
@@ -77,13 +78,29 @@ def test_a_chunk_that_ends_before_the_next_arrives_starves(toy_policy):
 
 def test_smoothness_of_known_actions():
     line = [np.array([0.5 * t, -t]) for t in range(10)]
-    assert Smoothness.of(line, [5], 0) == Smoothness(0.0, 0.0, 0.0, 0)
+    assert Smoothness.of(line, [5]) == Smoothness(0.0, 0.0, 0.0, 0)
     bent = [*line[:5], *(each + 3 for each in line[5:])]  # jumps by (3, 3) at step 5
-    found = Smoothness.of(bent, [5], 1)
+    found = Smoothness.of(bent, [5])
     assert found.jump == pytest.approx(math.hypot(3, 3))
-    assert found.drift == pytest.approx(math.hypot(3, 3) / 7)  # of 8 second differences, step 6's jumps back
+    assert found.drift == 0.0  # that a jump shows in the difference after it, too, is no drift
     assert found.jerk == pytest.approx(math.hypot(3, 3) * math.sqrt((1 + 4 + 1) / 7))
-    assert Smoothness.of(line[:3], [], 0) == Smoothness(0.0, None, 0.0, 0)
+    assert Smoothness.of(bent, [5], [5]) == Smoothness(found.jerk, None, 0.0, 1)
+    assert Smoothness.of(line[:3], []) == Smoothness(0.0, None, 0.0, 0)
+
+
+@pytest.mark.parametrize(("latency", "every", "asked"), [(0, 3, [0, 3, 6, 9]), (2, 3, [0, 3, 6, 9]),
+                                                         (1, 1, [0, 1, 2, 3, 4, 5]), (4, 1, [0, 1, 5, 9])])  # fmt: skip
+def test_one_plan_at_a_time_and_the_next_as_soon_as_it_is_there(toy_policy, monkeypatch, latency, every, asked):
+    ticks = []
+    kept = TimedController.request
+
+    def request(controller, time_s):
+        ticks.append(int(time_s))
+        return kept(controller, time_s)
+
+    monkeypatch.setattr(TimedController, "request", request)
+    run(toy_policy(), Timing(Chunking(every), latency), episodes=1)
+    assert ticks[: len(asked)] == asked
 
 
 def test_results_say_how_time_passed(toy_policy, tmp_path):
@@ -108,7 +125,7 @@ def test_films_show_delayed_episodes_too(toy_policy, tmp_path):
     [
         ("smooth", {}, "expected one of chunking, ensembling, real_time"),
         ("chunking", {"every": 8}, r"every must be in \[1, 7\]"),
-        ("real_time", {"every": 4, "delay": 9}, r"delay must be in \[0, 3\]"),
+        ("real_time", {"every": 9}, r"every must be in \[1, 7\]"),
     ],
 )
 def test_strategies_that_cannot_work_are_refused(toy_policy, name, settings, says):
@@ -120,6 +137,6 @@ def test_strategies_that_cannot_work_are_refused(toy_policy, name, settings, say
 
 def test_strategies_by_name_suit_the_policy(toy_policy):
     horizons = toy_policy().horizons  # 2, 4, 8: seven actions from now on
-    assert [make_strategy("chunking", horizons, delay=delay).every for delay in (0, 3, 5, 9)] == [4, 4, 2, 1]
+    assert [make_strategy("chunking", horizons, delay=delay).every for delay in (0, 3, 5, 9)] == [4, 4, 5, 7]
     assert make_strategy("real_time", horizons, delay=3).every == 4
     assert make_strategy("ensembling", horizons, delay=3).every == 1

@@ -7,19 +7,24 @@ from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.data.dataset import WindowDataset
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, OutputExistsError
+from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from diffusion_policy.serving.recorder import Recorder
 from tests.control.clocks import STEP, Telling, seen
 
 
+def tick(recorder, controller, now):
+    controller.action_at(now)
+    recorder.tick()
+
+
 def run(recorder, controller, ticks, success=None):
     controller.reset(0)
-    for tick in range(ticks):
-        now = tick * STEP
+    for number in range(ticks):
+        now = number * STEP
         controller.observe(seen(now), now)
         if controller.is_due(now):
             controller.plan(now)
-        recorder.tick(now, controller.action_at(now))
+        tick(recorder, controller, now)
     return recorder.end(success)
 
 
@@ -35,7 +40,7 @@ def test_each_tick_is_a_row_with_what_it_rested_on(controller, tmp_path):
     with ReplayBuffer.open(tmp_path / "ran.zarr") as buffer:
         assert buffer.verify()
         first, second = buffer.get_episode(0), buffer.get_episode(1)
-        assert buffer.attrs["provenance"] == {"actor": "controller", "robot": "toy"}
+        assert buffer.attrs["provenance"] == {"actor": "controller", "step_s": STEP, "robot": "toy"}
     times = np.arange(9) * STEP
     assert np.allclose(first["time_s"], times)
     assert np.allclose(first["observed_s"], times)
@@ -44,6 +49,7 @@ def test_each_tick_is_a_row_with_what_it_rested_on(controller, tmp_path):
     assert np.allclose(first["plan_start_s"], [0] * 4 + [0.4] * 4 + [0.8])
     assert np.allclose(first["plan"][5, :, 0], 0.4 + np.arange(7) * STEP)
     assert first["success"].all()
+    assert second["labelled"].all()
     assert not second["success"].any()
     assert not first["starved"].any()
 
@@ -60,15 +66,15 @@ def test_recordings_are_training_data(controller, tmp_path):
 def test_ticks_without_a_plan_and_starved_and_stopped_ones_are_marked(tmp_path):
     controller = TimedController(Telling(), step_s=STEP, safe_action=np.zeros(1))
     with Recorder(tmp_path / "ran.zarr", controller) as recorder:
-        recorder.tick(-1.0, controller.action_at(-1.0))  # before the first observation there is nothing to show
+        tick(recorder, controller, -1.0)  # before the first observation there is nothing to show
         controller.observe(seen(-0.5), -0.5)
-        recorder.tick(-0.5, controller.action_at(-0.5))
+        tick(recorder, controller, -0.5)
         controller.observe(seen(0.0), 0.0)
         controller.plan(0.0)
         for now in (0.0, 0.6, 0.9):
-            recorder.tick(now, controller.action_at(now))
+            tick(recorder, controller, now)
         controller.guard.stopped = "somebody pressed the button"
-        recorder.tick(1.0, controller.action_at(1.0))
+        tick(recorder, controller, 1.0)
         recorder.end()
         found = recorder.buffer.get_episode(0)
     assert found["planned"].tolist() == [False, True, True, True, True]
@@ -80,13 +86,52 @@ def test_episode_that_does_not_end_is_not_there_and_later_ones_are_appended(cont
     with Recorder(tmp_path / "ran.zarr", controller) as recorder:
         run(recorder, controller, 4)
         controller.observe(seen(1.0), 1.0)
-        recorder.tick(1.0, controller.safe_action if controller.newest_plan is None else controller.action_at(1.0))
+        tick(recorder, controller, 1.0)
         with pytest.raises(OutputExistsError):
             Recorder(tmp_path / "ran.zarr", controller)
     with Recorder(tmp_path / "ran.zarr", controller) as recorder:
         assert recorder.end() == 0
         run(recorder, controller, 3)
         assert recorder.buffer.episode_ends.tolist() == [4, 7]
+
+
+def test_a_row_is_what_its_action_rested_on_though_more_was_seen_since(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        controller.observe(seen(0.0), 0.0)
+        controller.plan(0.0)
+        controller.action_at(0.1)
+        controller.observe(seen(0.1), 0.1)
+        controller.plan(0.1)
+        recorder.tick()
+        recorder.end()
+        found = recorder.buffer.get_episode(0)
+    assert (found["now"][0, 0], found["plan_start_s"][0]) == (0.0, 0.0)
+    assert found["labelled"].tolist() == [False]
+
+
+def test_a_reset_controller_begins_another_episode(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        for _ in range(2):
+            controller.reset(0)
+            controller.observe(seen(0.0), 0.0)
+            controller.plan(0.0)
+            for now in (0.0, 0.1, 0.2):
+                tick(recorder, controller, now)
+        recorder.end(True)
+        assert recorder.buffer.episode_ends.tolist() == [3, 6]
+
+
+def test_an_episode_that_cannot_be_written_is_not_lost(controller, tmp_path, monkeypatch):
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        with monkeypatch.context() as patch:
+            patch.setattr(recorder.buffer, "add_episode", lambda episode: (_ for _ in ()).throw(DataError("full")))
+            with pytest.raises(DataError):
+                run(recorder, controller, 4)
+        assert recorder.end(True) == 4
+    policy = Telling()
+    policy.obs_spec = {"then": ObsField("low_dim", (1,))}
+    with pytest.raises(DataError, match="expected a recording with"):
+        Recorder(tmp_path / "ran.zarr", TimedController(policy, step_s=STEP))
 
 
 def test_observations_must_not_take_a_recordings_names(tmp_path):
