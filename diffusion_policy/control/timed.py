@@ -9,7 +9,6 @@ Letters: Ta/Tp action/pred horizon, Da the axes of one action, N actions of a pl
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,58 +17,13 @@ import numpy as np
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.control.history import ObservationHistory
 from diffusion_policy.control.plan import Plan, PlanRequest, answers, warm_up_guidance
+from diffusion_policy.control.records import PlanCounts, Tick
 from diffusion_policy.control.safety import Guard, SafetyConfig, SafetyCounts
 from diffusion_policy.control.strategies import Chunking, Strategy, make_strategy
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
-from diffusion_policy.policies.chunk import Array, ChunkPolicy, FloatArray, KnownActions
+from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray, KnownActions
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.episode_slots import noise_generator
-
-
-@dataclass
-class PlanCounts:
-    """What became of plans and ticks.
-
-    Args:
-        accepted: plans that arrived in time to be of use.
-        expired: plans that arrived when all their actions were past.
-        overtaken: plans that arrived after one that was asked for later: dropped.
-        foreign: plans that were asked for in an episode before: dropped.
-        skipped: actions that were past when their plan arrived, and were not sent.
-        starved: ticks for which no plan had an action; the robot was held, or went to the safe action.
-    """
-
-    accepted: int = 0
-    expired: int = 0
-    overtaken: int = 0
-    foreign: int = 0
-    skipped: int = 0
-    starved: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Tick:
-    """One action, and what it rests on.
-
-    Args:
-        time_s: of the action.
-        action: (*Da), as sent.
-        observed: {key: (*shape)}, the newest observation then; empty before the first.
-        observed_s: its time; `time_s` before the first.
-        plan: the newest one then.
-        starved: whether no plan had an action.
-        stopped: whether the rules of safety had stopped the robot.
-        episode: counted from 0.
-    """
-
-    time_s: float
-    action: FloatArray
-    observed: dict[str, Array]
-    observed_s: float
-    plan: Plan | None
-    starved: bool
-    stopped: bool
-    episode: int
 
 
 class TimedController:

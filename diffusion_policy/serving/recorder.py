@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from diffusion_policy.control.timed import Tick, TimedController
+from diffusion_policy.control.records import Tick
+from diffusion_policy.control.timed import TimedController
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.policies.chunk import Array
