@@ -115,7 +115,7 @@ class Guard:
     ) -> None:
         self.config, self.counts = config, SafetyCounts()
         self.stopped: str | None = None
-        self._safe, self._delta = safe_action, action_spec.kind == "delta"
+        self._delta = action_spec.kind == "delta"
         bounds = action_spec.bounds() or (None, None)
         self._low = _limit("low", config.low, bounds[0], action_spec.shape, -np.inf)
         self._high = _limit("high", config.high, bounds[1], action_spec.shape, np.inf)
@@ -126,6 +126,7 @@ class Guard:
             raise ConfigError(f"safety.rate must be 0 or more, but got {config.rate}")
         if safe_action is not None and (self._beyond(safe_action)).any():
             raise ConfigError(f"safe_action must be within the limits, but got {safe_action}")
+        self._safe = None if safe_action is None else np.clip(safe_action, self._low, self._high)
         self._ranges = {
             key: (_range(key, sides[0], obs_spec), _range(key, sides[1], obs_spec))
             for key, sides in config.observed.items()
@@ -220,7 +221,9 @@ class Guard:
         return np.clip(found.astype(np.float32), self._low, self._high)
 
     def _beyond(self, action: FloatArray) -> Array:
-        beyond: Array = ~((action >= self._low) & (action <= self._high))
+        """Returns where an action breaks its limits, not only by how float32 rounds a bound that it was clipped to."""
+        low, high = np.nextafter(self._low, np.float32(-np.inf)), np.nextafter(self._high, np.float32(np.inf))
+        beyond: Array = ~((action >= low) & (action <= high))
         return beyond
 
     def _maybe_stop(self, reaction: str, reason: str) -> None:

@@ -73,6 +73,18 @@ def test_limits_hold_in_the_precision_of_actions():
     assert permitted(rules, (-9, -9))[0] >= -0.1
 
 
+def test_actions_and_safe_actions_at_their_bounds_break_no_rule():
+    policy = Telling()
+    policy.action_spec = ActionSpec((1,), low=-0.1, high=0.1)  # neither is a float32
+    rules = SafetyConfig(on_limit="stop")
+    controller = TimedController(policy, step_s=STEP, safety=rules, safe_action=vector(0.1))
+    controller.observe(seen(5.0), 0.0)
+    controller.plan(0.0)
+    assert controller.action_at(0.0) == pytest.approx(0.1)
+    assert controller.guard.stopped is None
+    assert controller.guard.counts.limit == 0
+
+
 def test_the_first_action_keeps_the_rules_too():
     for rules in (guard(stale_s=0.3), guard(on_limit="hold", high=1.0)):
         with pytest.raises(ObservationError, match="no action to send yet"):
