@@ -262,23 +262,49 @@ def test_workers_end_by_themselves_when_their_parent_is_killed_even_if_they_hang
 
 
 def left_behind():
-    """Returns open files of this process, its children and the shared memory of the machine that bears its mark."""
-    memory = Path("/dev/shm")
+    """Returns how many files this process has open, and its children."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     return (
         sum(1 for _ in Path("/proc/self/fd").iterdir()),
         sorted(children.read_text().split()) if children.exists() else [],
-        sorted(file.name for file in memory.iterdir()) if memory.is_dir() else [],
     )
+
+
+def shared_memory():
+    """Returns the names of the machine's shared memory: also that of other tests, which run beside this one."""
+    memory = Path("/dev/shm")
+    return {file.name for file in memory.iterdir()} if memory.is_dir() else set()
+
+
+def stays(names, seconds=120.0):
+    """Returns which of `names` stay in shared memory: what other tests made goes with them, a leak does not."""
+    end = time.monotonic() + seconds
+    while names and time.monotonic() < end:
+        time.sleep(0.1)
+        names &= shared_memory()
+    return names
 
 
 def check_nothing_is_left_behind(evaluations):
     run(episodes=1, workers=1)  # Python starts its own resource tracker, one for its lifetime
-    before = left_behind()
+    before, memory = left_behind(), shared_memory()
     for _ in range(evaluations):
         run(episodes=2, num_envs=2, workers=2)
     assert left_behind() == before
+    assert stays(shared_memory() - memory) == set()
     assert multiprocessing.active_children() == []
+
+
+def test_shared_memory_that_is_never_given_back_is_found():
+    from multiprocessing.shared_memory import SharedMemory
+
+    memory = shared_memory()
+    leak = SharedMemory(create=True, size=8)
+    try:
+        assert leak.name.lstrip("/") in stays(shared_memory() - memory, seconds=0.5)
+    finally:
+        leak.close()
+        leak.unlink()
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
