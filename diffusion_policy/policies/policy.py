@@ -265,6 +265,18 @@ class Policy(nn.Module):
         other.selector = selector
         return other
 
+    def with_candidates(self, count: int) -> Self:
+        """Returns this policy with a selector that judges so many samples; weights are shared.
+
+        Raises:
+            ConfigError: it has no selector, or `count` is less than 1.
+        """
+        if self.selector is None:
+            raise ConfigError(
+                f"num_candidates={count}: this policy has no critic that selects among samples; leave it out"
+            )
+        return self.with_selector(self.selector.with_candidates(count))
+
     def attach_selector(self, content: Mapping[str, Any]) -> None:
         """Selects among samples from now on; `content` is policy.pt's section `selector`."""
         self.selector = Selector.from_plain(content, self.obs_spec, self.horizons, self.action_spec.size)
