@@ -20,8 +20,9 @@ from diffusion_policy.policies.library import POLICY_SECTIONS, load_policy, make
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.symmetry import find_mirror
 from diffusion_policy.settings import build, build_part, plain, section
+from diffusion_policy.training.data_config import DataConfig
 from diffusion_policy.training.demonstration_checks import check_action_bounds, check_mirrored
-from diffusion_policy.training.demonstrations import DataConfig, Demonstrations, load_demonstrations
+from diffusion_policy.training.demonstrations import Demonstrations, load_demonstrations
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
 from diffusion_policy.training.optim import OptimConfig

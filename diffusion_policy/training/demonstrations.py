@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
 from diffusion_policy.data.mixing import MixedTransitions
 from diffusion_policy.data.origin import Origin
-from diffusion_policy.data.outcomes import Ends, Outcomes
+from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
@@ -25,59 +25,10 @@ from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.progress import ProgressBar
-from diffusion_policy.rollout.symmetry import MirrorChoice
 from diffusion_policy.settings import build, plain, section
+from diffusion_policy.training.data_config import DataConfig
 from diffusion_policy.training.rewards import RewardScaling
-from diffusion_policy.training.synthetic import read_synthetic
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which episodes a run trains on.
-
-    Args:
-        val_ratio: share of episodes held out for validation.
-        episodes: at most this many training episodes, drawn by the seed; None for all.
-        successful: only episodes that succeeded, by what the data set's `success` tells.
-        drop_short: leave out episodes shorter than a window instead of refusing the data set.
-        mirror: train on the mirror image of each episode too; "auto": where the environment has a mirror. An epoch
-            is then twice as long.
-        memory_limit: of the data: "auto" (half of the free memory), a size like "4GB", or bytes. Pictures beyond it
-            are decoded once into a raw file in the user's cache folder and read from there.
-        ends: for agents, what to do where a time limit seems to be stored as termination; see `outcomes.Ends`.
-        standardize_rewards: for agents, rewards get mean 0 and deviation 1 over the training episodes first.
-        reward_shift: for agents, added to every reward.
-        reward_scale: for agents, what the shifted reward is multiplied by.
-        synthetic: for agents, a data set of dp-augment whose transitions are mixed in; normalisers never see it.
-        synthetic_ratio: their share of each batch, exact but for rounding to whole rows.
-        synthetic_from: "same" refuses those that were made of other transitions than these, "any" takes them.
-    """
-
-    val_ratio: float = 0.02
-    episodes: int | None = None
-    successful: bool = False
-    drop_short: bool = False
-    mirror: MirrorChoice = False
-    memory_limit: int | str = "auto"
-    ends: Ends = "refuse"
-    standardize_rewards: bool = False
-    reward_shift: float = 0.0
-    reward_scale: float = 1.0
-    synthetic: str | None = None
-    synthetic_ratio: float = 0.5
-    synthetic_from: Literal["same", "any"] = "same"
-
-    def __post_init__(self) -> None:
-        Residence(self.memory_limit)  # refuses what is no size
-        if not 0 <= self.synthetic_ratio <= 1:
-            raise ConfigError(f"data.synthetic_ratio must be in [0, 1], but got {self.synthetic_ratio}")
-        if not 0 <= self.val_ratio < 1:
-            raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
-
-
-_OF_AGENTS = (
-    "ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio", "synthetic_from",
-)  # fmt: skip
+from diffusion_policy.training.synthetic import Synthetic, read_synthetic
 
 
 @dataclass(frozen=True)
@@ -122,59 +73,81 @@ def load_demonstrations(
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH or package://pusht")
     data = build(DataConfig, section(settings, "data"), "data")
     if discount is None:
-        _refuse_of_agents(data)
+        data.refuse_what_agents_read()
     obs_spec, action_spec = policy.obs_spec, policy.action_spec
     with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
-        allowed = _successes(buffer) if data.successful else None
-        train, held_out = split_episodes(
-            buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes, allowed=allowed
-        )
-        with ExitStack() as shown:
-            residence = Residence(
-                data.memory_limit, on_steps=_progress(buffer, obs_spec, shown, progress), sharers=sharers
-            )
-
-            def windows(episodes: Sequence[int] | np.ndarray) -> WindowDataset:
-                options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
-                return WindowDataset.from_buffer(
-                    buffer, obs_spec, action_spec, policy.horizons, residence=residence, **options
-                )
-
-            train_set, held_out_set = windows(train), windows(held_out) if len(held_out) else None
-        keys, outcomes, episodes = _keys_read(buffer, obs_spec, action_spec), None, train_set.index.episode_ids
+        residence = Residence(data.memory_limit, sharers=sharers)
+        train_set, held_out = _split_windows(buffer, policy, data, residence, seed, device, progress=progress)
+        episodes, keys = train_set.index.episode_ids, _keys_read(buffer, obs_spec, action_spec)
         if discount is not None:
-            outcomes = Outcomes.read(buffer, episodes, obs_spec, data.ends)
-            scaling = _scaling(outcomes.reward, data)
-            outcomes = replace(outcomes, reward=scaling(outcomes.reward))
-            following = {f"next_{key}" for key in keys} & set(buffer.keys())
-            keys = sorted({*keys, *following, "reward", "terminated"})
+            outcomes, scaling = _outcomes(buffer, episodes, obs_spec, data)
+            keys = _with_outcomes(buffer, keys)
         if mirror is not None:
             pictures = progress and any(field.is_picture for field in obs_spec.values())
             with ProgressBar("mirror", train_set.num_steps, enabled=pictures) as bar:  # it looks at every picture
                 train_set = train_set.with_mirrored(mirror, action_spec.shape, on_step=bar.update)
         digest = _digest(buffer, keys, obs_spec, residence)
-        transitions: TransitionDataset | MixedTransitions | None = None
-        synthetic = None
-        if outcomes is not None and discount is not None:
-            transitions = TransitionDataset(train_set, outcomes, discount=discount)
-            if data.synthetic is not None:
-                ended = outcomes.terminated
-                added = read_synthetic(
-                    data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device,
-                    scaled=scaling, trained_on=lambda keys: Origin.read(buffer, keys, episodes, ended),
-                    of_any=data.synthetic_from == "any",
-                )  # fmt: skip
-                transitions = MixedTransitions(transitions, added.transitions, data.synthetic_ratio)
-                digest = hashlib.sha256(f"{digest} {added.digest}".encode()).hexdigest()
-                synthetic = {"digest": added.digest, "ratio": data.synthetic_ratio, "provenance": added.provenance}
-        return Demonstrations(
-            train=train_set,
-            held_out=held_out_set,
-            digest=digest,
-            provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
-            transitions=transitions,
-            synthetic=synthetic,
-        )
+        provenance = plain(buffer.attrs.get("provenance") or dict(buffer.attrs))
+        found = Demonstrations(train=train_set, held_out=held_out, digest=digest, provenance=provenance)
+        if discount is None:
+            return found
+        real = TransitionDataset(train_set, outcomes, discount=discount)
+        if data.synthetic is None:
+            return replace(found, transitions=real)
+        added = read_synthetic(
+            data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device, scaled=scaling,
+            trained_on=lambda keys: Origin.read(buffer, keys, episodes, outcomes.terminated),
+            of_any=data.synthetic_from == "any",
+        )  # fmt: skip
+        return _mixed(found, real, added, data.synthetic_ratio)
+
+
+def _split_windows(
+    buffer: ReplayBuffer,
+    policy: Policy,
+    data: DataConfig,
+    residence: Residence,
+    seed: int,
+    device: torch.device,
+    *,
+    progress: bool,
+) -> tuple[WindowDataset, WindowDataset | None]:
+    """Returns the windows of the training episodes, and of those held out; None where none are."""
+    allowed = _successes(buffer) if data.successful else None
+    train, held_out = split_episodes(
+        buffer.num_episodes, val_ratio=data.val_ratio, seed=seed, max_episodes=data.episodes, allowed=allowed
+    )
+    with ExitStack() as shown:
+        watched = replace(residence, on_steps=_progress(buffer, policy.obs_spec, shown, progress))
+
+        def windows(episodes: np.ndarray) -> WindowDataset:
+            options: dict[str, Any] = {"episodes": episodes, "drop_short": data.drop_short, "device": device}
+            return WindowDataset.from_buffer(
+                buffer, policy.obs_spec, policy.action_spec, policy.horizons, residence=watched, **options
+            )
+
+        return windows(train), windows(held_out) if len(held_out) else None
+
+
+def _outcomes(
+    buffer: ReplayBuffer, episodes: np.ndarray, obs_spec: ObsSpec, data: DataConfig
+) -> tuple[Outcomes, RewardScaling]:
+    """Returns what came of the steps of some episodes, with rewards as an agent sees them, and what scales these."""
+    outcomes = Outcomes.read(buffer, episodes, obs_spec, data.ends)
+    scaling = RewardScaling.of(
+        outcomes.reward, standardize=data.standardize_rewards, shift=data.reward_shift, scale=data.reward_scale
+    )
+    return replace(outcomes, reward=scaling(outcomes.reward)), scaling
+
+
+def _mixed(found: Demonstrations, real: TransitionDataset, added: Synthetic, ratio: float) -> Demonstrations:
+    """Returns demonstrations whose transitions are joined by synthetic ones."""
+    return replace(
+        found,
+        transitions=MixedTransitions(real, added.transitions, ratio),
+        digest=hashlib.sha256(f"{found.digest} {added.digest}".encode()).hexdigest(),
+        synthetic={"digest": added.digest, "ratio": ratio, "provenance": added.provenance},
+    )
 
 
 def _successes(buffer: ReplayBuffer) -> np.ndarray:
@@ -190,24 +163,6 @@ def _successes(buffer: ReplayBuffer) -> np.ndarray:
     return found
 
 
-def _scaling(reward: np.ndarray, data: DataConfig) -> RewardScaling:
-    """Returns what scales rewards like these (N,), as the configuration wants it."""
-    return RewardScaling.of(
-        reward, standardize=data.standardize_rewards, shift=data.reward_shift, scale=data.reward_scale
-    )
-
-
-def _refuse_of_agents(data: DataConfig) -> None:
-    """Settings that only agents read are a mistake without one."""
-    plain_data = DataConfig()
-    changed = [name for name in _OF_AGENTS if getattr(data, name) != getattr(plain_data, name)]
-    if changed:
-        listed = ", ".join(f"data.{name}" for name in changed)
-        raise ConfigError(
-            f"{listed}: imitation looks at no rewards and no ends; name an agent (agent=diffusion_ql, ...), or drop it"
-        )
-
-
 def _digest(buffer: ReplayBuffer, keys: list[str], obs_spec: ObsSpec, residence: Residence) -> str:
     if any(field.is_picture for field in obs_spec.values()):
         return remembered_digest(buffer, keys, residence.cache)
@@ -218,6 +173,12 @@ def _keys_read(buffer: ReplayBuffer, obs_spec: ObsSpec, action_spec: ActionSpec)
     sources = [obs_source(name, field, buffer) for name, field in obs_spec.items()]
     names = (action_spec.source,) if isinstance(action_spec.source, str) else action_spec.source
     return sorted({source.key for source in [*sources, *map(Source.parse, names)]})
+
+
+def _with_outcomes(buffer: ReplayBuffer, keys: Sequence[str]) -> list[str]:
+    """Returns the keys read, and those that tell what came of a step."""
+    following = {f"next_{key}" for key in keys} & set(buffer.keys())
+    return sorted({*keys, *following, "reward", "terminated"})
 
 
 def _progress(buffer: ReplayBuffer, obs_spec: ObsSpec, shown: ExitStack, enabled: bool) -> Callable[[int], None]:
