@@ -10,7 +10,7 @@ from diffusion_policy.settings import build, build_part
 
 if TYPE_CHECKING:
     from diffusion_policy.rollout.actors import Actor
-    from diffusion_policy.rollout.collect import Demonstrator
+    from diffusion_policy.rollout.attempts import Demonstrator
 
 
 @dataclass(frozen=True)

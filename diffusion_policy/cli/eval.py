@@ -63,12 +63,14 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
 
 
 def _controller(config: dict[str, Any], checkpoint: Path) -> "RecedingHorizonController":
-    """Returns the controller of a policy.pt, with the sampler asked for, or of an exported policy as it is."""
+    """Returns the controller of a policy.pt, which samples as asked for, or of an exported policy as it is."""
     from diffusion_policy.policies.controller import ENGINES, RecedingHorizonController
 
     if checkpoint.suffix in set(ENGINES) - {".pt"}:
         if config["sampler"]:
             raise ConfigError(f"{checkpoint} holds its sampler; export again with other steps, or evaluate policy.pt")
+        if config["num_candidates"] is not None:
+            raise ConfigError(f"num_candidates: {checkpoint} is exported and selects nothing; leave it out")
         settings = {key: config[key] for key in ("device", "precision")}
         size = count(config, "batch_size")  # at which it is warmed up
         return RecedingHorizonController.load(checkpoint, batch_size=size, **settings)
@@ -79,6 +81,8 @@ def _controller(config: dict[str, Any], checkpoint: Path) -> "RecedingHorizonCon
     policy = load_policy(checkpoint, pick_device(str(config["device"])))
     if config["sampler"]:
         policy = policy.with_sampler(**config["sampler"])
+    if config["num_candidates"] is not None:
+        policy = policy.with_candidates(count(config, "num_candidates"))
     controller = RecedingHorizonController(runnable(policy, config["precision"]))
     controller.path = checkpoint
     return controller

@@ -105,8 +105,8 @@ def _bounds(buffer: ReplayBuffer, args: argparse.Namespace) -> list[list[float]]
 
 
 def _print_returns(buffer: ReplayBuffer, env_id: str | None) -> None:
-    from diffusion_policy.rollout.parts import part_worths
     from diffusion_policy.rollout.reference_scores import worth
+    from diffusion_policy.rollout.worth import part_worths
 
     record = buffer.attrs.get("provenance")
     recorded = record.get("env_id") if isinstance(record, dict) else None

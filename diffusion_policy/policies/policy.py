@@ -13,15 +13,13 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import CheckpointError, ConfigError
-from diffusion_policy.models.denoiser import make_denoiser
-from diffusion_policy.models.normalizer import LinearNormalizer, check_mode
-from diffusion_policy.models.observation import ObservationEncoder
 from diffusion_policy.policies.checkpoint import read_policy_file, write_policy_file
 from diffusion_policy.policies.chunk import ActionChunk
+from diffusion_policy.policies.conditioned import ConditionedModule
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.policies.inputs import Array, given_noise, observed
@@ -34,7 +32,7 @@ Draws = Mapping[str, Tensor]
 """Random numbers of a gradient step, each with the batch as its first axis."""
 
 
-class Policy(nn.Module):
+class Policy(ConditionedModule):
     """Predicts chunks of actions from windows of observations. Holds no episode state; see the controller.
 
     A kind of policy says what it draws, how it learns and how it answers: `sample_noise_shape`, `draw`, `losses`,
@@ -49,24 +47,13 @@ class Policy(nn.Module):
         selector: judges several samples of each prediction, where there is one; see `selection`.
         kind: its name in configuration; set by `register_policy`.
         config_class: what configures it.
-        per_step: whether its condition is one vector for each observed step, (B, To, Dc), or one for all, (B, Dc).
     """
 
     kind: ClassVar[str]
     config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
-    per_step: ClassVar[bool] = False
 
     def __init__(self, config: PolicyConfig, obs_spec: ObsSpec, action_spec: ActionSpec) -> None:
-        super().__init__()
-        self.config, self.obs_spec, self.action_spec = config, obs_spec, action_spec
-        self.horizons = config.horizons
-        self.encoder = ObservationEncoder(obs_spec, 1 if self.per_step else config.horizons.obs_horizon, config.encoder)
-        raw = self.encoder.raw_keys
-        # a list, not a dict: field names like "observation.state" or "items" are no names for modules
-        self.obs_normalizers = nn.ModuleList(
-            nn.Identity() if key in raw else LinearNormalizer(field.shape) for key, field in obs_spec.items()
-        )
-        self.action_normalizer = LinearNormalizer((action_spec.size,))
+        super().__init__(config, obs_spec, action_spec)
         self.selector: Selector | None = None
         self.info = CheckpointInfo()
         self._check_reach()
@@ -137,66 +124,6 @@ class Policy(nn.Module):
         """
         raise NotImplementedError
 
-    def make_denoiser(self, settings: Mapping[str, Any]) -> nn.Module:
-        """Returns a denoiser of this policy's chunks under its condition.
-
-        Raises:
-            ConfigError: it reads observed steps one by one, but the encoder has mixed them.
-        """
-        denoiser = make_denoiser(
-            settings,
-            action_dim=self.action_spec.size,
-            cond_dim=self.encoder.cond_dim,
-            pred_horizon=self.horizons.pred_horizon,
-        )
-        if getattr(denoiser, "obs_tokens", 1) > 1 and self.config.encoder.hidden_dims:
-            raise ConfigError(
-                f"denoiser {settings.get('name')} reads observed steps one by one, but encoder.hidden_dims="
-                f"{list(self.config.encoder.hidden_dims)} mixes them; set encoder.hidden_dims=[]"
-            )
-        return denoiser
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.action_normalizer.scale.device
-
-    @property
-    def normalized_keys(self) -> list[str]:
-        """The observation fields that have a normaliser: all but those whose encoder takes them as recorded."""
-        return [key for key in self.obs_spec if key not in self.encoder.raw_keys]
-
-    def fit_normalizers(self, obs: Mapping[str, Tensor], action: Tensor) -> None:
-        """Sets all normalisers from data.
-
-        Args:
-            obs: {key: (N, *shape)} of `normalized_keys`, all steps of the training episodes.
-            action: (N, Da).
-        """
-        modes = self.config.normalization
-        for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True):
-            if isinstance(normalizer, LinearNormalizer):
-                normalizer.fit(obs[key], check_mode(modes.obs, "normalization.obs"))
-        bounds = self.action_spec.bounds()
-        limits = None if bounds is None else (torch.tensor(bounds[0]), torch.tensor(bounds[1]))
-        self.action_normalizer.fit(action, check_mode(modes.action, "normalization.action"), limits)
-
-    def normalized(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns observations {key: (B, To, *shape)} in env units as the encoder takes them."""
-        return {key: normalizer(obs[key]) for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True)}
-
-    def condition(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Returns the condition (B, Dc), or (B, To, Dc), of observations {key: (B, To, *shape)} in env units."""
-        return self.encoded(self.normalized(obs))
-
-    def encoded(self, known: dict[str, Tensor]) -> Tensor:
-        """Returns the condition of normalised observations."""
-        if not self.per_step:
-            return self.encoder(known)  # type: ignore[no-any-return]
-        rows = next(iter(known.values())).shape[:2]  # (B, To)
-        steps = {key: value.flatten(0, 1).unsqueeze(1) for key, value in known.items()}  # (B * To, 1, *shape)
-        return self.encoder(steps).unflatten(0, rows)  # type: ignore[no-any-return]
-
     def executed(self, x0: Tensor) -> Tensor:
         """Returns the part of normalised chunks (B, Tp, Da) that is executed, flat: (B, Ta * Da)."""
         return x0[:, self.horizons.start : self.horizons.start + self.horizons.action_horizon].flatten(1)
@@ -264,6 +191,18 @@ class Policy(nn.Module):
         other._modules = OrderedDict(self._modules)
         other.selector = selector
         return other
+
+    def with_candidates(self, count: int) -> Self:
+        """Returns this policy with a selector that judges so many samples; weights are shared.
+
+        Raises:
+            ConfigError: it has no selector, or `count` is less than 1.
+        """
+        if self.selector is None:
+            raise ConfigError(
+                f"num_candidates={count}: this policy has no critic that selects among samples; leave it out"
+            )
+        return self.with_selector(self.selector.with_candidates(count))
 
     def attach_selector(self, content: Mapping[str, Any]) -> None:
         """Selects among samples from now on; `content` is policy.pt's section `selector`."""

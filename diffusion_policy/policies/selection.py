@@ -7,7 +7,7 @@ Letters: B batch, C candidates, K critics, Tp pred_horizon, Da action size, A nu
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -68,6 +68,10 @@ class Selector(nn.Module):
         super().__init__()
         self.critic = critic
         self.config = config or SelectorConfig()
+
+    def with_candidates(self, count: int) -> "Selector":
+        """Returns a selector of so many samples, C, by the same critic."""
+        return Selector(self.critic, replace(self.config, num_candidates=count))
 
     def select(self, policy: Samples, obs: dict[str, Tensor], cond: Tensor, noise: Tensor) -> Tensor:
         """Returns the selected normalised chunks (B, Tp, Da).

@@ -25,8 +25,9 @@ def opened(folder: Path, provenance: dict[str, Any], resume: bool, *, as_begun: 
         OutputExistsError: somebody else is writing to it.
     """
     if not (resume and folder.exists()):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        return ReplayBuffer.create(folder, attrs={"provenance": provenance})
+        # made elsewhere and moved here in one step: a kill before leaves nothing that could not be gone on with
+        ReplayBuffer.create(attrs={"provenance": provenance}).save(folder)
+        return ReplayBuffer.open(folder, mode="a")
     with ReplayBuffer.open(folder) as begun:
         before = begun.attrs.get("provenance")
     if not isinstance(before, Mapping) or not {"seeds", "parts", "each"} <= set(before):

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.film.picture import Frame
-from diffusion_policy.rollout.collect import Attempt, Keep
+from diffusion_policy.rollout.attempts import Attempt, Keep
 from diffusion_policy.rollout.environments import Env
 from diffusion_policy.rollout.recording import Recording
 

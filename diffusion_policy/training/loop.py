@@ -132,6 +132,8 @@ class TrainingLoop:
         objective.use_average(self.ema.model)
         self.device = next(objective.model.parameters()).device
         self.bf16 = has_fast_bf16(self.device) if config.bf16 == "auto" else config.bf16
+        # On a CPU this stream begins with the very numbers that the first weights were drawn from, by the same seed:
+        # the first noise is made of them. Another stream would change the figures of every run that was published.
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.grad_step = 0
         self.last = StepResult(loss=float("nan"), lr=0.0, grad_norm=0.0)

@@ -3,13 +3,15 @@
 from typing import ClassVar
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
-from diffusion_policy.cli.eval import _film, _free_folder, _workers
+from diffusion_policy.cli.eval import _controller, _film, _free_folder, _workers
 from diffusion_policy.cli.eval_latency import evaluate_cases, is_asked, planned
 from diffusion_policy.config import ObsField
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.controller import RecedingHorizonController
+from tests.policies.test_selection import plain_policy, selecting
 from tests.rollout.toys import ToyPolicy
 
 PICTURE = {"image": ObsField("rgb", (96, 96, 3)), "agent_pos": ObsField("low_dim", (2,))}
@@ -38,6 +40,26 @@ def test_workers_are_as_many_as_cores_only_where_pictures_are_drawn(
 def test_workers_of_another_kind_are_refused(setting):
     with pytest.raises(ConfigError, match="workers must be a whole number, 0 or more"):
         _workers({"workers": setting, "num_envs": 4}, PICTURE)
+
+
+def test_candidates_are_as_many_as_asked_for_or_as_trained(tmp_path):
+    config = {"device": "cpu", "precision": None, "sampler": {}, "num_candidates": None}
+    selecting(count=6).save(tmp_path / "policy.pt")
+    for asked, judged in ((None, 6), (3, 3)):
+        controller = _controller({**config, "num_candidates": asked}, tmp_path / "policy.pt")
+        assert controller.policy.noise_shape[0] == judged
+        assert controller.act({"pos": np.zeros(3, np.float32)}).shape == (2,)
+    with pytest.raises(ConfigError, match="num_candidates must be a whole number, 1 or more"):
+        _controller({**config, "num_candidates": 2.5}, tmp_path / "policy.pt")
+
+
+def test_candidates_of_policies_that_select_nothing_are_refused(tmp_path):
+    config = {"device": "cpu", "precision": None, "sampler": {}, "num_candidates": 3}
+    plain_policy().save(tmp_path / "policy.pt")
+    with pytest.raises(ConfigError, match="no critic that selects among samples; leave it out"):
+        _controller(config, tmp_path / "policy.pt")
+    with pytest.raises(ConfigError, match=r"policy.onnx is exported and selects nothing"):
+        _controller(config, tmp_path / "policy.onnx")
 
 
 def test_results_go_to_the_next_free_folder_when_none_is_named(tmp_path):

@@ -8,17 +8,9 @@ import pytest
 import torch
 
 from diffusion_policy.diffusion.process import DiffusionConfig, DiffusionProcess, Parameterization
-from diffusion_policy.diffusion.samplers import (
-    Sampler,
-    SamplerConfig,
-    ddim,
-    ddim_table,
-    dpmpp_2m,
-    dpmpp_2m_table,
-    heun,
-    heun_table,
-)
+from diffusion_policy.diffusion.samplers import Sampler, SamplerConfig
 from diffusion_policy.diffusion.schedule import Grid
+from diffusion_policy.diffusion.solvers import ddim, ddim_table, dpmpp_2m, dpmpp_2m_table, heun, heun_table
 
 START, END = math.log(0.05), math.log(20.0)  # log-SNR
 

@@ -1,52 +1,13 @@
-import subprocess
-import sys
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
+"""A controller executes the part of each chunk that is for now, slot by slot, and asks again when it is used up."""
 
 import numpy as np
 import pytest
 
-from diffusion_policy.config import ActionSpec, Horizons, ObsField
-from diffusion_policy.errors import CheckpointError, ConfigError, MissingFileError, ObservationError
-from diffusion_policy.policies import controller as controller_module
+from diffusion_policy.config import ActionSpec, Horizons
+from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
 from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.policies.controller import RecedingHorizonController
-
-To, Ta, Tp = 3, 4, 8
-
-
-@dataclass
-class StepPolicy:
-    """Predicts the number of the step each action is for: the newest observation's value, plus the offset."""
-
-    horizons: Horizons = field(default_factory=lambda: Horizons(To, Ta, Tp))
-    obs_spec: dict = field(default_factory=lambda: {"step": ObsField("low_dim", (1,))})
-    action_spec: ActionSpec = field(default_factory=lambda: ActionSpec((2,)))
-    noise_shape: tuple = (Tp, 2)
-    noise_gain: float = 0.0
-    obs_seen: list = field(default_factory=list)
-    noise_seen: list = field(default_factory=list)
-
-    def predict(self, obs, noise):
-        self.obs_seen.append({key: value.copy() for key, value in obs.items()})
-        self.noise_seen.append(noise.copy())
-        now = obs["step"][:, -1, :1]  # (B, 1)
-        steps = now + np.arange(Tp, dtype=np.float32) - self.horizons.start  # (B, Tp)
-        prediction = np.repeat(steps[..., None], 2, axis=-1)
-        if self.noise_gain:
-            prediction = prediction + self.noise_gain * noise
-        start = self.horizons.start
-        return ActionChunk(actions=prediction[:, start : start + Ta], prediction=prediction)
-
-
-def at(*steps):
-    """An observation of E envs, each at its own step."""
-    return {"step": np.array(steps, dtype=np.float32)[:, None]}
-
-
-def batch_sizes(policy):
-    return [len(noise) for noise in policy.noise_seen]
+from tests.policies.step_policy import StepPolicy, Ta, To, Tp, at, batch_sizes
 
 
 @pytest.mark.parametrize("horizons", [Horizons(1, 8, 8), Horizons(2, 4, 8), Horizons(3, 1, 8), Horizons(3, 6, 8)])
@@ -135,48 +96,6 @@ def test_inactive_slot_begins_with_its_own_first_observation():
     np.testing.assert_array_equal(policy.obs_seen[-1]["step"][..., 0], [[5, 5, 5]])
 
 
-def test_noise_of_a_slot_depends_on_its_seed_only():
-    def noise_of(seeds):
-        policy = StepPolicy(noise_shape=(2, Tp, 2))
-        control = RecedingHorizonController(policy, seeds=seeds)
-        for _ in range(2 * Ta):
-            control.act(at(*[0] * len(seeds)))
-        return [np.stack([noise[slot] for noise in policy.noise_seen]) for slot in range(len(seeds))]
-
-    alone, (_, beside) = noise_of([7])[0], noise_of([3, 7])
-    np.testing.assert_array_equal(alone, beside)
-    assert alone.shape == (2, 2, Tp, 2)
-    assert alone.dtype == np.float32
-    assert not np.array_equal(alone[0], alone[1])  # a new prediction draws new noise
-    assert not np.array_equal(noise_of([8])[0], alone)
-    assert abs(np.concatenate(noise_of(range(50))).std() - 1) < 0.05
-
-
-def test_noise_is_not_the_stream_an_env_of_the_same_seed_draws_from():
-    policy = StepPolicy()
-    RecedingHorizonController(policy, seeds=7).act(at(0))
-    env_stream = np.random.default_rng(7).standard_normal((Tp, 2), dtype=np.float32)
-    assert not np.array_equal(policy.noise_seen[0][0], env_stream)
-
-
-def test_reset_with_seeds_repeats_an_episode_and_without_does_not():
-    policy = StepPolicy(noise_gain=1.0)
-    control = RecedingHorizonController(policy)
-    taken = []
-    for seeds in ([5], [5], None, None):
-        control.reset(seeds=seeds)
-        taken.append(control.act(at(0)))
-    np.testing.assert_array_equal(taken[0], taken[1])
-    assert len({action.tobytes() for action in taken}) == 3
-
-
-def test_reset_mask_with_seeds_repeats_that_slot():
-    control = RecedingHorizonController(StepPolicy(noise_gain=1.0), seeds=[1, 2])
-    first = control.act(at(0, 0))
-    control.reset([False, True], seeds=[99, 2])
-    np.testing.assert_array_equal(control.act(at(1, 0))[1], first[1])
-
-
 @pytest.mark.parametrize(("envs", "size", "calls"), [(1, 4, 1), (3, 4, 1), (4, 4, 1), (9, 4, 3), (3, 1, 3)])
 def test_policy_calls_have_the_batch_size_whatever_the_number_of_envs(envs, size, calls):
     policy = StepPolicy()
@@ -210,73 +129,6 @@ def test_act_returns_a_copy_that_the_caller_may_change():
     control = RecedingHorizonController(StepPolicy())
     control.act(at(0))[:] = 99
     assert control.act(at(1))[0, 0] == 1
-
-
-BAD_OBSERVATIONS = {
-    "not a dict": (np.zeros(1), "must be a dict with step"),
-    "missing key": ({"stop": np.zeros(1)}, r"lacks step: expected step \(1,\), but got stop"),
-    "shape": ({"step": np.zeros(3)}, r"shape \(1,\) or \(num_envs, 1\), but got \(3,\)"),
-    "history": ({"step": np.zeros((1, 3, 1))}, "one time step"),
-    "bool": ({"step": np.zeros(1, bool)}, "dtype bool"),
-    "str": ({"step": np.array(["1"])}, "astype"),
-    "object": ({"step": np.array([None])}, "dtype object"),
-    "complex": ({"step": np.zeros(1, complex)}, "dtype complex"),
-    "ragged": ({"step": [[1.0], [1.0, 2.0]]}, "must be an array"),
-    "nan": ({"step": np.array([np.nan])}, "finite"),
-    "overflow": ({"step": np.array([1e300])}, r"finite .* \(in float32\)"),
-    "other envs": (at(1, 2), "expected observations of 1 envs, but got 2"),
-    "no envs": ({"step": np.zeros((0, 1))}, "leading axis"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_OBSERVATIONS)
-def test_refused_observation_leaves_the_state_unchanged(case):
-    bad, message = BAD_OBSERVATIONS[case]
-    policy, untouched = StepPolicy(noise_gain=1.0), StepPolicy(noise_gain=1.0)
-    controls = [RecedingHorizonController(each, seeds=1) for each in (policy, untouched)]
-    for step in range(2 * Ta + 1):
-        with pytest.raises(ObservationError, match=message):
-            controls[0].act(bad)
-        first, second = (control.act({"step": [float(step)]}) for control in controls)
-        np.testing.assert_array_equal(first, second)
-    assert policy.obs_seen[-1]["step"].tolist() == untouched.obs_seen[-1]["step"].tolist()
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64, np.uint8])
-def test_numbers_reach_the_policy_as_float32(dtype):
-    policy = StepPolicy()
-    RecedingHorizonController(policy).act({"step": np.array([3], dtype), "camera": "ignored"})
-    assert policy.obs_seen[0]["step"].dtype == np.float32
-    assert list(policy.obs_seen[0]) == ["step"]
-
-
-def camera_policy():
-    return StepPolicy(obs_spec={"step": ObsField("low_dim", (1,)), "front": ObsField("rgb", (8, 6, 3))})
-
-
-def test_images_stay_uint8_and_keep_their_window():
-    policy = camera_policy()
-    control = RecedingHorizonController(policy)
-    for step in range(Ta + 1):
-        control.act({"step": [0.0], "front": np.full((8, 6, 3), step, np.uint8)})
-    seen = policy.obs_seen[1]["front"]
-    assert seen.dtype == np.uint8
-    assert seen.shape == (1, To, 8, 6, 3)
-    assert seen[0, :, 0, 0, 0].tolist() == [2, 3, 4]
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((8, 6, 3), np.float32), r"dtype float32; if it lies in \[0, 1\], send \(255 \* image\)"),
-        (np.zeros((8, 6, 3), np.int64), r"astype\(np.uint8\)"),
-        (np.zeros((3, 8, 6), np.uint8), r"np.moveaxis\(image, -3, -1\)"),
-        (np.zeros((2, 8, 6, 3), np.uint8), "step has none, front has one"),
-    ],
-)
-def test_image_of_another_kind_is_refused_with_the_remedy(image, message):
-    with pytest.raises(ObservationError, match=message):
-        RecedingHorizonController(camera_policy()).act({"step": [0.0], "front": image})
 
 
 def test_action_with_several_axes_keeps_them():
@@ -322,48 +174,3 @@ def test_failed_prediction_can_be_asked_for_again():
 def test_controller_refuses_what_does_not_fit_the_number_of_envs(call, message):
     with pytest.raises((ConfigError, ObservationError), match=message):
         call(RecedingHorizonController(StepPolicy()))
-
-
-def test_load_names_the_kinds_it_knows(tmp_path):
-    with pytest.raises(CheckpointError, match=r"kind '.xyz' .*known: .pt"):
-        RecedingHorizonController.load(tmp_path / "policy.xyz")
-    with pytest.raises(MissingFileError, match="does not exist"):
-        RecedingHorizonController.load(tmp_path / "policy.pt")
-
-
-def test_load_names_the_package_that_an_engine_lacks(tmp_path, monkeypatch):
-    monkeypatch.setitem(controller_module.ENGINES, ".toy", "engine_that_nobody_has:load")
-    (tmp_path / "policy.toy").touch()
-    with pytest.raises(ConfigError, match="needs engine_that_nobody_has: pip install"):
-        RecedingHorizonController.load(tmp_path / "policy.toy")
-
-
-def test_load_picks_the_engine_by_the_kind_of_file_and_warms_it_up(tmp_path, monkeypatch):
-    asked, policy = [], StepPolicy()
-
-    def load(*arguments):
-        asked.append(arguments)
-        return policy
-
-    module = ModuleType("engine_for_test")
-    module.load = load
-    monkeypatch.setitem(sys.modules, "engine_for_test", module)
-    monkeypatch.setitem(controller_module.ENGINES, ".toy", "engine_for_test:load")
-    file = tmp_path / "policy.toy"
-    file.touch()
-    control = RecedingHorizonController.load(file, device="cuda:1", precision="bfloat16", num_envs=2, batch_size=5)
-    assert asked == [(file, "cuda:1", "bfloat16")]
-    assert (control.path, control.num_envs, control.batch_size) == (file, 2, 5)
-    assert set(batch_sizes(policy)) == {5}
-    assert not control.latencies_ms
-
-
-def test_controller_imports_numpy_and_the_standard_library_only():
-    code = (
-        "import sys, numpy.random; before = set(sys.modules); import diffusion_policy.policies.controller\n"
-        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
-        "print(*sorted(new - set(sys.stdlib_module_names)))"
-    )
-    root = Path(__file__).resolve().parents[2]
-    out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert set(out.stdout.split()) <= {"diffusion_policy", "numpy"}

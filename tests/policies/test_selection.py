@@ -106,6 +106,19 @@ def test_policy_without_selector_is_what_it_was(tmp_path: Path) -> None:
     assert "selector" not in torch.load(tmp_path / "policy.pt", weights_only=True)
 
 
+def test_policy_judges_as_many_candidates_as_it_is_told_to() -> None:
+    policy = selecting(count=6)
+    fewer, expected = policy.with_candidates(3), selecting(count=3)
+    assert (policy.noise_shape, fewer.noise_shape) == ((6, 17), (3, 17))
+    z = noise(expected)
+    np.testing.assert_array_equal(fewer.predict(seen(), z).prediction, expected.predict(seen(), z).prediction)
+    assert fewer.selector.critic is policy.selector.critic
+    with pytest.raises(ConfigError, match="expected num_candidates >= 1"):
+        policy.with_candidates(0)
+    with pytest.raises(ConfigError, match="num_candidates=3: this policy has no critic that selects among samples"):
+        plain_policy().with_candidates(3)
+
+
 def test_selecting_policy_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"selects among samples by a critic.*run policy\.pt itself"):
         export_onnx(selecting(), tmp_path / "policy.onnx")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.rollout import parts
 from diffusion_policy.rollout.actors import ExpertActor, NoisyActor, RandomActor
 from diffusion_policy.rollout.collect import collect
+from diffusion_policy.rollout.worth import part_worths
 
 COUNT, CHAOS = "toys/Count-v0", "toys/Chaos-v0"
 
@@ -187,7 +188,7 @@ def test_success_is_told_by_step_and_counted_by_part(tmp_path: Path) -> None:
     assert buffer.get_episode(0)["success"].tolist() == [False] * 4 + [True] * 6  # it had succeeded by then
     assert not buffer.get_episode(1)["success"].any()
     assert [part.success_rate for part in result.parts] == [0.5, 0.5]
-    assert [worth.success_rate for worth in parts.part_worths(buffer)] == [0.5, 0.5]
+    assert [worth.success_rate for worth in part_worths(buffer)] == [0.5, 0.5]
 
 
 def test_an_environment_that_does_not_tell_success_leaves_no_word_of_it(tmp_path: Path) -> None:

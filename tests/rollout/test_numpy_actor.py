@@ -9,7 +9,7 @@ import pytest
 
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError
 from diffusion_policy.rollout.actors import ExpertActor, NoisyActor, RandomActor, noise_generator
-from diffusion_policy.rollout.collect import rollout
+from diffusion_policy.rollout.attempts import rollout
 from diffusion_policy.rollout.environments import make_env
 from diffusion_policy.rollout.numpy_actor import NumpyActor
 

@@ -14,11 +14,11 @@ from diffusion_policy.policies.chunk import ActionChunk
 from diffusion_policy.rollout.evaluate import evaluate
 from diffusion_policy.rollout.timing import Smoothness, Timing
 
-CHAOS = "toys/Chaos-v0"
+CHAOS, TROUBLE = "toys/Chaos-v0", "toys/Trouble-v0"
 
 
-def run(policy, timing, **settings):
-    return evaluate(policy, CHAOS, **{"episodes": 9, "seed": 100, "progress": False, "timing": timing, **settings})
+def run(policy, timing, env_id=CHAOS, **settings):
+    return evaluate(policy, env_id, **{"episodes": 9, "seed": 100, "progress": False, "timing": timing, **settings})
 
 
 def test_without_delay_chunking_is_lock_step_bit_for_bit(toy_policy):
@@ -35,6 +35,31 @@ def test_delayed_episodes_are_the_same_whatever_runs_beside_them(toy_policy, tim
         assert beside.per_episode == alone.per_episode
         assert beside.timing == alone.timing
     assert alone.per_episode != run(toy_policy(), Timing(Chunking(4))).per_episode
+
+
+@pytest.mark.parametrize("timing", [Timing(Chunking(4), 2), Timing(Ensembling(2), 1, jitter_steps=3)])
+def test_delayed_episodes_are_the_same_in_workers(toy_policy, timing):
+    settings = {"num_envs": 4, "env_kwargs": {"length": 20}, "plugins": ["tests.rollout.toys"]}
+    here, there = (run(toy_policy(), timing, workers=workers, **settings) for workers in (0, 2))
+    assert there.per_episode == here.per_episode
+    assert there.timing == here.timing
+
+
+def test_delayed_episode_whose_worker_is_killed_runs_again_and_is_the_same(toy_policy, tmp_path, caplog):
+    def filmed(env_id, **settings):
+        film = VideoGrid(episodes=4, tile=32)
+        kwargs = {"length": 20, "render_size": 50, **settings.pop("kwargs", {})}
+        timing = Timing(Ensembling(2), 1, jitter_steps=3)
+        result = run(toy_policy(), timing, env_id, film=film, num_envs=4, env_kwargs=kwargs, **settings)
+        return result, np.stack(list(film.frames()))
+
+    here, frames = filmed(CHAOS)
+    kwargs = {"accident": "kill", "once": str(tmp_path / "happened")}
+    there, frames_there = filmed(TROUBLE, kwargs=kwargs, workers=2, plugins=["tests.rollout.toys"])
+    assert "it is replaced" in caplog.text
+    assert there.per_episode == here.per_episode
+    assert there.timing == here.timing
+    np.testing.assert_array_equal(frames_there, frames)
 
 
 def test_delay_is_one_of_each_plan_and_jitter_is_its_own(toy_policy):
