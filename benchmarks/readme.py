@@ -1,4 +1,4 @@
-"""Writes stored figures of benchmarks into the documents: README.md between markers, docs/scaling.md and its picture.
+"""Writes stored figures of benchmarks into the documents, between markers, and draws docs/scaling.png and others.
 
     python benchmarks/readme.py
 
@@ -6,6 +6,8 @@ A test fails when a document says something else than benchmarks/results/.
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +139,18 @@ def finished(name: str) -> tuple[Any, Any]:
     return plan, Results.read(folder) if any((folder / "cells").glob("*.json")) else Results([])
 
 
-_HIDDEN = {"offline": ("mean return",)}
+_HIDDEN = {"offline": ("Lead of diffusion_ql: mean return",), "mixed_pusht": ("eturn", "best checkpoint")}
 """What the tables of a suite leave out beside the others: words of their titles."""
 
 
-def suite(name: str) -> str:
+def suite(name: str, *, short: bool = False) -> str:
     """Returns the tables of the finished cells in benchmarks/results/NAME, "not run" where there is none.
 
-    Methods without any are left out.
+    Args:
+        name: of the suite; methods without any finished cell are left out.
+        short: the first measure only, and the leads in it.
     """
+    from diffusion_policy.benchmark.measures import MEASURES
     from diffusion_policy.benchmark.tables import tables
 
     plan, results = finished(name)
@@ -154,23 +159,66 @@ def suite(name: str) -> str:
     made = tables(results, list(plan.tasks), methods, plan.compared_with, plan.measures)
     hidden = ("best checkpoint", "Cost", "Lead") if plan.axis else _HIDDEN.get(name, ("max reward", "best checkpoint"))
     shown = [each for each in made if not any(word in each.title for word in hidden)]
+    if short:
+        first = MEASURES[plan.measures[0]].title.lower()
+        shown = [each for each in shown if first in each.title.lower()]
     parts = [f"{each.title}:\n\n{table(list(each.head), [list(row) for row in each.rows])}" for each in shown]
     commits = ", ".join(dict.fromkeys(str(each.figures["commit"])[:7] for each in results.cells)) or "none"
     done = f"{len(results.cells)} of {len(plan.cells())} cells are finished; commits {commits}."
-    return "\n\n".join([*parts, done])
+    return "\n\n".join(parts if short else [*parts, done])
+
+
+def edp() -> str:
+    """Returns what EDP's one-step estimate saves, and what it costs: training seeds of both, of the same tasks."""
+    from diffusion_policy.benchmark.results import Results
+    from diffusion_policy.benchmark.tables import NOT_RUN, shown
+
+    plan, results = finished("offline")
+    tasks = list(plan.tasks)
+    seeds = {each.cell.seed for each in results.cells if each.cell.method == "edp"} or {0}
+    same = Results([each for each in results.cells if each.cell.seed in seeds])
+    step = stored("ql_step")
+    rows = []
+    for method, timed in (("diffusion_ql", "ours"), ("edp", "ours, one_step")):
+        scores = [shown(same.estimate(task, method, "normalized_return"), digits=1) for task in tasks]
+        rows.append([f"`agent={method}`", f"{step[timed]['cpu_ms']:.1f}", *scores])
+    lead = [same.lead(task, "edp", "diffusion_ql", "normalized_return") for task in tasks]
+    if any(lead):
+        rows.append(
+            ["difference", "", *(NOT_RUN if each is None else shown(each, sign=True, digits=1) for each in lead)]
+        )
+    which = f"training seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
+    return f"{table(['', 'ms of CPU a step', *tasks], rows)}\n\n({machine(step)}; normalised returns of {which}.)"
+
+
+def documents() -> list[Path]:
+    """Returns the documents that have places for figures."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def parts() -> dict[str, Callable[[], str]]:
+    """Returns what makes the text of each place, by name."""
+    made: dict[str, Callable[[], str]] = {"latency": latency, "training": training, "precision": precision, "edp": edp}
+    for name in ("quick", "demonstrations", "offline", "mixed_pusht"):
+        made[name] = partial(suite, name)
+    for name in ("quick", "offline"):
+        made[f"{name}_short"] = partial(suite, name, short=True)
+    return made
 
 
 def filled(text: str) -> str:
-    """Returns README.md with the figures between its markers."""
-    parts = {"latency": latency(), "training": training(), "precision": precision()}
-    parts |= {name: suite(name) for name in ("quick", "demonstrations", "offline")}
-    for name, part in parts.items():
-        begin, end = f"<!-- {name}: by benchmarks/readme.py -->", f"<!-- /{name} -->"
-        if begin not in text or end not in text:
-            raise SystemExit(f"README.md has no place for {name}: expected {begin} ... {end}")
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
+    """Returns a document with the figures between its markers."""
+    for name, part in parts().items():
+        begin, end = markers(name)
+        if begin in text:
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{part()}\n{end}{rest.split(end)[1]}"
     return text
+
+
+def markers(name: str) -> tuple[str, str]:
+    """Returns what stands before and after a place."""
+    return f"<!-- {name}: by benchmarks/readme.py -->", f"<!-- /{name} -->"
 
 
 def draw_demonstrations(path: Path) -> None:
@@ -210,8 +258,8 @@ def draw(path: Path) -> None:
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for document in documents():
+        document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")
     (ROOT / "docs" / "scaling.md").write_text(scaling(), encoding="utf-8")
     draw(ROOT / "docs" / "scaling.png")
     draw_demonstrations(ROOT / "docs" / "demonstrations.png")

@@ -5,6 +5,9 @@ weights exp(beta (min Q' - V)), at most 100 (equation 7). For a policy that diff
 all, and the best of several samples by Q is executed. That is IDQL (Hansen-Estruch et al. 2023, algorithms 1 and 2),
 whose name `idql` is this agent with `weighted=false` and candidates.
 
+In IDQL critics and policy do not look at each other, so a policy that imitates well already can be left as it is
+(`train_policy=false`): only the critics learn then, in minutes, whatever the policy's size.
+
 Deviation: value, critics and policy take their steps at the same time, from the same weights.
 
 Letters: B batch, K critics.
@@ -34,6 +37,7 @@ class IQLConfig(AgentConfig):
         expectile: tau of V's loss, in (0, 1); 0.5 is the mean.
         beta: inverse temperature of the weights.
         weighted: imitate by the weights; false imitates all data alike.
+        train_policy: false leaves the policy as it is given (init=policy.pt): only critics and values learn.
         num_candidates: samples of a prediction, at deployment; 1 selects nothing.
         temperature: of the softmax over their values; 0 takes the best.
     """
@@ -41,6 +45,7 @@ class IQLConfig(AgentConfig):
     expectile: float = 0.7
     beta: float = 3.0
     weighted: bool = True
+    train_policy: bool = True
     num_candidates: int = 1
     temperature: float = 0.0
 
@@ -49,6 +54,11 @@ class IQLConfig(AgentConfig):
         if not 0 < self.expectile < 1 or self.beta < 0:
             raise ConfigError(
                 f"agent: expected expectile in (0, 1) and beta >= 0, but got {self.expectile} and {self.beta}"
+            )
+        if not self.train_policy and self.num_candidates == 1:
+            raise ConfigError(
+                "agent.train_policy=false with agent.num_candidates=1 would change nothing: let the critic choose "
+                "among several, agent.num_candidates=16, or train the policy"
             )
         SelectorConfig(self.num_candidates, self.temperature)  # refuses what is out of range
 
@@ -78,15 +88,20 @@ class IQL(Agent):
 
     @property
     def parts(self) -> tuple[torch.nn.Module, ...]:
-        """Policy, critic and value."""
-        return (self.policy, self.critic, self.value)
+        """Policy, critic and value, of those that learn."""
+        return (self.policy, self.critic, self.value) if self.trains_policy else (self.critic, self.value)
+
+    @property
+    def trains_policy(self) -> bool:
+        """See `IQLConfig`."""
+        return self.config.train_policy
 
     def draw(self, batch: Batch, rows: int, generator: torch.Generator) -> Draws:
         """Returns what the policy draws."""
         return self.policy.draw(rows, generator)
 
     def loss(self, batch: TransitionBatch, draws: Draws) -> Tensor:
-        """Returns the losses of value, critics and policy (B,)."""
+        """Returns the losses of value, critics and, where it learns, policy (B,)."""
         known, data = self.policy.normalized(batch.obs), self.executed_actions(batch)
         with torch.no_grad():
             judged = self.slow_critic(known, data).amin(0)  # (B,)
@@ -95,8 +110,11 @@ class IQL(Agent):
         advantage = judged - value
         loss = self.critic_loss(known, data, batch.reward + batch.discount * follows)
         loss = loss + expectile_loss(advantage, self.config.expectile)
+        self.note(value=value, advantage=advantage)
+        if not self.trains_policy:
+            return loss
         imitation = self.policy.losses(batch.obs, batch.action, draws)
-        self.note(value=value, advantage=advantage, imitation_loss=imitation)
+        self.note(imitation_loss=imitation)
         if self.config.weighted:
             imitation = imitation * (self.config.beta * advantage.detach()).exp().clamp(max=_LARGEST_WEIGHT)
         return loss + imitation

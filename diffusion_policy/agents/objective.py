@@ -90,6 +90,11 @@ class PolicyObjective(Objective[Policy]):
         super().__init__(policy)
         self.policy = policy
 
+    @property
+    def trains_policy(self) -> bool:
+        """Whether the policy learns; else it must be given, and only what stands beside it does."""
+        return True
+
     def load_pretrained(self) -> None:
         """Reads the published weights that settings of encoders name, into all networks that have some."""
         self.policy.encoder.load_pretrained()

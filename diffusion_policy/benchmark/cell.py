@@ -14,7 +14,7 @@ import numpy as np
 from diffusion_policy.benchmark.results import FORMAT, differing
 from diffusion_policy.benchmark.stopwatch import Stopwatch
 from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Cell, Judging, Suite
-from diffusion_policy.errors import ConfigError, DiffusionPolicyError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError, MissingFileError
 from diffusion_policy.policies.chunk import blank_windows
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.library import load_policy
@@ -111,7 +111,24 @@ def _trained(cell: Cell, suite: Suite, folder: Path, dataset: str, compose: Comp
     if folder.exists():  # killed before it began
         shutil.rmtree(folder)
     settings = cell_settings(cell, suite, compose)
-    return train({**settings, "dataset": dataset, "out": str(folder), "plugins": list(plugins)})
+    before = suite.before(cell)
+    initial = {} if before is None else {"init": str(first_policy(folder.parent.parent, before, cell))}
+    return train({**settings, **initial, "dataset": dataset, "out": str(folder), "plugins": list(plugins)})
+
+
+def first_policy(out: Path, before: Cell, cell: Cell) -> Path:
+    """Returns the policy of which `cell` begins, that of the finished cell `before`.
+
+    Raises:
+        MissingFileError: it is not there.
+    """
+    file = out / "runs" / before.name / "policy.pt"
+    if not (cell_file(out, before).is_file() and file.is_file()):
+        raise MissingFileError(
+            f"{cell.name} begins with the policy of {before.name}: expected that cell finished, and {file}; run both, "
+            f"only=[{before.name},{cell.name}]; if the cell stands there without its policy, remove its .json before"
+        )
+    return file
 
 
 def cell_settings(cell: Cell, suite: Suite, compose: Compose) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.benchmark.cell import Compose, cell_file, cell_settings, check_same, run_cell
+from diffusion_policy.benchmark.cell import Compose, cell_file, cell_settings, check_same, first_policy, run_cell
 from diffusion_policy.benchmark.results import read_cell
 from diffusion_policy.benchmark.suite import Cell, Suite, Task
 from diffusion_policy.data.replay_buffer import ReplayBuffer
@@ -38,6 +38,7 @@ def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = (
         EnvironmentIdError: an environment that is to give demonstrations cannot be made.
         StorageError: `out` cannot be written.
         OutputExistsError: another process works there.
+        MissingFileError: a cell begins with the policy of another one that is not there.
         DiffusionPolicyError: whatever a cell raises; those before it stay.
     """
     cells = _chosen(suite, only)
@@ -46,6 +47,9 @@ def run_suite(suite: Suite, out: Path, compose: Compose, only: Sequence[str] = (
     named = {task: _named_dataset(suite, task, compose) for task in dict.fromkeys(cell.task for cell in cells)}
     with results_in(out), FolderLock(out, "benchmark"):
         left = [cell for cell in cells if not _finished(cell, suite, out)]
+        for cell in left:
+            if (before := suite.before(cell)) is not None and before not in left:
+                first_policy(out, before, cell)  # likewise
         if len(left) < len(cells):
             logger.info("%d of %d cells are finished already", len(cells) - len(left), len(cells))
         begun = time.monotonic()

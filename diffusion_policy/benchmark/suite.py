@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 from diffusion_policy.benchmark.measures import MEASURES, MeasureName
@@ -109,6 +109,7 @@ class Suite:
         methods: name -> settings of dp-train.
         seeds: of the trainings.
         overrides: settings of dp-train for all cells, before those of the method.
+        begins: method -> the method, named before it, of whose trained policy it begins (dp-train's init).
         special: "task/method", "task/*" or "*/method" -> settings for these cells, the last ones to hold.
         judging: see there.
         reference: the method with which the others are compared; None for diffusion, or else the first.
@@ -120,6 +121,7 @@ class Suite:
     methods: Mapping[str, tuple[str, ...]]
     seeds: tuple[int, ...]
     overrides: tuple[str, ...] = ()
+    begins: Mapping[str, str] = field(default_factory=dict)
     special: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     judging: Judging = field(default_factory=Judging)
     reference: str | None = None
@@ -160,6 +162,7 @@ class Suite:
             methods=methods,
             seeds=seeds,
             overrides=_words(settings.get("overrides"), "overrides"),
+            begins=_begins(section(settings, "begins"), list(methods)),
             special=special,
             judging=build(Judging, section(settings, "judging"), "suite.judging"),
             reference=_reference(settings.get("reference"), methods),
@@ -176,12 +179,19 @@ class Suite:
         """Returns all cells: first every task and method with the first seed, so that a part is worth reading."""
         return [Cell(task, method, seed) for seed in self.seeds for task in self.tasks for method in self.methods]
 
+    def before(self, cell: Cell) -> Cell | None:
+        """Returns the cell of whose policy a cell begins; None for most."""
+        method = self.begins.get(cell.method)
+        return None if method is None else replace(cell, method=method)
+
     def words(self, cell: Cell) -> list[str]:
         """Returns the settings of dp-train that a cell has, in the order in which they hold."""
         task, method = cell.task, cell.method
         chosen = [self.special.get(name, ()) for name in (f"{task}/*", f"*/{method}", f"{task}/{method}")]
         words = [*self.tasks[task].overrides, *self.overrides, *self.methods[method]]
-        return [*words, *(word for each in chosen for word in each), f"seed={cell.seed}"]
+        before = self.before(cell)
+        initial = [] if before is None else [f"init={before.name}"]  # its policy.pt, wherever the benchmark lies
+        return [*words, *(word for each in chosen for word in each), *initial, f"seed={cell.seed}"]
 
 
 def _words(value: Any, name: str) -> tuple[str, ...]:
@@ -192,6 +202,17 @@ def _words(value: Any, name: str) -> tuple[str, ...]:
             f"on the command line {example}"
         )
     return tuple(value or ())
+
+
+def _begins(value: Mapping[str, Any], methods: list[str]) -> dict[str, str]:
+    for method, before in value.items():
+        known = methods[: methods.index(method)] if method in methods else []
+        if before not in known:
+            raise ConfigError(
+                f"suite.begins.{method}: expected a method with another one named before it, of which it begins "
+                f"({', '.join(known) or 'none'}), but got {before}; methods: {', '.join(methods)}"
+            )
+    return dict(value)
 
 
 def _measures(value: Any) -> tuple[MeasureName, ...]:

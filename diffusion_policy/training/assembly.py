@@ -161,6 +161,8 @@ def _objective(
 ) -> tuple[PolicyObjective, float | None]:
     """Returns what trains a policy, and the discount if it learns from rewards."""
     objective = make_objective(section(settings, "agent"), policy)
+    if not objective.trains_policy and settings.get("init") is None:
+        raise ConfigError("agent.train_policy=false leaves the policy as it is: expected init=policy.pt, got no init")
     discount = objective.config.discount if isinstance(objective, Agent) else None
     if discount is not None and (ranks.size > 1 or loop.micro_batch_size is not None):
         raise ConfigError(

@@ -28,7 +28,7 @@ choose() {  # TASK: whose agents
   noisy="{${one}${expert[$1]}.npz\", noise: 0.3}"
 }
 make() {  # NAME STEPS PARTS
-  dp-collect task="$task" steps="$2" "actors=[$3]" keep=all resume=true out="$out/$task-$1-v5.zarr"
+  dp-collect task="$task" next_obs="${NEXT_OBS:-false}" steps="$2" "actors=[$3]" keep=all resume=true out="$out/$task-$1-v5.zarr"
 }
 tasks=("$@")
 [ $# -gt 0 ] || tasks=(hopper halfcheetah walker2d)

@@ -88,6 +88,23 @@ def test_idql_imitates_all_and_takes_the_best_of_its_candidates() -> None:
     assert toys.objective("iql", toys.policy("gaussian")).deployed(trained).selector is None
 
 
+def test_policy_that_does_not_train_stays_as_it_is_while_the_critics_learn_the_same() -> None:
+    learning, judging = (
+        toys.objective("iql", toys.policy(), weighted=False, num_candidates=4, train_policy=train)
+        for train in (True, False)
+    )
+    judging.model.load_state_dict(learning.model.state_dict())
+    batch = toys.batch()
+    for made in (learning, judging):
+        made.loss(batch, toys.draws(made)).mean().backward()
+    assert all(each.grad is None for each in judging.policy.parameters())
+    assert judging.policy not in judging.parts
+    for ours, others in zip(judging.parts, learning.parts[1:], strict=True):
+        torch.testing.assert_close([p.grad for p in ours.parameters()], [p.grad for p in others.parameters()])
+    with pytest.raises(ConfigError, match="would change nothing"):
+        toys.objective("iql", toys.policy(), train_policy=False, num_candidates=1)
+
+
 def test_settings_that_make_no_sense_are_named() -> None:
     with pytest.raises(ConfigError, match=r"expectile in \(0, 1\)"):
         toys.objective("iql", toys.policy("gaussian"), expectile=1.0)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from diffusion_policy.benchmark import cell as cell_module
 from diffusion_policy.benchmark.cell import best_checkpoint, cell_file, run_cell
@@ -17,7 +18,8 @@ from diffusion_policy.benchmark.run import run_suite
 from diffusion_policy.benchmark.stopwatch import Stopwatch
 from diffusion_policy.benchmark.suite import Suite
 from diffusion_policy.cli.compose import compose_config
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, MissingFileError
+from diffusion_policy.policies.library import load_policy
 
 PLAIN: dict[str, Any] = {
     "tasks": {"detour": {"overrides": ["task=detour"], "collect": 6}},
@@ -54,6 +56,23 @@ def test_suite_leaves_a_file_for_each_cell_that_says_how_it_was_made(tmp_path: P
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()}
     assert run_suite(suite, tmp_path, compose)  # nothing is left to do
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "cells").iterdir()} == before
+
+
+def test_cell_begins_with_the_policy_of_the_cell_before_it(tmp_path: Path) -> None:
+    methods = {**PLAIN["methods"], "again": ["denoiser.down_dims=[16,32]", "optim.lr=1e-30", "optim.weight_decay=0.0"]}
+    suite = Suite.from_plain(
+        {**PLAIN, "methods": methods, "begins": {"again": "diffusion"}, "judging": {"episodes": 2}}
+    )
+    with pytest.raises(MissingFileError, match="detour-again-s0 begins with the policy of detour-diffusion-s0"):
+        run_suite(suite, tmp_path, compose, only=["again"])
+    assert run_suite(suite, tmp_path, compose, only=["diffusion", "again"])
+    weights = [load_policy(tmp_path / "runs" / f"detour-{name}-s0" / "policy.pt") for name in ("diffusion", "again")]
+    first, second = (policy.state_dict() for policy in weights)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    figures = [json.loads(cell_file(tmp_path, cell).read_text()) for cell in suite.cells() if cell.method != "mlp"]
+    assert "init=detour-diffusion-s0" in figures[1]["words"]
+    columns = [each["evaluations"]["last"]["per_episode"]["max_reward"] for each in figures]
+    assert columns[0] == columns[1]
 
 
 def test_interrupted_cell_goes_on_with_its_run_and_keeps_its_time(tmp_path: Path, monkeypatch) -> None:

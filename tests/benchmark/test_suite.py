@@ -31,6 +31,13 @@ def test_the_most_special_setting_comes_last_and_so_holds() -> None:
     assert suite.words(Cell("b", "diffusion", 0)) == ["task=b", "preset=fast", "training.num_grad_steps=10", "seed=0"]
 
 
+def test_method_begins_with_the_policy_of_another_one_of_the_same_task_and_seed() -> None:
+    suite = Suite.from_plain({**PLAIN, "begins": {"mlp": "diffusion"}})
+    assert suite.before(Cell("a", "mlp", 7)) == Cell("a", "diffusion", 7)
+    assert suite.words(Cell("b", "mlp", 7))[-2:] == ["init=b-diffusion-s7", "seed=7"]
+    assert suite.before(Cell("a", "diffusion", 7)) is None
+
+
 def test_checkpoints_are_chosen_and_reported_on_different_seeds() -> None:
     assert VALIDATION_SEED < REPORT_SEED
 
@@ -38,6 +45,8 @@ def test_checkpoints_are_chosen_and_reported_on_different_seeds() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"begins": {"diffusion": "mlp"}}, r"begins.diffusion: expected a method .* \(none\), but got mlp"),
+        ({"begins": {"x": "mlp"}}, "begins.x: expected a method"),
         ({"task": {}}, "unknown setting task, known: tasks"),
         ({"seeds": []}, "at least one task, one method and one seed"),
         ({"axis": "demonstrations"}, "expected methods named by numbers, but got diffusion, mlp"),

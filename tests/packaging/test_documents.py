@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -21,9 +22,32 @@ def readme() -> ModuleType:
 
 
 def test_tables_in_the_documents_are_those_of_the_stored_figures(readme: ModuleType) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.filled(text) == text, "make them anew: python benchmarks/readme.py"
+    for document in readme.documents():
+        text = document.read_text(encoding="utf-8")
+        assert readme.filled(text) == text, f"make {document.name} anew: python benchmarks/readme.py"
     assert readme.scaling() == (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+
+
+def test_every_table_has_one_place_in_the_documents(readme: ModuleType) -> None:
+    texts = [document.read_text(encoding="utf-8") for document in readme.documents()]
+    for name in readme.parts():
+        for marker in readme.markers(name):
+            assert sum(text.count(marker) for text in texts) == 1, marker
+
+
+def test_links_and_pictures_of_the_documents_lead_somewhere(readme: ModuleType) -> None:
+    for document in readme.documents():
+        text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = link.partition("#")
+            if "://" in link:
+                continue
+            target = (document.parent / path) if path else document
+            assert target.exists(), f"{document.name}: {link}"
+            if anchor:
+                heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+                known = [re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads]
+                assert anchor in known, f"{document.name}: {link}"
 
 
 def test_another_figure_makes_another_table(readme: ModuleType, tmp_path: Path, monkeypatch) -> None:

@@ -239,3 +239,23 @@ def test_agent_goes_on_from_another_agents_policy(make: Any, tmp_path: Path) -> 
     kept = load_policy(first).state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in second.state_dict().items())
     assert second.selector is None
+
+
+def test_critic_learns_beside_a_policy_that_stays_as_it_was_also_over_a_resume(make: Any, tmp_path: Path) -> None:
+    first = train(make("diffusion_ql", "first")).out / "policy.pt"
+    config = make("idql", "judged")
+    config["agent"]["train_policy"] = False
+    with pytest.raises(ConfigError, match=r"expected init=policy\.pt, got no init"):
+        assemble(config)
+    out = train({**config, "init": str(first)}).out
+    shorter = load_policy(out / "policy.pt")
+    longer = train(
+        {"resume": str(out), "training": {"num_grad_steps": config["training"]["num_grad_steps"] + 5}}
+    ).policy
+    kept = load_policy(first).state_dict()
+    for policy in (shorter, longer):
+        own = {name: value for name, value in policy.state_dict().items() if not name.startswith("selector.")}
+        assert all(torch.equal(value, kept[name]) for name, value in own.items())
+        assert policy.selector.config.num_candidates == 4
+    judges = [dict(policy.selector.named_parameters()) for policy in (shorter, longer)]
+    assert any(not torch.equal(value, judges[1][name]) for name, value in judges[0].items())
