@@ -14,8 +14,8 @@ from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.data.dataset import split_episodes
 from diffusion_policy.data.survey import survey
 from diffusion_policy.errors import CheckpointError, ConfigError, DataError
-from diffusion_policy.training import augment_run
-from diffusion_policy.training.augment_run import augment
+from diffusion_policy.training.augmenting import run as augment_run
+from diffusion_policy.training.augmenting.run import augment
 from diffusion_policy.training.metrics import read_metrics
 
 TINY = (
