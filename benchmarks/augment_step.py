@@ -136,7 +136,7 @@ class Ours:
     def __init__(self, table: Transitions, width: int, device: torch.device, steps: int) -> None:
         from diffusion_policy.augment.synther import SamplingConfig, SyntherAugmenter, SyntherConfig
         from diffusion_policy.models.residual_net import ResidualNetConfig
-        from diffusion_policy.training.augmentation import FitConfig, model_loop
+        from diffusion_policy.training.augmenting.fitting import FitConfig, model_loop
         from diffusion_policy.training.hooks import HookConfig
         from diffusion_policy.training.loop import LoopConfig
         from diffusion_policy.training.optim import OptimConfig
@@ -198,7 +198,7 @@ def speeds(both: dict[str, Any], clock: Clock, rounds: int, rows: int) -> dict[s
 def diagnostics(both: dict[str, Any], table: Transitions, steps: int, rows: int) -> dict[str, dict[str, float]]:
     """Returns how good samples of both are, after as many steps of training."""
     from diffusion_policy.augment.diagnostics import correlation_similarity, ks_complement
-    from diffusion_policy.training.dynamics import dynamics_errors, open_simulator, scales
+    from diffusion_policy.training.augmenting.dynamics import dynamics_errors, open_simulator, scales
 
     simulator, close = open_simulator({"env_id": "Hopper-v5"}, table.columns)
     found = {}

@@ -1,7 +1,7 @@
 """What an augmenter is: fitted to real transitions, it draws others like them.
 
 A model here draws whitened rows; this module turns them into transitions. Models that learn by gradients are trained
-by whoever makes them (`training.augmentation`): they are given a trainer, and know of the loop only their loss.
+by whoever makes them (`training.augmenting.fitting`): they are given a trainer, and know of the loop only their loss.
 
 Letters: N rows, B rows of a batch, D columns.
 """
@@ -140,7 +140,9 @@ class LearnedModel(TransitionModel):
             ConfigError: nobody said how.
         """
         if self._train_by is None:
-            raise ConfigError(f"{self.kind} is trained by a loop; give it one: train_by=training.augmentation.InMemory")
+            raise ConfigError(
+                f"{self.kind} is trained by a loop; give it one: train_by=training.augmenting.fitting.InMemory"
+            )
         self._train_by(self, real)
 
     def draw(self, rows: int, generator: torch.Generator) -> Mapping[str, Tensor]:

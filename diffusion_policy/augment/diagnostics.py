@@ -1,7 +1,7 @@
 """Whether synthetic transitions are like real ones. Pure statistics of tables; the simulator's are elsewhere.
 
 Neither marginals nor correlations alone show a wrong model: independent columns pass the first, one Gaussian passes the
-second. What separates is the error of the dynamics, where a simulator can tell (`training.dynamics`), and
+second. What separates is the error of the dynamics, where a simulator can tell (`training.augmenting.dynamics`), and
 copies of real rows show by their distance to the nearest of them.
 
 Letters: N rows, D columns.

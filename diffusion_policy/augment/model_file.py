@@ -20,8 +20,18 @@ from diffusion_policy.errors import CheckpointError, ConfigError, UnknownNameErr
 from diffusion_policy.policies.data_file import read_sections, save_atomically
 from diffusion_policy.settings import build, plain
 
-FORMAT = 1
+FORMAT = 2
 KINDS = (SyntherAugmenter.kind, VaeAugmenter.kind)
+
+def _terminal_like_others(content: dict[str, Any]) -> dict[str, Any]:
+    """Returns a file of format 1 as one of format 2: its terminal is a column like others, and stays so."""
+    if content["kind"] != SyntherAugmenter.kind:
+        return content
+    ones = torch.ones(Columns.from_plain(content["columns"]).size)
+    return {**content, "state_dict": {"unit": ones, "deviation": ones, **content["state_dict"]}}
+
+
+_MIGRATIONS = {1: _terminal_like_others}
 _SECTIONS = ("kind", "config", "columns", "bounds", "state_dict", "info")
 
 
@@ -86,6 +96,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Le
         newest=FORMAT,
         sections=_SECTIONS,
         mappings=("config", "columns", "state_dict", "info"),
+        migrations=_MIGRATIONS,
         telling="kind",
     )
     bounds = content["bounds"]

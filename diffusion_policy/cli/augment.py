@@ -45,7 +45,7 @@ def _only_typed(config: dict[str, Any], overrides: list[str]) -> None:
 
 
 def _augment(config: dict[str, Any]) -> int:
-    from diffusion_policy.training.augment_run import augment
+    from diffusion_policy.training.augmenting.run import augment
 
     done = augment(config)
     if done.run is not None:

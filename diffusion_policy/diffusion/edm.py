@@ -8,6 +8,9 @@ are the source's, with whitened data and so sigma_data = 1.
 Like `process`, it knows no network and all randomness is passed in: a network is f(x (B, *E), c_noise (B,)), and never
 sees the process. Coefficients are computed in float64 and rounded once, to the state's precision.
 
+Where the numbers of an event have different deviations, each has its own coefficients: sigma_data is then (*E). That is
+the table's derivation for each number, and the noise is the same for all.
+
 Letters: x0 (B, *E) clean, sigma (B,) standard deviation of the noise; N steps of a sampler.
 """
 
@@ -24,6 +27,8 @@ from diffusion_policy.errors import ConfigError
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """(x (B, *E), c_noise (B,)) -> (B, *E)."""
+SigmaData = float | Tensor
+"""Standard deviation of the data: one for all numbers, or (*E)."""
 Denoised = Callable[[Tensor, Tensor], Tensor]
 """(x (B, *E), sigma (B,) float64) -> the estimate of E[x0 | x], (B, *E)."""
 
@@ -107,7 +112,7 @@ STILL = Churn(amount=0.0)
 
 
 class Preconditioning(NamedTuple):
-    """The coefficients of equation 7, each (B,) float64."""
+    """The coefficients of equation 7, each (B,) float64, or (B, *E) where sigma_data is (*E); `noise` is (B,)."""
 
     skip: Tensor
     out: Tensor
@@ -115,16 +120,24 @@ class Preconditioning(NamedTuple):
     noise: Tensor
 
 
-def preconditioning(sigma: Tensor, sigma_data: float = 1.0) -> Preconditioning:
+def preconditioning(sigma: Tensor, sigma_data: SigmaData = 1.0) -> Preconditioning:
     """Returns what a network is given and how its answer counts at noise levels sigma (B,) (table 1)."""
-    sigma = sigma.to(_wide(sigma.device))
-    total = (sigma.square() + sigma_data**2).sqrt()
+    sigma, level, data = _levels(sigma, sigma_data)
+    total = (level.square() + data**2).sqrt()
     return Preconditioning(
-        skip=(sigma_data / total) ** 2, out=sigma * sigma_data / total, scale_in=1 / total, noise=sigma.log() / 4
+        skip=(data / total) ** 2, out=level * data / total, scale_in=1 / total, noise=sigma.log() / 4
     )
 
 
-def denoised(network: Network, x: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
+def _levels(sigma: Tensor, sigma_data: SigmaData) -> tuple[Tensor, Tensor, SigmaData]:
+    """Returns sigma (B,), the same shaped to broadcast against sigma_data, and that: in the coefficients' precision."""
+    sigma = sigma.to(_wide(sigma.device))
+    if not isinstance(sigma_data, Tensor):
+        return sigma, sigma, sigma_data
+    return sigma, sigma.reshape(-1, *(1,) * sigma_data.ndim), sigma_data.to(sigma)
+
+
+def denoised(network: Network, x: Tensor, sigma: Tensor, sigma_data: SigmaData = 1.0) -> Tensor:
     """Returns the estimate of x0, (B, *E) (equation 7).
 
     Args:
@@ -138,7 +151,7 @@ def denoised(network: Network, x: Tensor, sigma: Tensor, sigma_data: float = 1.0
     return _over(c.skip, x) * x + _over(c.out, x) * output
 
 
-def edm_loss(network: Network, x0: Tensor, *, noise: Tensor, sigma: Tensor, sigma_data: float = 1.0) -> Tensor:
+def edm_loss(network: Network, x0: Tensor, *, noise: Tensor, sigma: Tensor, sigma_data: SigmaData = 1.0) -> Tensor:
     """Returns the weighted squared error of the denoiser, (B,), a mean over the event (equation 8).
 
     The weight of table 1 is 1 / c_out^2, so that the network's own error counts: of F against (x0 - c_skip x) / c_out.
@@ -153,8 +166,9 @@ def edm_loss(network: Network, x0: Tensor, *, noise: Tensor, sigma: Tensor, sigm
     c = preconditioning(sigma, sigma_data)
     x = x0 + _over(sigma, x0) * noise
     # (x0 - c_skip x) / c_out without the difference of nearly equal numbers at small sigma
-    total = (sigma.to(_wide(sigma.device)).square() + sigma_data**2).sqrt()
-    target = _over(sigma / (sigma_data * total), x0) * x0 - _over(sigma_data / total, x0) * noise
+    _, level, data = _levels(sigma, sigma_data)
+    total = (level.square() + data**2).sqrt()
+    target = _over(level / (data * total), x0) * x0 - _over(data / total, x0) * noise
     output = network(_over(c.scale_in, x) * x, c.noise.to(x.dtype))
     return (output - target).square().flatten(1).mean(1)
 
@@ -212,5 +226,5 @@ def _wide(device: torch.device) -> torch.dtype:
 
 
 def _over(coefficient: Tensor, like: Tensor) -> Tensor:
-    """Returns (B,) numbers in the state's precision, shaped to broadcast against it."""
-    return coefficient.to(like.dtype).reshape(coefficient.shape + (1,) * (like.ndim - 1))
+    """Returns (B,) or (B, *E) numbers in the state's precision, shaped to broadcast against it."""
+    return coefficient.to(like.dtype).reshape(coefficient.shape + (1,) * (like.ndim - coefficient.ndim))

@@ -19,7 +19,7 @@ from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.residual_net import ResidualNetConfig
 from diffusion_policy.settings import plain
-from diffusion_policy.training.augmentation import FitConfig, InMemory
+from diffusion_policy.training.augmenting.fitting import FitConfig, InMemory
 from diffusion_policy.training.hooks import HookConfig, StatelessHook
 from diffusion_policy.training.loop import LoopConfig, TrainingLoop
 from diffusion_policy.training.optim import OptimConfig

@@ -6,7 +6,7 @@ import torch
 
 from diffusion_policy.augment.augmenter import ROWS, batch_seed
 from diffusion_policy.augment.baselines import GaussianAugmenter, NoiseAugmenter, VaeAugmenter, VaeConfig
-from diffusion_policy.augment.synther import SamplingConfig, SyntherAugmenter, SyntherConfig
+from diffusion_policy.augment.synther import TERMINAL_SCALE, SamplingConfig, SyntherAugmenter, SyntherConfig
 from diffusion_policy.augment.transitions import Columns, Transitions
 from diffusion_policy.augment.whitening import Whitening
 from diffusion_policy.diffusion.edm import Churn
@@ -145,6 +145,36 @@ def test_synther_reads_its_own_settings_and_refuses_others() -> None:
         model.fit(table())
     still = SyntherConfig(SMALL.model, sampling=SamplingConfig(4, Churn(0.0), bf16=False))
     assert SyntherConfig.from_plain(SyntherAugmenter(COLUMNS, None, still).plain_config()) == still
+
+
+def test_rare_terminal_has_a_quarter_of_the_distance_and_its_own_deviation() -> None:
+    model = SyntherAugmenter(COLUMNS, None, SMALL, trained)
+    real = table()
+    model.fit(real)
+    rate = real.terminated.mean()
+    ones = torch.ones(COLUMNS.size - 1)
+    assert torch.equal(model.unit, torch.cat([ones, torch.tensor([TERMINAL_SCALE])]))
+    expected = torch.tensor([TERMINAL_SCALE * float(np.sqrt(rate * (1 - rate)))])
+    torch.testing.assert_close(model.deviation, torch.cat([ones, expected]))
+    for always in (0.0, 1.0):
+        real.rows[:, COLUMNS.terminal_at] = always
+        constant = SyntherAugmenter(COLUMNS, None, SMALL, trained)
+        constant.fit(real)
+        assert torch.equal(torch.stack([constant.unit, constant.deviation]), torch.ones(2, COLUMNS.size))
+        assert (constant.sample(20, seed=0).rows[:, COLUMNS.terminal_at] == always).all()
+
+
+def test_network_sees_a_rare_terminal_at_unit_variance_as_any_other_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SyntherAugmenter(COLUMNS, None, SMALL, trained)
+    real = table(4000)
+    real.rows[:, COLUMNS.terminal_at] = np.random.default_rng(1).random(4000) < 0.02
+    model.fit(real)
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(type(model.network), "forward", lambda self, x, t: seen.append(x) or 0 * x)
+    rows = model.whitening.whiten(real.rows)
+    rows -= rows.mean(0)
+    model.losses(rows, model.draw(4000, torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(seen[0].std(0), torch.ones(COLUMNS.size), atol=0.1, rtol=0)
 
 
 def test_a_model_that_holds_another_network_leaves_its_own() -> None:

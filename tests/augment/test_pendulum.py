@@ -10,7 +10,7 @@ from diffusion_policy.augment.diagnostics import RealRows, correlation_similarit
 from diffusion_policy.augment.synther import SamplingConfig, SyntherAugmenter, SyntherConfig
 from diffusion_policy.augment.transitions import Columns, Transitions
 from diffusion_policy.models.residual_net import ResidualNetConfig
-from diffusion_policy.training.augmentation import FitConfig, InMemory
+from diffusion_policy.training.augmenting.fitting import FitConfig, InMemory
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig
 from diffusion_policy.training.optim import OptimConfig

@@ -9,7 +9,7 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.rollout.actors import RandomActor
 from diffusion_policy.rollout.collect import collect
 from tests.cli.running import dp
-from tests.training.test_augmentation import TINY, recorded
+from tests.training.augmenting.test_run import TINY, recorded
 
 
 @pytest.fixture

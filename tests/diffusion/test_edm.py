@@ -42,6 +42,28 @@ def test_inputs_and_targets_of_the_network_have_unit_variance() -> None:
     torch.testing.assert_close(preconditioning(SIGMA).noise, SIGMA.log() / 4)
 
 
+def test_each_number_has_the_coefficients_of_its_own_deviation() -> None:
+    deviations = torch.tensor([1.0, 0.5, 0.03], dtype=torch.float64)
+    together = preconditioning(SIGMA, deviations)
+    for i, deviation in enumerate(deviations.tolist()):
+        alone = preconditioning(SIGMA, deviation)
+        for one, other in zip(together[:3], alone[:3], strict=True):
+            torch.testing.assert_close(one[:, i], other)
+        torch.testing.assert_close(together.noise, alone.noise)
+    x0, noise = (torch.randn(6, 3, dtype=torch.float64) for _ in range(2))
+    x = x0 + SIGMA[:, None] * noise
+    exact = x * deviations**2 / (deviations**2 + SIGMA[:, None] ** 2)  # E[x0 | x] of independent Gaussians
+    torch.testing.assert_close(denoised(lambda scaled, _: 0 * scaled, x, SIGMA, deviations), exact)
+    levels = {"noise": noise, "sigma": SIGMA}
+    columns = [
+        edm_loss(lambda scaled, _: scaled.tanh(), x0[:, i : i + 1], **{**levels, "noise": noise[:, i : i + 1]},
+                 sigma_data=deviations[i].item())
+        for i in range(3)
+    ]  # fmt: skip
+    found = edm_loss(lambda scaled, _: scaled.tanh(), x0, **levels, sigma_data=deviations)
+    torch.testing.assert_close(found, torch.stack(columns).mean(0))
+
+
 def test_denoiser_of_zero_noise_is_the_identity() -> None:
     x = torch.randn(4, 3, dtype=torch.float64)
     for scale in (0.0, 3.0):

@@ -21,7 +21,7 @@ from diffusion_policy.paths import config_dir
 from diffusion_policy.policies.library import POLICY_SECTIONS, make_policy
 from diffusion_policy.policies.policy import POLICIES
 from diffusion_policy.settings import plain
-from diffusion_policy.training.augment_run import MODEL_SECTIONS
+from diffusion_policy.training.augmenting.run import MODEL_SECTIONS
 
 PRESETS = sorted(file.stem for file in (config_dir() / "preset").glob("*.yaml"))
 POLICY_FILES = sorted(file.stem for file in (config_dir() / "policy").glob("*.yaml"))

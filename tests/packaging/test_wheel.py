@@ -43,6 +43,12 @@ def test_wheel_holds_the_two_packages_and_no_stray_top_level_names(wheel: Path) 
     assert any(name.startswith("diffusion_policy/conf/") for name in names)
 
 
+def test_wheel_holds_every_template_beside_the_module_that_reads_it(wheel: Path) -> None:
+    templates = {each.relative_to(ROOT).as_posix() for each in (ROOT / "diffusion_policy").rglob("*.j2")}
+    assert "diffusion_policy/training/augmenting/report.html.j2" in templates
+    assert templates <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_wheel_installed_alone_finds_everything(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]

@@ -12,9 +12,9 @@ from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.policies.checkpoint import read_policy_file
 from diffusion_policy.training.assembly import assemble
-from diffusion_policy.training.augment_run import augment
+from diffusion_policy.training.augmenting.run import augment
+from tests.training.augmenting.test_run import TINY
 from tests.training.test_agents import AGENTS, make, recorded, state  # noqa: F401  (make is a fixture)
-from tests.training.test_augmentation import TINY
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import yaml
 from diffusion_policy.errors import ConfigError, OutputExistsError, StorageError
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.settings import build, build_part, section
-from diffusion_policy.training.augmentation import FitConfig
+from diffusion_policy.training.augmenting.fitting import FitConfig
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig
 from diffusion_policy.training.optim import OptimConfig

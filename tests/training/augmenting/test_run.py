@@ -10,12 +10,14 @@ import torch
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.augment.model_file import load_model, model_digest
 from diffusion_policy.augment.reading import read_transitions
+from diffusion_policy.augment.synther import SyntherAugmenter
 from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.data.dataset import split_episodes
 from diffusion_policy.data.survey import survey
+from diffusion_policy.diffusion.edm import EdmConfig, denoised, heun
 from diffusion_policy.errors import CheckpointError, ConfigError, DataError
-from diffusion_policy.training import augment_run
-from diffusion_policy.training.augment_run import augment
+from diffusion_policy.training.augmenting import run as augment_run
+from diffusion_policy.training.augmenting.run import augment
 from diffusion_policy.training.metrics import read_metrics
 
 TINY = (
@@ -158,6 +160,25 @@ def test_model_file_is_refused_where_it_is_none_or_changed(make, tmp_path: Path)
     torch.save({"format": 1}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="no augmenter"):
         load_model(tmp_path / "other.pt")
+
+
+def test_file_of_format_1_draws_what_it_drew(make, tmp_path: Path) -> None:
+    data = recorded(tmp_path / "whole.zarr", told=True)
+    augment(make(dataset=data, out=None) | {"run": str(tmp_path / "run")})
+    content = torch.load(tmp_path / "run/augmenter.pt", weights_only=True)
+    assert content["state_dict"]["unit"].min() == 0.25
+    state = {name: value for name, value in content["state_dict"].items() if name not in ("unit", "deviation")}
+    torch.save({**content, "format": 1, "state_dict": state}, tmp_path / "old.pt")
+    model, _ = load_model(tmp_path / "old.pt")
+    assert isinstance(model, SyntherAugmenter)
+
+    def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return denoised(model.network, x, sigma, 1.0)
+
+    generator = torch.Generator().manual_seed(0)
+    noise, edm, sampling = torch.randn((9, model.columns.size), generator=generator), EdmConfig(), model.config.sampling
+    before = heun(denoise, noise, edm.levels(sampling.steps), sampling.churn, generator)
+    assert torch.equal(model.draw_rows(9, torch.Generator().manual_seed(0)), before)
 
 
 def test_what_cannot_be_fitted_is_refused_before_anything_is_written(make, tmp_path: Path) -> None:

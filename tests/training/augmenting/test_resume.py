@@ -9,9 +9,10 @@ import torch
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.data.layout import Layout
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, StorageError
-from diffusion_policy.training import augment_run, checkpoint_hook
-from diffusion_policy.training.augment_run import augment
-from tests.training.test_augmentation import make, weights  # noqa: F401  (make is a fixture)
+from diffusion_policy.training import checkpoint_hook
+from diffusion_policy.training.augmenting import run as augment_run
+from diffusion_policy.training.augmenting.run import augment
+from tests.training.augmenting.test_run import make, weights  # noqa: F401  (make is a fixture)
 
 
 def test_fit_resumes_exactly(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

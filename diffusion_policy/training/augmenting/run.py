@@ -26,10 +26,10 @@ from diffusion_policy.policies.device import has_fast_bf16
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import commit
 from diffusion_policy.settings import plain, section
-from diffusion_policy.training.augment_data import RealData, read_real
-from diffusion_policy.training.augment_report import write_report
-from diffusion_policy.training.augment_settings import MODEL_SECTIONS, check_names, fit_config, output, run_folder
-from diffusion_policy.training.augmentation import MODEL_FILE, FitConfig, InFolder, check_enough
+from diffusion_policy.training.augmenting.config import MODEL_SECTIONS, check_names, fit_config, output, run_folder
+from diffusion_policy.training.augmenting.fitting import MODEL_FILE, FitConfig, InFolder, check_enough
+from diffusion_policy.training.augmenting.real_data import RealData, read_real
+from diffusion_policy.training.augmenting.report import write_report
 from diffusion_policy.versions import installed_versions
 
 logger = logging.getLogger(__name__)

@@ -25,10 +25,16 @@ from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.provenance import commit, hardware
 from diffusion_policy.settings import plain
-from diffusion_policy.training.augment_data import RealData
-from diffusion_policy.training.augment_plots import Judged, draw_report
-from diffusion_policy.training.augmentation import FitConfig, InMemory
-from diffusion_policy.training.dynamics import SIMULATED, DynamicsErrors, dynamics_errors, open_simulator, scales
+from diffusion_policy.training.augmenting.dynamics import (
+    SIMULATED,
+    DynamicsErrors,
+    dynamics_errors,
+    open_simulator,
+    scales,
+)
+from diffusion_policy.training.augmenting.fitting import FitConfig, InMemory
+from diffusion_policy.training.augmenting.plots import Judged, draw_report
+from diffusion_policy.training.augmenting.real_data import RealData
 from diffusion_policy.training.optim import OptimConfig
 from diffusion_policy.versions import installed_versions
 
@@ -164,6 +170,6 @@ def _or_none(value: float) -> float | None:
 
 
 def _rendered(context: Mapping[str, Any]) -> str:
-    template = resources.files(__package__).joinpath("augment_report.html.j2").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
     settings: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     return Environment(autoescape=True, **settings).from_string(template).render(context)

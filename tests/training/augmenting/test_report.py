@@ -13,9 +13,9 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.actors import RandomActor
 from diffusion_policy.rollout.collect import collect
-from diffusion_policy.training.augment_run import augment
-from diffusion_policy.training.dynamics import TerminalAgreement, dynamics_errors, open_simulator, scales
-from tests.training.test_augmentation import TINY, recorded
+from diffusion_policy.training.augmenting.dynamics import TerminalAgreement, dynamics_errors, open_simulator, scales
+from diffusion_policy.training.augmenting.run import augment
+from tests.training.augmenting.test_run import TINY, recorded
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_policy.augment.diagnostics import Fidelity
 from diffusion_policy.augment.transitions import Transitions
-from diffusion_policy.training.dynamics import DynamicsErrors
+from diffusion_policy.training.augmenting.dynamics import DynamicsErrors
 
 # Okabe and Ito (2008): told apart by the colour-blind, too
 _COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
