@@ -13,7 +13,7 @@ types:
 	$(PYTHON) -m mypy
 
 imports:                    ## who may import whom
-	PYTHONPATH=.:envs $(BIN)lint-imports
+	PYTHONPATH=.:envs:client $(BIN)lint-imports
 
 test:
 	$(PYTHON) -m pytest

@@ -3,7 +3,7 @@
 
 fail() { echo "error: $*" >&2; exit 2; }
 
-make_environment() {  # $1: extras, e.g. "[dev]" or ""
+make_environment() {  # $1: extras, e.g. "[dev]" or ""; the rest goes to pip, e.g. --editable ./client
   local python="${PYTHON:-python3}"
   command -v "$python" >/dev/null || fail "no $python; install Python 3.11 or newer: sudo apt install python3 python3-venv"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -15,5 +15,5 @@ make_environment() {  # $1: extras, e.g. "[dev]" or ""
   fi
   echo "installing (a few minutes the first time; torch is the large part)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    -c requirements/constraints.txt --editable ".$1" || fail "installation failed; pip's message is above"
+    -c requirements/constraints.txt --editable ".$1" "${@:2}" || fail "installation failed; pip's message is above"
 }

@@ -58,6 +58,11 @@ def convert() -> int:
     return _run("convert")
 
 
+def serve() -> int:
+    """Runs dp-serve; returns the exit code."""
+    return _run("serve")
+
+
 def find_modules_here() -> None:
     """Lets `env.id=my_pkg:MyEnv-v0` and `plugins=[my_pkg]` find modules in the current folder, as `python -m` does.
 

@@ -105,6 +105,9 @@ class Guard:
     Attributes:
         counts: what happened so far.
         stopped: why nothing but the safe action is sent; None while all is well.
+        low: (*Da), the least action permitted, -inf where there is no limit.
+        high: (*Da), the greatest.
+        rate: (*Da), the greatest change a second.
 
     Raises:
         ConfigError: a limit has another shape than the action, is not finite, or leaves nothing permitted.
@@ -117,16 +120,16 @@ class Guard:
         self.stopped: str | None = None
         self._delta = action_spec.kind == "delta"
         bounds = action_spec.bounds() or (None, None)
-        self._low = _limit("low", config.low, bounds[0], action_spec.shape, -np.inf)
-        self._high = _limit("high", config.high, bounds[1], action_spec.shape, np.inf)
-        if (self._low > self._high).any():
+        self.low = _limit("low", config.low, bounds[0], action_spec.shape, -np.inf)
+        self.high = _limit("high", config.high, bounds[1], action_spec.shape, np.inf)
+        if (self.low > self.high).any():
             raise ConfigError(f"safety: low {config.low} is above high {config.high} in some dimension")
-        self._rate = _limit("rate", config.rate, None, action_spec.shape, np.inf)
-        if (self._rate < 0).any():
+        self.rate = _limit("rate", config.rate, None, action_spec.shape, np.inf)
+        if (self.rate < 0).any():
             raise ConfigError(f"safety.rate must be 0 or more, but got {config.rate}")
         if safe_action is not None and (self._beyond(safe_action)).any():
             raise ConfigError(f"safe_action must be within the limits, but got {safe_action}")
-        self._safe = None if safe_action is None else np.clip(safe_action, self._low, self._high)
+        self._safe = None if safe_action is None else np.clip(safe_action, self.low, self.high)
         self._ranges = {
             key: (_range(key, sides[0], obs_spec), _range(key, sides[1], obs_spec))
             for key, sides in config.observed.items()
@@ -180,9 +183,9 @@ class Guard:
         if action is not None and self._beyond(action).any():
             self.counts.limit += 1
             self._maybe_stop(self.config.on_limit, "an action was beyond its limits")
-            action = np.clip(action, self._low, self._high) if self.config.on_limit == "clip" else None
-        reach = np.full(self._rate.shape, np.inf)
-        np.multiply(self._rate, max(0.0, elapsed_s), out=reach, where=np.isfinite(self._rate), dtype=np.float64)
+            action = np.clip(action, self.low, self.high) if self.config.on_limit == "clip" else None
+        reach = np.full(self.rate.shape, np.inf)
+        np.multiply(self.rate, max(0.0, elapsed_s), out=reach, where=np.isfinite(self.rate), dtype=np.float64)
         if action is not None and last is not None and self.stopped is None and _fast(action, last, reach).any():
             self.counts.rate += 1
             self._maybe_stop(self.config.on_rate, "an action changed too fast")
@@ -218,11 +221,11 @@ class Guard:
         if last is not None:  # exactly what was wanted where that is slow enough: a sum would round
             before = last.astype(np.float64)
             found = np.where(_fast(action, last, reach), before + np.clip(found - before, -reach, reach), found)
-        return np.clip(found.astype(np.float32), self._low, self._high)
+        return np.clip(found.astype(np.float32), self.low, self.high)
 
     def _beyond(self, action: FloatArray) -> Array:
         """Returns where an action breaks its limits, not only by how float32 rounds a bound that it was clipped to."""
-        low, high = np.nextafter(self._low, np.float32(-np.inf)), np.nextafter(self._high, np.float32(np.inf))
+        low, high = np.nextafter(self.low, np.float32(-np.inf)), np.nextafter(self.high, np.float32(np.inf))
         beyond: Array = ~((action >= low) & (action <= high))
         return beyond
 

@@ -251,6 +251,21 @@ class TimedController:
             )
             return self.last_tick
 
+    def sent_instead(self, action: FloatArray, time_s: float) -> None:
+        """Tells that something else was sent than the last tick said: what holds, and rates, count from there.
+
+        Args:
+            action: (*Da), as sent.
+            time_s: when.
+
+        Raises:
+            ConfigError: it is no action that is permitted.
+            ObservationError: the time is no number.
+        """
+        sent = self._checked("action", np.asarray(action, np.float32))
+        with self._lock:
+            self._last, self._last_s, self._changed_s = sent, _finite(time_s), time_s
+
     @property
     def newest_plan(self) -> Plan | None:
         """The plan that arrived last, None before the first."""

@@ -1,0 +1,171 @@
+"""What a policy server and its clients say to each other: websocket messages of msgpack, arrays as they lie in memory.
+
+This file stands twice, byte for byte: in the server's package and in the client's, which knows nothing of the other.
+
+One connection is one robot. Every message is a map with `type`; a question has an `id`, which its answer repeats.
+Times are seconds on the client's clock, which only goes forward. A token travels as `Authorization: Bearer TOKEN`.
+
+    client                                            server
+    hello    protocol, client, obs, step_s, planning  welcome  protocol, server, obs, action, horizons, step_s, ...
+                                                      refused  message; the connection is then closed
+    observe  time_s, obs {key: array}                 (nothing)
+    tick     id, time_s, sent, sent_s                 action   id, time_s, action, observed_s, plan_start_s, starved,
+                                                               stopped, failed
+    plan     id, time_s                               done     id, once the plan is there
+    reset    id, seed, at, stopped                    done     id
+    release  id                                       done     id
+                                                      error    id, kind, message: what was asked is not possible
+
+`hello.obs` {key: {type, shape}} and `hello.step_s` are what the client takes for granted, None for whatever there is;
+`planning` is `auto` (the server plans as its strategy wants) or `asked` (on `plan` alone). `reset.at` is the action
+that leaves the robot where it is, `reset.stopped` why it stands still, if it does: so a client carries both over to a
+new connection. `tick.sent` is there where the robot did something else than the last answer said, at `sent_s`: that
+answer came too late. `action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be
+no plan.
+
+What is no such message ends the connection. A change of any of this raises `PROTOCOL`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+import numpy as np
+
+PROTOCOL = 1
+"""Both sides must speak the same."""
+ARRAY = 1
+"""msgpack's number for an array: [dtype, shape, bytes], C order, little-endian."""
+DTYPES = ("|b1", "|u1", "<i4", "<i8", "<f4", "<f8")
+MOST_AXES = 8
+
+REFUSED = 4400
+"""Code of a closed connection: the two sides do not fit; the reason says why."""
+
+
+class ProtocolError(ValueError):
+    """What came is no message of this protocol."""
+
+
+def pack(message: Mapping[str, Any]) -> bytes:
+    """Returns a message as bytes."""
+    packed: bytes = msgpack.packb(message, default=_packed_array)
+    return packed
+
+
+def unpack(data: bytes | str) -> dict[str, Any]:
+    """Returns a message; arrays in it cannot be written to.
+
+    Raises:
+        ProtocolError: it is none.
+    """
+    if isinstance(data, str):
+        raise ProtocolError("expected a binary message, but got text")
+    try:
+        message = msgpack.unpackb(data, ext_hook=_unpacked_array)
+    except ProtocolError:
+        raise
+    except Exception as error:  # msgpack raises many kinds, and none of them may reach further
+        raise ProtocolError(f"expected msgpack, but got something else: {error or type(error).__name__}") from error
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise ProtocolError(f"expected a map with 'type', but got {type(message).__name__}")
+    return message
+
+
+def number(message: Mapping[str, Any], name: str) -> float:
+    """Returns a finite number of a message.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    value = message.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ProtocolError(f"{message['type']}.{name}: expected a finite number, but got {_short(value)}")
+    return float(value)
+
+
+def whole(message: Mapping[str, Any], name: str) -> int:
+    """Returns a whole number of a message, 0 or more.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    value = message.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ProtocolError(f"{message['type']}.{name}: expected a whole number, 0 or more, but got {_short(value)}")
+    return value
+
+
+def mapping(message: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns a map of a message, whose keys are words.
+
+    Raises:
+        ProtocolError: there is none.
+    """
+    value = message.get(name)
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ProtocolError(f"{message['type']}.{name}: expected a map of words, but got {_short(value)}")
+    return value
+
+
+def text(message: Mapping[str, Any], name: str) -> str | None:
+    """Returns a word or sentence of a message, or None.
+
+    Raises:
+        ProtocolError: it is something else.
+    """
+    value = message.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ProtocolError(f"{message['type']}.{name}: expected text or nothing, but got {_short(value)}")
+    return value
+
+
+def array(message: Mapping[str, Any], name: str) -> Any:
+    """Returns an array of a message, or None.
+
+    Raises:
+        ProtocolError: it is something else.
+    """
+    value = message.get(name)
+    if value is not None and not isinstance(value, np.ndarray):
+        raise ProtocolError(f"{message['type']}.{name}: expected an array or nothing, but got {_short(value)}")
+    return value
+
+
+def described(obs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns an observation schema {key: {type, shape}} as people read it."""
+    return ", ".join(f"{key} {field.get('type')} {tuple(field.get('shape') or ())}" for key, field in obs.items())
+
+
+def _packed_array(value: Any) -> msgpack.ExtType:
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"a message holds plain values and arrays, but got {type(value).__name__}")
+    little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
+    if little.dtype.str not in DTYPES:
+        raise TypeError(f"an array of a message is one of {', '.join(DTYPES)}, but got {value.dtype}")
+    return msgpack.ExtType(ARRAY, msgpack.packb([little.dtype.str, list(value.shape), little.tobytes()]))
+
+
+def _unpacked_array(code: int, data: bytes) -> Any:
+    if code != ARRAY:
+        raise ProtocolError(f"expected arrays as extension {ARRAY}, but got extension {code}")
+    parts = msgpack.unpackb(data)
+    if not (isinstance(parts, list) and len(parts) == 3 and isinstance(parts[2], bytes)):
+        raise ProtocolError("an array is [dtype, shape, bytes], but got something else")
+    dtype, shape, content = parts
+    if dtype not in DTYPES:
+        raise ProtocolError(f"an array is one of {', '.join(DTYPES)}, but got {_short(dtype)}")
+    if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        raise ProtocolError(f"an array's shape is a list of at most {MOST_AXES} sizes, but got {_short(shape)}")
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
+    if expected != len(content):
+        raise ProtocolError(f"an array of shape {_short(shape)} has {expected} bytes, but got {len(content)}")
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _short(value: Any) -> str:
+    said = repr(value) if isinstance(value, (str, int, float, bool, type(None), list)) else type(value).__name__
+    return said if len(said) <= 60 else f"{said[:57]}..."

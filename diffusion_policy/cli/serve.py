@@ -1,0 +1,129 @@
+"""dp-serve: a policy for robots elsewhere."""
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffusion_policy import __version__
+from diffusion_policy.cli.command import count, run_command
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.settings import build
+from diffusion_policy.versions import installed_versions
+
+if TYPE_CHECKING:
+    from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+    from diffusion_policy.serving.server import PolicyServer
+    from diffusion_policy.serving.session import Offer
+
+_USUAL_HZ = 10.0
+_NEEDS = "dp-serve needs {}: pip install 'diffusion-policy[serve]'"
+
+
+def main() -> int:
+    """Runs the command; returns the exit code."""
+    sys.argv[1:] = [_setting(word) for word in sys.argv[1:]]
+    return run_command("serve", _serve)
+
+
+def _setting(word: str) -> str:
+    """Returns `checkpoint=policy.pt` for a policy's path alone."""
+    return f"checkpoint={word}" if Path(word).suffix in (".pt", ".pt2", ".onnx") and "=" not in word else word
+
+
+def _serve(config: dict[str, Any], _overrides: list[str]) -> int:
+    try:
+        from diffusion_policy.serving.server import PolicyServer, ServerConfig
+    except ModuleNotFoundError as error:
+        if error.name not in ("websockets", "msgpack"):
+            raise
+        raise ConfigError(_NEEDS.format(error.name)) from error
+    names = ("host", "port", "token", "max_clients", "max_message_bytes")
+    listening = build(ServerConfig, {name: config[name] for name in names}, "serve")  # before a policy is loaded
+    offer = _offer(config)
+    server = PolicyServer(offer, listening)
+
+    def ready(port: int) -> None:
+        host = f"[{listening.host}]" if ":" in listening.host else listening.host
+        print(f"serving  {config['checkpoint']} at ws://{host}:{port}, {1 / offer.step_s:g} actions a second; ", end="")
+        print("Ctrl-C ends", flush=True)
+
+    return asyncio.run(_until_told(server, ready))
+
+
+def _offer(config: dict[str, Any]) -> "Offer":
+    from diffusion_policy.control.plan import warm_up_guidance
+    from diffusion_policy.control.safety import SafetyConfig
+    from diffusion_policy.control.strategies import make_strategy
+    from diffusion_policy.policies.controller import RecedingHorizonController
+    from diffusion_policy.policies.device import pick_device
+    from diffusion_policy.rollout.provenance import file_sha256
+    from diffusion_policy.serving.session import Offer
+
+    checkpoint = Path(str(config["checkpoint"])).expanduser()
+    device = str(config["device"])
+    device = str(pick_device(device)) if checkpoint.suffix == ".pt" else device
+    policy = RecedingHorizonController.load(
+        checkpoint, device=device, precision=config["precision"], batch_size=1
+    ).policy
+    strategy = make_strategy(
+        str(config["strategy"]), policy.horizons, delay=count(config, "delay", 0), every=config["replan_every"]
+    )
+    if config["strategy"] == "real_time":
+        warm_up_guidance(policy)
+    return Offer(
+        policy=policy,
+        step_s=1 / _control_hz(config, policy),
+        strategy=strategy,
+        safety=build(SafetyConfig, config["safety"] or {}, "safety"),
+        safe_action=_action(config["safe_action"], policy),
+        about={
+            "server": f"diffusion-policy {__version__}",
+            "versions": installed_versions(),
+            "strategy": str(config["strategy"]),
+            "policy": {"file": checkpoint.name, "sha256": file_sha256(checkpoint)},
+        },
+    )
+
+
+def _control_hz(config: dict[str, Any], policy: "ChunkPolicy") -> float:
+    said = config["control_hz"]
+    if said is None:
+        env = getattr(getattr(policy, "info", None), "env", {})
+        said = (env.get("kwargs") or {}).get("control_hz", _USUAL_HZ)
+    if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
+        raise ConfigError(f"control_hz must be a positive number of actions a second, but got {said!r}")
+    return float(said)
+
+
+def _action(said: Any, policy: "ChunkPolicy") -> "FloatArray | None":
+    if said is None:
+        return None
+    try:
+        return np.asarray(said, np.float32).reshape(policy.action_spec.shape)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"safe_action must be {policy.action_spec.shape} numbers, but got {said}") from error
+
+
+async def _until_told(server: "PolicyServer", ready: Any) -> int:
+    """Returns the exit code: 130 after Ctrl-C, 0 where a supervisor ended the server."""
+    stop, codes = asyncio.Event(), [0]
+
+    def end(code: int) -> None:
+        codes.append(code)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    with suppress(NotImplementedError):  # Windows: Ctrl-C is a KeyboardInterrupt, which `run_command` knows
+        loop.add_signal_handler(signal.SIGINT, end, 130)
+        loop.add_signal_handler(signal.SIGTERM, end, 0)
+    await server.run(stop, ready)
+    return codes[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""One client's side of the server: a controller of its own, and what its messages do to it. Knows no sockets.
+
+Letters: Da the axes of one action.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.control.plan import PlanRequest
+from diffusion_policy.control.safety import SafetyConfig
+from diffusion_policy.control.strategies import Strategy
+from diffusion_policy.control.timed import TimedController
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError, ObservationError
+from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+from diffusion_policy.serving.protocol import (
+    PROTOCOL,
+    ProtocolError,
+    array,
+    described,
+    mapping,
+    number,
+    text,
+    whole,
+)
+from diffusion_policy.settings import plain
+
+PLANNING = ("auto", "asked")
+
+
+class RefusedError(Exception):
+    """A client and this server do not fit; the message names both sides."""
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What a server offers to every client.
+
+    Args:
+        policy: what plans, shared by all.
+        step_s: seconds from one action to the next.
+        strategy: how plans follow each other.
+        safety: rules for each client's observations and actions.
+        safe_action: (*Da), see `TimedController`.
+        about: plain values that clients are told: versions, the policy's digest.
+    """
+
+    policy: ChunkPolicy
+    step_s: float
+    strategy: Strategy
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    safe_action: FloatArray | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def controller(self) -> TimedController:
+        """Returns a new client's controller."""
+        return TimedController(
+            self.policy,
+            step_s=self.step_s,
+            strategy=self.strategy,
+            safe_action=self.safe_action,
+            safety=self.safety,
+        )
+
+    def obs(self) -> dict[str, Any]:
+        """Returns the observation schema as messages hold it."""
+        return schema(self.policy.obs_spec)
+
+    @property
+    def observation_bytes(self) -> int:
+        """Bytes of one observation's arrays, pictures as uint8 and numbers as float64 at most."""
+        return sum(each.size * (1 if each.is_picture else 8) for each in self.policy.obs_spec.values())
+
+
+def schema(obs_spec: ObsSpec) -> dict[str, Any]:
+    """Returns an observation schema as messages hold it: {key: {type, shape, unit}}."""
+    return {key: {"type": each.type, "shape": list(each.shape), "unit": each.unit} for key, each in obs_spec.items()}
+
+
+class Session:
+    """A client that was admitted, and its controller.
+
+    All its methods are called from one thread; plans are made elsewhere, between `question` and `answered`.
+
+    Args:
+        offer: what the server offers.
+        hello: the client's first message.
+
+    Attributes:
+        controller: the client's own.
+        plans_by_itself: whether the server plans as the strategy wants.
+        failed: why no plan can be made any more, None while all is well.
+
+    Raises:
+        RefusedError: the client takes other things for granted.
+        ProtocolError: the message is no hello.
+    """
+
+    def __init__(self, offer: Offer, hello: Mapping[str, Any]) -> None:
+        _agree(offer, hello)
+        self.controller = offer.controller()
+        self.plans_by_itself = hello["planning"] == "auto"
+        self.failed: str | None = None
+        self._offer = offer
+        self._now = -np.inf  # the client's clock, as far as it has told
+        self._tasks: dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
+            "observe": self._observe,
+            "tick": self._tick,
+            "reset": self._reset,
+            "release": self._release,
+        }
+
+    def welcome(self) -> dict[str, Any]:
+        """Returns the answer to hello."""
+        offer, guard = self._offer, self.controller.guard
+        return {
+            "type": "welcome",
+            "protocol": PROTOCOL,
+            "obs": offer.obs(),
+            "action": action_schema(offer.policy.action_spec),
+            "horizons": plain(offer.policy.horizons),
+            "step_s": offer.step_s,
+            "limits": {"low": guard.low, "high": guard.high, "rate": guard.rate},
+            "safe_action": offer.safe_action,
+            **offer.about,
+        }
+
+    def take(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Does what a message says; returns the answer, None where it has none.
+
+        `plan` is not among them, since it takes time: see `question`.
+
+        Raises:
+            ProtocolError: the message is none of this protocol.
+        """
+        task = self._tasks.get(message["type"])
+        if task is None:
+            raise ProtocolError(f"expected {', '.join(self._tasks)} or plan, but got type {message['type'][:40]!r}")
+        return self._tried(message, task)
+
+    def is_due(self) -> bool:
+        """Whether a plan is to be made without being asked for."""
+        wanted = self.plans_by_itself and self.failed is None and np.isfinite(self._now)
+        return wanted and self.controller.is_due(self._now)
+
+    def question(self, asked: Mapping[str, Any] | None = None) -> PlanRequest:
+        """Returns the question for a plan from what is known now.
+
+        Args:
+            asked: a `plan` message; None for one that is due.
+
+        Raises:
+            ObservationError: nothing was observed yet.
+            ProtocolError: the message has no time.
+        """
+        return self.controller.request(self._now if asked is None else self._advanced(asked))
+
+    def answered(self, request: PlanRequest, prediction: FloatArray) -> None:
+        """Takes the answer to a question, at the latest time that the client has told.
+
+        Raises:
+            CheckpointError: the answer has another shape, or is not finite.
+        """
+        now = self._now if np.isfinite(self._now) else request.observed_s  # reset meanwhile: dropped, and counted
+        self.controller.accept(request, prediction, now)
+
+    def failure(self, asked: Mapping[str, Any] | None, error: Exception) -> dict[str, Any] | None:
+        """Returns what a client is told about a plan that could not be made; without a question, its next ticks tell.
+
+        No further plan is tried by itself then, until a new episode.
+        """
+        said = f"no plan could be made: {error or type(error).__name__}"[:1000]
+        if asked is None:
+            self.failed = said
+            return None
+        return refusal(asked["id"], "observation" if isinstance(error, ObservationError) else "policy", said)
+
+    def _tried(
+        self, message: Mapping[str, Any], task: Callable[[Mapping[str, Any]], dict[str, Any] | None]
+    ) -> dict[str, Any] | None:
+        number_of = whole(message, "id") if message["type"] != "observe" else None
+        try:
+            answer = task(message)
+        except DiffusionPolicyError as error:
+            return refusal(number_of, "config" if isinstance(error, ConfigError) else "observation", str(error))
+        return None if answer is None else {**answer, "id": number_of}
+
+    def _advanced(self, message: Mapping[str, Any]) -> float:
+        now = number(message, "time_s")
+        self._now = max(self._now, now)
+        return now
+
+    def _observe(self, message: Mapping[str, Any]) -> None:
+        obs = mapping(message, "obs")
+        for key in obs:
+            if array(obs | {"type": "observe.obs"}, key) is None:
+                raise ProtocolError(f"observe.obs.{key[:40]}: expected an array, but got nothing")
+        self.controller.observe(obs, self._advanced(message))
+
+    def _tick(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        sent = array(message, "sent")
+        if sent is not None:
+            self.controller.sent_instead(np.asarray(sent, np.float32), number(message, "sent_s"))
+        tick = self.controller.tick(self._advanced(message))
+        return {
+            "type": "action",
+            "time_s": tick.time_s,
+            "action": tick.action,
+            "observed_s": tick.observed_s if tick.observed else None,
+            "plan_start_s": None if tick.plan is None else tick.plan.start_s,
+            "starved": bool(tick.starved),
+            "stopped": self.controller.guard.stopped,
+            "failed": self.failed,
+        }
+
+    def _reset(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        seed, at, stopped = message.get("seed"), array(message, "at"), text(message, "stopped")
+        if seed is not None:
+            seed = whole(message, "seed")
+        if stopped is not None and self.controller.guard.stopped is None:  # holds, whatever the rest of it does
+            self.controller.guard.stopped = stopped[:200]
+        self.controller.reset(seed, None if at is None else np.asarray(at, np.float32))
+        self._now, self.failed = -np.inf, None
+        return {"type": "done"}
+
+    def _release(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        self.controller.guard.release()
+        return {"type": "done"}
+
+
+def action_schema(spec: ActionSpec) -> dict[str, Any]:
+    """Returns an action's schema as messages hold it."""
+    return {
+        "shape": list(spec.shape), "low": plain(spec.low), "high": plain(spec.high), "unit": spec.unit,
+        "names": list(spec.names), "kind": spec.kind,
+    }  # fmt: skip
+
+
+def _agree(offer: Offer, hello: Mapping[str, Any]) -> None:
+    """Raises unless a client fits: the protocol first, since nothing else has a meaning without it."""
+    if hello.get("type") != "hello":
+        raise ProtocolError(f"expected hello as the first message, but got {hello.get('type')!r:.40}")
+    client = (text(hello, "client") or "unknown")[:80]
+    if hello.get("protocol") != PROTOCOL:
+        raise RefusedError(
+            f"the client ({client}) speaks protocol {hello.get('protocol')!r:.20}, the server "
+            f"({offer.about.get('server', 'unknown')}) {PROTOCOL}; install matching versions"
+        )
+    if hello.get("planning") not in PLANNING:
+        raise ProtocolError(f"hello.planning: expected {' or '.join(PLANNING)}, but got {hello.get('planning')!r:.40}")
+    if hello.get("obs") is not None:
+        _check_obs(offer.obs(), mapping(hello, "obs"))
+    if hello.get("step_s") is not None and abs(number(hello, "step_s") - offer.step_s) > 1e-3 * offer.step_s:
+        raise RefusedError(
+            f"the client acts every {number(hello, 'step_s'):g} s, the server plans for every {offer.step_s:g} s; "
+            f"start dp-serve with control_hz={1 / number(hello, 'step_s') if hello['step_s'] else 0:g}, or leave "
+            f"step_s to the server"
+        )
+
+
+def _check_obs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    for field_of in theirs.values():
+        if not isinstance(field_of, dict) or not isinstance(field_of.get("shape"), (list, tuple)):
+            raise ProtocolError("hello.obs: expected {key: {type, shape}}, but got something else")
+    unfit = [
+        key
+        for key, each in ours.items()
+        if key not in theirs
+        or (theirs[key].get("type"), list(theirs[key]["shape"])) != (each["type"], each["shape"])
+    ]  # fmt: skip
+    if unfit:
+        raise RefusedError(
+            f"observations do not fit in {', '.join(unfit)}: the server's policy reads {described(ours)}; the client "
+            f"has {described(theirs)[:400] or 'none'}"
+        )
+
+
+def refusal(number_of: int | None, kind: str, said: str) -> dict[str, Any]:
+    """Returns the message that something is not possible."""
+    return {"type": "error", "id": number_of, "kind": kind, "message": said[:1000]}
