@@ -23,6 +23,7 @@ from diffusion_policy.settings import build, plain
 FORMAT = 2
 KINDS = (SyntherAugmenter.kind, VaeAugmenter.kind)
 
+
 def _terminal_like_others(content: dict[str, Any]) -> dict[str, Any]:
     """Returns a file of format 1 as one of format 2: its terminal is a column like others, and stays so."""
     if content["kind"] != SyntherAugmenter.kind:
