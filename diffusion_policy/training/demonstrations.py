@@ -13,8 +13,8 @@ from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset, split_episodes
 from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
-from diffusion_policy.data.mixing import MixedTransitions
-from diffusion_policy.data.origin import Origin
+from diffusion_policy.data.mixing import MixedTransitions, MixedWindows
+from diffusion_policy.data.origin import Origin, window_origin
 from diffusion_policy.data.outcomes import Ends, Outcomes
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
@@ -28,7 +28,12 @@ from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.symmetry import MirrorChoice
 from diffusion_policy.settings import build, plain, section
 from diffusion_policy.training.rewards import RewardScaling
-from diffusion_policy.training.synthetic import read_synthetic
+from diffusion_policy.training.synthetic import (
+    SyntheticDemonstrations,
+    SyntheticTransitions,
+    read_synthetic,
+    read_synthetic_windows,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class DataConfig:
         standardize_rewards: for agents, rewards get mean 0 and deviation 1 over the training episodes first.
         reward_shift: for agents, added to every reward.
         reward_scale: for agents, what the shifted reward is multiplied by.
-        synthetic: for agents, a data set of dp-augment whose transitions are mixed in; normalisers never see it.
+        synthetic: a data set of dp-augment that is mixed in: of transitions for agents, of windows for imitation;
+            normalisers never see it, nor the mirror.
         synthetic_ratio: their share of each batch, exact but for rounding to whole rows.
         synthetic_from: "same" refuses those that were made of other transitions than these, "any" takes them.
     """
@@ -75,9 +81,7 @@ class DataConfig:
             raise ConfigError(f"data.val_ratio must be in [0, 1), but got {self.val_ratio}")
 
 
-_OF_AGENTS = (
-    "ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio", "synthetic_from",
-)  # fmt: skip
+_OF_AGENTS = ("ends", "reward_shift", "reward_scale", "standardize_rewards")
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ class Demonstrations:
         digest: of the keys that are read.
         provenance: what the data set says of itself.
         transitions: the training windows with what came of them, for an agent; None for imitation.
-        synthetic: what a data set of synthetic transitions says of itself; None where none are mixed in.
+        synthetic: what a data set of synthetic transitions or windows says of itself; None where none are mixed in.
+        mixed: the training windows with synthetic ones, for imitation; None where none are mixed in.
     """
 
     train: WindowDataset
@@ -99,6 +104,12 @@ class Demonstrations:
     provenance: Mapping[str, Any]
     transitions: TransitionDataset | MixedTransitions | None = None
     synthetic: Mapping[str, Any] | None = None
+    mixed: MixedWindows | None = None
+
+    @property
+    def batches(self) -> MixedTransitions | TransitionDataset | MixedWindows | WindowDataset:
+        """What a loop trains on."""
+        return next(each for each in (self.transitions, self.mixed, self.train) if each is not None)
 
 
 def load_demonstrations(
@@ -154,7 +165,8 @@ def load_demonstrations(
                 train_set = train_set.with_mirrored(mirror, action_spec.shape, on_step=bar.update)
         digest = _digest(buffer, keys, obs_spec, residence)
         transitions: TransitionDataset | MixedTransitions | None = None
-        synthetic = None
+        added: SyntheticTransitions | SyntheticDemonstrations | None = None
+        mixed = None
         if outcomes is not None and discount is not None:
             transitions = TransitionDataset(train_set, outcomes, discount=discount)
             if data.synthetic is not None:
@@ -165,8 +177,16 @@ def load_demonstrations(
                     of_any=data.synthetic_from == "any",
                 )  # fmt: skip
                 transitions = MixedTransitions(transitions, added.transitions, data.synthetic_ratio)
-                digest = hashlib.sha256(f"{digest} {added.digest}".encode()).hexdigest()
-                synthetic = {"digest": added.digest, "ratio": data.synthetic_ratio, "provenance": added.provenance}
+        elif data.synthetic is not None:
+            added = read_synthetic_windows(
+                data.synthetic, obs_spec, action_spec, policy.horizons, device=device,
+                trained_on=lambda keys: window_origin(buffer, keys, episodes), of_any=data.synthetic_from == "any",
+            )  # fmt: skip
+            mixed = MixedWindows(train_set, added.windows, data.synthetic_ratio)
+        synthetic = None
+        if added is not None:
+            digest = hashlib.sha256(f"{digest} {added.digest}".encode()).hexdigest()
+            synthetic = {"digest": added.digest, "ratio": data.synthetic_ratio, "provenance": added.provenance}
         return Demonstrations(
             train=train_set,
             held_out=held_out_set,
@@ -174,6 +194,7 @@ def load_demonstrations(
             provenance=plain(buffer.attrs.get("provenance") or dict(buffer.attrs)),
             transitions=transitions,
             synthetic=synthetic,
+            mixed=mixed,
         )
 
 
