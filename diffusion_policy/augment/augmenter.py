@@ -82,6 +82,10 @@ class TransitionModel(nn.Module):
         """Returns whitened rows (count, D); all chance comes from the generator."""
         raise NotImplementedError
 
+    def plain_config(self) -> dict[str, Any]:
+        """Returns what makes the same model again, plain values; nothing where nothing can be chosen."""
+        return {}
+
     @torch.no_grad()
     def sample_batch(self, count: int, *, seed: int, batch: int = 0) -> Transitions:
         """Returns `count` transitions that are drawn at once.
@@ -151,10 +155,6 @@ class LearnedModel(TransitionModel):
 
     def losses(self, rows: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Returns the loss (B,) of whitened rows (B, D)."""
-        raise NotImplementedError
-
-    def plain_config(self) -> dict[str, Any]:
-        """Returns what makes the same network again, plain values."""
         raise NotImplementedError
 
     def holding(self, network: nn.Module) -> Self:

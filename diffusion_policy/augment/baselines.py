@@ -37,8 +37,19 @@ class GaussianAugmenter(TransitionModel):
         return rows.float()
 
 
+@dataclass(frozen=True)
+class NoiseConfig:
+    """How much noise.
+
+    Args:
+        scale: standard deviation, in deviations of each column.
+    """
+
+    scale: float = 0.1
+
+
 class NoiseAugmenter(TransitionModel):
-    """Real rows with Gaussian noise on every column that changes, but on the terminal.
+    """Real rows with Gaussian noise on every column that changes, but on the terminal. It holds the rows.
 
     Args:
         columns: of the table.
@@ -62,8 +73,13 @@ class NoiseAugmenter(TransitionModel):
         """Returns rows (count, D)."""
         chosen = self._rows[torch.randint(0, len(self._rows), (count,), generator=generator)]
         noise = self.scale * torch.randn(chosen.shape, generator=generator)
-        noise[:, self.columns.terminal_at] = 0.0
+        if self.columns.outcome:
+            noise[:, self.columns.terminal_at] = 0.0
         return chosen + noise
+
+    def plain_config(self) -> dict[str, Any]:
+        """Returns its scale."""
+        return {"noise": {"scale": self.scale}}
 
 
 @dataclass(frozen=True)

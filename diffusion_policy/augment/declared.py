@@ -4,12 +4,13 @@ Letters: N rows.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
 from diffusion_policy.augment.transitions import Columns, Transitions
-from diffusion_policy.config import ObsSpec
+from diffusion_policy.config import Horizons, ObsSpec
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import Source
 from diffusion_policy.errors import ConfigError, DataError
@@ -19,7 +20,13 @@ Places = Mapping[str, tuple[int, tuple[int, ...]]]
 """{key: (first column, shape)} of the observation and the action."""
 
 
-def declared_columns(buffer: ReplayBuffer, spec: ObsSpec, rounded: Sequence[str], one_hot: Sequence[str]) -> Columns:
+def declared_columns(
+    buffer: ReplayBuffer,
+    spec: ObsSpec,
+    rounded: Sequence[str],
+    one_hot: Sequence[str],
+    horizons: Horizons | None = None,
+) -> Columns:
     """Returns the columns of a table, with those that are declared.
 
     Args:
@@ -27,6 +34,7 @@ def declared_columns(buffer: ReplayBuffer, spec: ObsSpec, rounded: Sequence[str]
         spec: fields of the observation.
         rounded: "gripper", "state[3]", "state[0:2]".
         one_hot: "goal", "state[4:8]".
+        horizons: of windows; None for transitions.
 
     Raises:
         ConfigError: a declared column does not exist, or is declared twice.
@@ -47,10 +55,11 @@ def declared_columns(buffer: ReplayBuffer, spec: ObsSpec, rounded: Sequence[str]
                 f"{buffer.location}: '{key}' holds whole numbers ({buffer.dtype(key)}); say how samples become such: "
                 f"rounded=[{key}], or one_hot=[{key}]; or leave it out of fields="
             )
-    ranges = _in_both(whole, columns)
-    return Columns(
-        columns.obs, columns.action, tuple(chain(*(range(*each) for each in ranges))), tuple(_in_both(hot, columns))
-    )
+    if horizons is not None:
+        To, Tp = horizons.obs_horizon, horizons.pred_horizon
+        columns = replace(columns, obs_horizon=To, pred_horizon=Tp, outcome=False)
+    numbers = chain(*(range(*each) for each in _everywhere(whole, columns)))
+    return replace(columns, rounded=tuple(numbers), one_hot=tuple(_everywhere(hot, columns)))
 
 
 def check_declared(table: Transitions, where: str) -> None:
@@ -79,16 +88,18 @@ def _refuse_twice(ranges: Sequence[Range], columns: Columns) -> None:
     for start, stop in ranges:
         again = sorted(seen & set(range(start, stop)))
         if again:
-            name = (*columns.names[: columns.obs_size], *columns.names[columns.action_at])[again[0]]
+            name = columns.names[again[0]]
             raise ConfigError(f"data.rounded, data.one_hot: {name} is declared twice; declare each column once")
         seen |= set(range(start, stop))
 
 
-def _in_both(ranges: Sequence[Range], columns: Columns) -> list[Range]:
-    """Returns ranges of s and a, and behind each of s the same one of s'."""
-    shift = columns.next_obs_at.start
-    twice = [[each, (each[0] + shift, each[1] + shift)] if each[0] < columns.obs_size else [each] for each in ranges]
-    return list(chain(*twice))
+def _everywhere(ranges: Sequence[Range], columns: Columns) -> list[Range]:
+    """Returns ranges of (s, a) at all places where they lie in a row: s and s', or the steps of a window."""
+    size = columns.obs_size
+    seen = [step * size for step in range(columns.obs_horizon)]
+    seen += [columns.next_obs_at.start] if columns.outcome else []
+    done = [columns.action_at.start - size + step * columns.action_size for step in range(columns.pred_horizon)]
+    return [(start + by, stop + by) for start, stop in ranges for by in (seen if start < size else done)]
 
 
 def _range(name: str, places: Places, what: str) -> Range:

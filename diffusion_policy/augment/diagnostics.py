@@ -123,7 +123,7 @@ class Fidelity:
         correlation_mean: over pairs of columns.
         correlation_min: the worst pair.
         nearest: distances to real rows.
-        terminal_rate: real and synthetic.
+        terminal_rate: real and synthetic; NaN of windows, which have no outcome, as the following.
         reward_mean: likewise.
         reward_std: likewise.
     """
@@ -158,14 +158,20 @@ def fidelity(real: Transitions, synthetic: Transitions, rows: RealRows) -> Fidel
     """
     ks = ks_complement(real.rows, synthetic.rows)
     correlations = correlation_similarity(real.rows, synthetic.rows)
-    both = (real, synthetic)
+    outcomes = [
+        (table.terminated.mean(), table.reward.mean(), table.reward.std())
+        if table.columns.outcome
+        else (np.nan, np.nan, np.nan)
+        for table in (real, synthetic)
+    ]
+    terminal, mean, std = ((float(one), float(other)) for one, other in zip(*outcomes, strict=True))
     return Fidelity(
         ks=dict(zip(real.columns.names, map(float, ks), strict=True)),
         constant=frozenset(np.array(real.columns.names)[real.rows.max(axis=0) == real.rows.min(axis=0)].tolist()),
         correlation_mean=float(correlations.mean()) if len(correlations) else 1.0,
         correlation_min=float(correlations.min()) if len(correlations) else 1.0,
         nearest=rows.nearest(synthetic),
-        terminal_rate=(float(real.terminated.mean()), float(synthetic.terminated.mean())),
-        reward_mean=(float(both[0].reward.mean()), float(both[1].reward.mean())),
-        reward_std=(float(both[0].reward.std()), float(both[1].reward.std())),
+        terminal_rate=terminal,
+        reward_mean=mean,
+        reward_std=std,
     )

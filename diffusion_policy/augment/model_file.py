@@ -7,21 +7,21 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from diffusion_policy.augment.augmenter import LearnedModel, Trainer
-from diffusion_policy.augment.baselines import VaeAugmenter, VaeConfig
+from diffusion_policy.augment.augmenter import LearnedModel, Trainer, TransitionModel
+from diffusion_policy.augment.baselines import NoiseAugmenter, NoiseConfig, VaeAugmenter, VaeConfig
 from diffusion_policy.augment.synther import SyntherAugmenter, SyntherConfig
 from diffusion_policy.augment.transitions import Columns
 from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import CheckpointError, ConfigError, UnknownNameError
 from diffusion_policy.policies.data_file import read_sections, save_atomically
-from diffusion_policy.settings import build, plain
+from diffusion_policy.settings import build, plain, section
 
 FORMAT = 2
-KINDS = (SyntherAugmenter.kind, VaeAugmenter.kind)
+KINDS = (SyntherAugmenter.kind, VaeAugmenter.kind, NoiseAugmenter.kind)
 
 
 def _terminal_like_others(content: dict[str, Any]) -> dict[str, Any]:
@@ -42,15 +42,15 @@ def make_model(
     columns: Columns,
     bounds: Bounds | None = None,
     train_by: Trainer | None = None,
-) -> LearnedModel:
-    """Returns a new model that learns by gradients.
+) -> TransitionModel:
+    """Returns a new model.
 
     Args:
-        kind: "synther" or "vae".
+        kind: "synther", "vae" or "noise".
         config: its settings, plain values.
         columns: of the table.
         bounds: of the action.
-        train_by: see `LearnedModel`.
+        train_by: see `LearnedModel`; noise needs no training.
 
     Raises:
         UnknownNameError: no such kind.
@@ -60,6 +60,8 @@ def make_model(
         return SyntherAugmenter(columns, bounds, SyntherConfig.from_plain(config), train_by)
     if kind == VaeAugmenter.kind:
         return VaeAugmenter(columns, bounds, build(VaeConfig, config, "vae"), train_by)
+    if kind == NoiseAugmenter.kind:
+        return NoiseAugmenter(columns, bounds, build(NoiseConfig, section(config, "noise"), "noise").scale)
     raise UnknownNameError(f"unknown augmenter '{kind}', known: {', '.join(KINDS)}")
 
 
@@ -75,7 +77,7 @@ def save_model(model: LearnedModel, path: str | Path, info: Mapping[str, Any]) -
         "format": FORMAT,
         "kind": model.kind,
         "config": plain(model.plain_config()),
-        "columns": plain(model.columns),
+        "columns": model.columns.told(),
         "bounds": plain(model.bounds),
         "state_dict": {key: value.detach().cpu().clone() for key, value in model.state_dict().items()},
         "info": plain(info),
@@ -108,6 +110,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Le
             Columns.from_plain(content["columns"]),
             None if bounds is None else (tuple(bounds[0]), tuple(bounds[1])),
         )
+        model = cast("LearnedModel", model)  # others are never saved
         model.load_state_dict(content["state_dict"])
     except (RuntimeError, ConfigError, UnknownNameError, KeyError, TypeError, AttributeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -115,9 +118,9 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Le
     return model.to(device).eval().requires_grad_(False), content["info"]
 
 
-def model_digest(model: LearnedModel) -> str:
+def model_digest(model: TransitionModel) -> str:
     """Returns what changes when the model would draw other samples, hex: its settings, columns and weights."""
-    state = hashlib.sha256(json.dumps([model.kind, plain(model.plain_config()), plain(model.columns)]).encode())
+    state = hashlib.sha256(json.dumps([model.kind, plain(model.plain_config()), model.columns.told()]).encode())
     for key, value in sorted(model.state_dict().items()):
         state.update(key.encode())
         state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

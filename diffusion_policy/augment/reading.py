@@ -73,7 +73,7 @@ def read_known(
             numbers, or no transition has a known outcome.
         ConfigError: a declared column does not exist, is declared twice, or holds something else.
     """
-    spec = _fields(buffer, fields)
+    spec = numeric_fields(buffer, fields, ("action", "reward", "terminated"))
     columns = declared_columns(buffer, spec, rounded, one_hot)
     chosen = np.arange(buffer.num_episodes) if episodes is None else np.asarray(episodes, np.int64)
     outcomes = Outcomes.read(buffer, chosen, spec, ends)
@@ -98,13 +98,23 @@ def read_known(
     return KnownTransitions(table, outcomes.terminated, int((~known).sum()), lost)
 
 
-def _fields(buffer: ReplayBuffer, fields: Sequence[str] | None) -> ObsSpec:
-    """Returns the fields of the observation; refuses what a flat table cannot hold, by name."""
-    for key in ("action", "reward", "terminated"):
+def numeric_fields(buffer: ReplayBuffer, fields: Sequence[str] | None, needed: Sequence[str]) -> ObsSpec:
+    """Returns the fields of the observation; refuses what a flat table cannot hold, by name.
+
+    Args:
+        buffer: the data set.
+        fields: keys that are wanted; None for all.
+        needed: keys that must be there besides.
+
+    Raises:
+        DataError: a needed key is missing, no field is left, or one is a picture.
+        ConfigError: a wanted key is no observation, or named twice.
+    """
+    for key in needed:
         if key not in buffer:
             raise DataError(
                 f"{buffer.location}: augmenting needs data '{key}', but the data set has: {', '.join(buffer.keys())}; "
-                f"record it (dp-collect does)"
+                f"record it (dp-collect does), or, of demonstrations, augment windows: augment=demonstrations"
             )
     found = [key for key in buffer.keys() if key not in _NO_FIELDS and not _follows(key, buffer)]  # noqa: SIM118
     wanted = found if fields is None else list(fields)

@@ -5,7 +5,8 @@ finds in the store how far it got, draws the batch again in which it stopped, an
 would have made.
 
 Each transition is an episode of one step: {<key>, next_<key>, action, reward, terminated, truncated}, and truncated
-where it is not terminated. So any reader of transitions reads it as it is.
+where it is not terminated. So any reader of transitions reads it as it is. Each window of demonstrations is one of one
+step too, with all its observations and actions in it: {<key> (To, *shape), action (Tp, *shape)}.
 """
 
 from collections.abc import Callable, Mapping

@@ -17,7 +17,7 @@ from diffusion_policy.augment.transitions import Columns, Rows, Transitions
 from diffusion_policy.errors import DataError
 
 Bounds = tuple[tuple[float, ...], tuple[float, ...]]
-"""(low, high) of the action, A numbers each."""
+"""(low, high) of an action, A numbers each."""
 
 
 class Whitening(nn.Module):
@@ -68,7 +68,7 @@ class Whitening(nn.Module):
         constant = real.rows.max(axis=0) == real.rows.min(axis=0)
         mean, std = rows.mean(axis=0), rows.std(axis=0)
         mean[constant], std[constant] = rows[0, constant], 1.0
-        if not constant[self.columns.terminal_at]:
+        if self.columns.outcome and not constant[self.columns.terminal_at]:
             mean[self.columns.terminal_at], std[self.columns.terminal_at] = 0.0, 1.0
         for buffer, values in ((self.mean, mean), (self.std, std), (self.constant, constant)):
             buffer.copy_(torch.from_numpy(values))
@@ -92,7 +92,8 @@ class Whitening(nn.Module):
             largest = rows[:, start:stop].argmax(1)
             rows[:, start:stop] = torch.nn.functional.one_hot(largest, stop - start).to(rows.dtype)
         if self.bounds is not None:
-            low, high = (torch.tensor(bound, dtype=rows.dtype) for bound in self.bounds)
+            low, high = (torch.tensor(bound, dtype=rows.dtype).repeat(columns.pred_horizon) for bound in self.bounds)
             rows[:, columns.action_at] = rows[:, columns.action_at].clamp(low, high)
-        rows[:, columns.terminal_at] = (rows[:, columns.terminal_at] > 0.5).to(rows.dtype)
+        if columns.outcome:
+            rows[:, columns.terminal_at] = (rows[:, columns.terminal_at] > 0.5).to(rows.dtype)
         return Transitions(columns, rows.float().numpy())

@@ -2,10 +2,13 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_policy.cli.command import count, run_command
 from diffusion_policy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diffusion_policy.training.augmenting.run import Augmented
 
 
 def main() -> int:
@@ -49,7 +52,8 @@ def _augment(config: dict[str, Any]) -> int:
 
     done = augment(config)
     if done.run is not None:
-        print(f"model    {done.run / 'augmenter.pt'}\ncurves   {done.run / 'curves.png'}")
+        if (done.run / "augmenter.pt").is_file():
+            print(f"model    {done.run / 'augmenter.pt'}\ncurves   {done.run / 'curves.png'}")
         if done.real is not None:
             print(_learned(done.real))
     if not done.finished:
@@ -58,11 +62,19 @@ def _augment(config: dict[str, Any]) -> int:
     if done.report is not None:
         print(f"report   {done.report}")
     if done.out is not None:
-        print(f"dataset  {done.out} (digest {done.digest[:12]})\nnext     dp-inspect {done.out} --physics")
+        print(f"dataset  {done.out} (digest {done.digest[:12]})\nnext     {_next(done)}")
     return 0
 
 
+def _next(done: "Augmented") -> str:
+    if done.real is not None and done.real.get("horizons"):
+        return f"dp-train data.val_ratio=0 data.synthetic={done.out}"
+    return f"dp-inspect {done.out} --physics"
+
+
 def _learned(real: Mapping[str, Any]) -> str:
+    if real.get("horizons"):
+        return f"learned  from {real['transitions']} windows of {real['origin']['episodes']} episodes"
     said = f"learned  from {real['transitions']} transitions, {real['terminals']} of them terminal"
     return said + (f"; {real['left_out']} left out, nobody saw what followed" if real.get("left_out") else "")
 

@@ -1,51 +1,67 @@
-"""Real and synthetic transitions in one batch, in a fixed proportion.
+"""Real and synthetic transitions, or windows, in one batch, in a fixed proportion.
 
-Letters: B batch, W real transitions, S synthetic ones.
+Letters: B batch, W real rows, S synthetic ones.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffusion_policy.data.dataset import Batch, WindowDataset
 from diffusion_policy.data.transitions import TransitionBatch, TransitionDataset
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DataError
+
+Ids = Tensor | NDArray[np.integer]
+B = TypeVar("B", bound=Batch)
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
 
 
-class MixedTransitions:
+class _Real(Protocol[B_co]):
+    @property
+    def device(self) -> torch.device: ...
+    def __len__(self) -> int: ...
+    def batch(self, ids: Ids) -> B_co: ...
+    def describe(self, ids: Ids, *, limit: int = 5) -> str: ...
+
+
+class _Synthetic(Protocol[B_co]):
+    def __len__(self) -> int: ...
+    def batch(self, ids: Ids) -> B_co: ...
+
+
+class _Mixed(Generic[B]):
     """Batches of which round(ratio * B) rows, exactly, are synthetic; the real ones come first.
 
-    An epoch is one of the real transitions: a batch's numbers name B of them, of which the last round(ratio * B) give
-    their places to synthetic ones, drawn with replacement. What is drawn is a function of these numbers, so there is
-    nothing to save: a resumed run sees the same. Orders change from epoch to epoch, so all real rows take part.
+    An epoch is one of the real rows: a batch's numbers name B of them, of which the last round(ratio * B) give their
+    places to synthetic ones, drawn with replacement. What is drawn is a function of these numbers, so there is nothing
+    to save: a resumed run sees the same. Orders change from epoch to epoch, so all real rows take part.
 
     Args:
-        real: of the demonstrations.
+        real: recorded.
         synthetic: of an augmenter, with the same fields.
         ratio: share of synthetic rows, in [0, 1].
-
-    Attributes:
-        windows: the real ones, e.g. for fitting normalisers.
     """
 
-    def __init__(self, real: TransitionDataset, synthetic: TransitionDataset, ratio: float) -> None:
+    def __init__(self, real: _Real[B], synthetic: _Synthetic[B], ratio: float) -> None:
         if not 0 <= ratio <= 1:
             raise ConfigError(f"data.synthetic_ratio must be in [0, 1], but got {ratio}")
-        self.real, self.synthetic, self.ratio = real, synthetic, ratio
-        self.windows, self.device, self.left_out = real.windows, real.device, real.left_out
+        self._real, self._synthetic, self.ratio = real, synthetic, ratio
+        self.device = real.device
 
     def __len__(self) -> int:
-        """W: an epoch is one of the real transitions."""
-        return len(self.real)
+        """W: an epoch is one of the real rows."""
+        return len(self._real)
 
     def num_synthetic(self, rows: int) -> int:
         """Returns how many of a batch's rows are synthetic."""
         return round(self.ratio * rows)
 
-    def batch(self, ids: Tensor | NDArray[np.integer]) -> TransitionBatch:
-        """Returns transitions.
+    def batch(self, ids: Ids) -> B:
+        """Returns rows.
 
         Args:
             ids: (B,) whole numbers in [0, len(self)).
@@ -53,28 +69,74 @@ class MixedTransitions:
         numbers = torch.as_tensor(ids).cpu().numpy()
         count = self.num_synthetic(len(numbers))
         if not count:
-            return self.real.batch(ids)
-        drawn = np.random.default_rng(numbers.astype(np.uint64)).integers(0, len(self.synthetic), count)
-        synthetic = self.synthetic.batch(drawn)
+            return self._real.batch(ids)
+        drawn = np.random.default_rng(numbers.astype(np.uint64)).integers(0, len(self._synthetic), count)
+        synthetic = self._synthetic.batch(drawn)
         if count == len(numbers):
             return synthetic
-        return _joined(self.real.batch(ids[: len(numbers) - count]), synthetic)
+        return _joined(self._real.batch(ids[: len(numbers) - count]), synthetic)
 
-    def describe(self, ids: Tensor | NDArray[np.integer], *, limit: int = 5) -> str:
-        """Returns where real transitions lie, in one line for an error message."""
-        return f"{self.real.describe(ids, limit=limit)}; {100 * self.ratio:g} % of a batch were synthetic"
+    def describe(self, ids: Ids, *, limit: int = 5) -> str:
+        """Returns where real rows lie, in one line for an error message."""
+        return f"{self._real.describe(ids, limit=limit)}; {100 * self.ratio:g} % of a batch were synthetic"
+
+
+class MixedTransitions(_Mixed[TransitionBatch]):
+    """Real and synthetic transitions; see `_Mixed`.
+
+    Attributes:
+        windows: the real ones, e.g. for fitting normalisers.
+    """
+
+    def __init__(self, real: TransitionDataset, synthetic: TransitionDataset, ratio: float) -> None:
+        super().__init__(real, synthetic, ratio)
+        self.real, self.synthetic = real, synthetic
+        self.windows, self.left_out = real.windows, real.left_out
 
     def rewards(self) -> Tensor:
         """Returns the rewards of the real transitions (W,)."""
         return self.real.rewards()
 
 
-def _joined(first: TransitionBatch, second: TransitionBatch) -> TransitionBatch:
+class SyntheticWindows:
+    """Windows that lie in memory as they are, without episodes.
+
+    Args:
+        obs: {key: (S, To, *shape)} float32.
+        action: (S, Tp, Da) float32.
+    """
+
+    def __init__(self, obs: dict[str, Tensor], action: Tensor) -> None:
+        if not len(action) or {len(each) for each in obs.values()} != {len(action)}:
+            raise DataError(f"synthetic windows: expected as many of each field, at least 1, but got {len(action)}")
+        self._obs, self._action = obs, action
+
+    def __len__(self) -> int:
+        """S."""
+        return len(self._action)
+
+    def batch(self, ids: Ids) -> Batch:
+        """Returns windows by number."""
+        chosen = torch.as_tensor(ids, device=self._action.device)
+        obs = {key: each.index_select(0, chosen) for key, each in self._obs.items()}
+        return Batch(obs, self._action.index_select(0, chosen))
+
+
+class MixedWindows(_Mixed[Batch]):
+    """Windows of demonstrations, and synthetic ones; see `_Mixed`."""
+
+    def __init__(self, real: WindowDataset, synthetic: SyntheticWindows, ratio: float) -> None:
+        super().__init__(real, synthetic, ratio)
+
+
+def _joined(first: B, second: B) -> B:
+    """Returns both batches, one after the other."""
+
+    def both(one: Any, other: Any) -> Any:
+        if isinstance(one, Tensor):
+            return torch.cat([one, other])
+        return {key: torch.cat([value, other[key]]) for key, value in one.items()}
+
     return replace(
-        first,
-        obs={key: torch.cat([value, second.obs[key]]) for key, value in first.obs.items()},
-        action=torch.cat([first.action, second.action]),
-        reward=torch.cat([first.reward, second.reward]),
-        discount=torch.cat([first.discount, second.discount]),
-        next_obs={key: torch.cat([value, second.next_obs[key]]) for key, value in first.next_obs.items()},
+        first, **{each.name: both(getattr(first, each.name), getattr(second, each.name)) for each in fields(first)}
     )

@@ -1,4 +1,4 @@
-"""Which recorded transitions something was made of, so that two parties can find out whether they mean the same.
+"""Which recorded transitions or windows something was made of: two parties can find out whether they mean the same.
 
 Letters: N steps of the chosen episodes.
 """
@@ -62,3 +62,14 @@ class Origin:
         return (
             f"{self.episodes} of {self.of} episodes (choice {self.chosen[:8]}) of data with digest {self.digest[:12]}"
         )
+
+
+def window_origin(buffer: ReplayBuffer, keys: Sequence[str], episodes: NDArray[np.integer]) -> Origin:
+    """Returns the origin of windows of demonstrations, which tell of no ends.
+
+    Args:
+        buffer: the data set.
+        keys: what counts.
+        episodes: sorted, distinct.
+    """
+    return Origin.read(buffer, keys, episodes, np.zeros(0, bool))

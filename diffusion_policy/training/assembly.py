@@ -126,7 +126,7 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
         versions=installed_versions(),
     )
     policy.info = info
-    loop = TrainingLoop(objective, data.transitions or data.train, plan.loop, plan.optim, seed=seed, ranks=ranks)
+    loop = TrainingLoop(objective, data.batches, plan.loop, plan.optim, seed=seed, ranks=ranks)
     # what "auto" meant here, so that a resumed run computes the same
     settings = {**settings, "training": {**section(settings, "training"), "bf16": loop.bf16}}
     return Assembly(settings, data, loop, plan.hooks, info)

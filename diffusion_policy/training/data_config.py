@@ -8,9 +8,7 @@ from diffusion_policy.data.residence import Residence
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.rollout.symmetry import MirrorChoice
 
-_OF_AGENTS = (
-    "ends", "reward_shift", "reward_scale", "standardize_rewards", "synthetic", "synthetic_ratio", "synthetic_from",
-)  # fmt: skip
+_OF_AGENTS = ("ends", "reward_shift", "reward_scale", "standardize_rewards")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class DataConfig:
         standardize_rewards: for agents, rewards get mean 0 and deviation 1 over the training episodes first.
         reward_shift: for agents, added to every reward.
         reward_scale: for agents, what the shifted reward is multiplied by.
-        synthetic: for agents, a data set of dp-augment whose transitions are mixed in; normalisers never see it.
+        synthetic: a data set of dp-augment that is mixed in: of transitions for agents, of windows for imitation;
+            normalisers never see it, nor the mirror.
         synthetic_ratio: their share of each batch, exact but for rounding to whole rows.
         synthetic_from: "same" refuses those that were made of other transitions than these, "any" takes them.
     """

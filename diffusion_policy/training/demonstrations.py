@@ -13,8 +13,8 @@ from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset, split_episodes
 from diffusion_policy.data.episodes import succeeded
 from diffusion_policy.data.mirror import Mirror
-from diffusion_policy.data.mixing import MixedTransitions
-from diffusion_policy.data.origin import Origin
+from diffusion_policy.data.mixing import MixedTransitions, MixedWindows
+from diffusion_policy.data.origin import Origin, window_origin
 from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
@@ -28,7 +28,12 @@ from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.settings import build, plain, section
 from diffusion_policy.training.data_config import DataConfig
 from diffusion_policy.training.rewards import RewardScaling
-from diffusion_policy.training.synthetic import Synthetic, read_synthetic
+from diffusion_policy.training.synthetic import (
+    SyntheticDemonstrations,
+    SyntheticTransitions,
+    read_synthetic,
+    read_synthetic_windows,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Demonstrations:
         digest: of the keys that are read.
         provenance: what the data set says of itself.
         transitions: the training windows with what came of them, for an agent; None for imitation.
-        synthetic: what a data set of synthetic transitions says of itself; None where none are mixed in.
+        synthetic: what a data set of synthetic transitions or windows says of itself; None where none are mixed in.
+        mixed: the training windows with synthetic ones, for imitation; None where none are mixed in.
     """
 
     train: WindowDataset
@@ -50,6 +56,12 @@ class Demonstrations:
     provenance: Mapping[str, Any]
     transitions: TransitionDataset | MixedTransitions | None = None
     synthetic: Mapping[str, Any] | None = None
+    mixed: MixedWindows | None = None
+
+    @property
+    def batches(self) -> MixedTransitions | TransitionDataset | MixedWindows | WindowDataset:
+        """What a loop trains on."""
+        return next(each for each in (self.transitions, self.mixed, self.train) if each is not None)
 
 
 def load_demonstrations(
@@ -89,17 +101,25 @@ def load_demonstrations(
         digest = _digest(buffer, keys, obs_spec, residence)
         provenance = plain(buffer.attrs.get("provenance") or dict(buffer.attrs))
         found = Demonstrations(train=train_set, held_out=held_out, digest=digest, provenance=provenance)
+        of_any = data.synthetic_from == "any"
         if discount is None:
-            return found
+            if data.synthetic is None:
+                return found
+            drawn = read_synthetic_windows(
+                data.synthetic, obs_spec, action_spec, policy.horizons, device=device,
+                trained_on=lambda keys: window_origin(buffer, keys, episodes), of_any=of_any,
+            )  # fmt: skip
+            joined = MixedWindows(train_set, drawn.windows, data.synthetic_ratio)
+            return replace(_with_synthetic(found, drawn, data.synthetic_ratio), mixed=joined)
         real = TransitionDataset(train_set, outcomes, discount=discount)
         if data.synthetic is None:
             return replace(found, transitions=real)
         added = read_synthetic(
             data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device, scaled=scaling,
-            trained_on=lambda keys: Origin.read(buffer, keys, episodes, outcomes.terminated),
-            of_any=data.synthetic_from == "any",
+            trained_on=lambda keys: Origin.read(buffer, keys, episodes, outcomes.terminated), of_any=of_any,
         )  # fmt: skip
-        return _mixed(found, real, added, data.synthetic_ratio)
+        transitions = MixedTransitions(real, added.transitions, data.synthetic_ratio)
+        return replace(_with_synthetic(found, added, data.synthetic_ratio), transitions=transitions)
 
 
 def _split_windows(
@@ -140,11 +160,12 @@ def _outcomes(
     return replace(outcomes, reward=scaling(outcomes.reward)), scaling
 
 
-def _mixed(found: Demonstrations, real: TransitionDataset, added: Synthetic, ratio: float) -> Demonstrations:
-    """Returns demonstrations whose transitions are joined by synthetic ones."""
+def _with_synthetic(
+    found: Demonstrations, added: SyntheticTransitions | SyntheticDemonstrations, ratio: float
+) -> Demonstrations:
+    """Returns demonstrations that say what is mixed into them; the digest is of both."""
     return replace(
         found,
-        transitions=MixedTransitions(real, added.transitions, ratio),
         digest=hashlib.sha256(f"{found.digest} {added.digest}".encode()).hexdigest(),
         synthetic={"digest": added.digest, "ratio": ratio, "provenance": added.provenance},
     )

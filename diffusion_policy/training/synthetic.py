@@ -1,4 +1,4 @@
-"""Synthetic transitions for an agent's batches: a data set that dp-augment made."""
+"""Synthetic rows for batches, a data set that dp-augment made: transitions for an agent, windows for imitation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
+from diffusion_policy.config import ActionSpec, Horizons, ObsField, ObsSpec
 from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.data.mixing import SyntheticWindows
 from diffusion_policy.data.origin import Origin
 from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.data.source import Source, read_obs, stored_shape
 from diffusion_policy.data.transitions import TransitionDataset
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.settings import plain
 
 
 @dataclass(frozen=True)
-class Synthetic:
+class SyntheticTransitions:
     """Synthetic transitions and where they come from.
 
     Args:
@@ -29,6 +31,21 @@ class Synthetic:
     """
 
     transitions: TransitionDataset
+    digest: str
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SyntheticDemonstrations:
+    """Synthetic windows and where they come from.
+
+    Args:
+        windows: all of them.
+        digest: of the data set.
+        provenance: what it says of itself.
+    """
+
+    windows: SyntheticWindows
     digest: str
     provenance: Mapping[str, Any]
 
@@ -44,7 +61,7 @@ def read_synthetic(
     scaled: Callable[[np.ndarray], np.ndarray],
     trained_on: Callable[[Sequence[str]], Origin],
     of_any: bool = False,
-) -> Synthetic:
+) -> SyntheticTransitions:
     """Returns the transitions of a data set of dp-augment.
 
     Args:
@@ -75,7 +92,74 @@ def read_synthetic(
     if not of_any:
         _check_origin(path, provenance, trained_on)
     outcomes = replace(outcomes, reward=scaled(outcomes.reward))
-    return Synthetic(TransitionDataset(windows, outcomes, discount=discount), digest, provenance)
+    return SyntheticTransitions(TransitionDataset(windows, outcomes, discount=discount), digest, provenance)
+
+
+def read_synthetic_windows(
+    path: str,
+    obs_spec: ObsSpec,
+    action_spec: ActionSpec,
+    horizons: Horizons,
+    *,
+    device: torch.device,
+    trained_on: Callable[[Sequence[str]], Origin],
+    of_any: bool = False,
+) -> SyntheticDemonstrations:
+    """Returns the windows of a data set of dp-augment augment=demonstrations.
+
+    Args:
+        path: of the zarr.
+        obs_spec: the policy's fields.
+        action_spec: its actions.
+        horizons: its horizons.
+        device: where they are kept.
+        trained_on: the origin of the real windows beside these, by the keys that count.
+        of_any: take windows that were made of other ones, too.
+
+    Raises:
+        ConfigError: a field is a picture, the windows have other horizons or are none, or the model learned from other
+            demonstrations than the policy.
+        DataError: a field is missing, or has another shape.
+    """
+    if pictures := [key for key, field in obs_spec.items() if field.is_picture]:
+        raise ConfigError(
+            f"data.synthetic={path} holds numbers, but the policy sees pictures: {', '.join(pictures)}; choose a task "
+            f"without them"
+        )
+    with ReplayBuffer.open(resolve_dataset(path)) as buffer:
+        provenance = plain(buffer.attrs.get("provenance") or {})
+        _check_horizons(path, provenance, horizons)
+        episodes = np.arange(buffer.num_episodes)
+
+        def read(name: str, shape: tuple[int, ...], source: str | None) -> torch.Tensor:
+            return torch.from_numpy(read_obs(name, ObsField("low_dim", shape, source=source), buffer, episodes))
+
+        To, Tp = horizons.obs_horizon, horizons.pred_horizon
+        obs = {key: read(key, (To, *field.shape), field.source).to(device) for key, field in obs_spec.items()}
+        parts = [read(text, stored_shape(Source.parse(text), buffer, "action"), text) for text in action_spec.source]
+        action = torch.cat([each.reshape(len(each), Tp, -1) for each in parts], dim=2).to(device)  # (S, Tp, Da)
+        digest = buffer.digest()
+    if action.shape[2] != action_spec.size:
+        raise DataError(f"{path}: an action must have {action_spec.size} numbers, but got {action.shape[2]}")
+    if not of_any:
+        _check_origin(path, provenance, trained_on)
+    return SyntheticDemonstrations(SyntheticWindows(obs, action), digest, provenance)
+
+
+def _check_horizons(path: str, provenance: Mapping[str, Any], horizons: Horizons) -> None:
+    """Raises ConfigError where a data set holds no windows, or others than a policy learns from."""
+    told = (provenance.get("real") or {}).get("horizons")
+    if not told:
+        raise ConfigError(
+            f"data.synthetic={path} holds no windows, which imitation needs; make it with dp-augment "
+            f"augment=demonstrations, or name an agent (agent=diffusion_ql, ...) for transitions"
+        )
+    theirs = Horizons(**told)
+    if theirs != horizons:
+        raise ConfigError(
+            f"data.synthetic={path} has horizons {plain(theirs)}, but the policy {plain(horizons)}; fit the model with "
+            f"the policy's (horizons.pred_horizon=... of dp-augment)"
+        )
 
 
 def _check_origin(path: str, provenance: Mapping[str, Any], trained_on: Callable[[Sequence[str]], Origin]) -> None:
@@ -89,8 +173,9 @@ def _check_origin(path: str, provenance: Mapping[str, Any], trained_on: Callable
         )
     theirs = Origin.from_plain(told)
     ours = trained_on(theirs.keys)
+    learner = "policy" if provenance["real"].get("horizons") else "agent"
     if theirs != ours:
         raise ConfigError(
-            f"data.synthetic={path} was made of {theirs}, but the agent trains on {ours}; fit the model with the same "
-            f"dataset, data.episodes, data.ends and seed (and data.val_ratio=0 here), {otherwise}"
+            f"data.synthetic={path} was made of {theirs}, but the {learner} trains on {ours}; fit the model with the "
+            f"same dataset, data.episodes, data.ends and seed (and data.val_ratio=0 here), {otherwise}"
         )

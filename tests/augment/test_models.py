@@ -156,6 +156,10 @@ def test_rare_terminal_has_a_quarter_of_the_distance_and_its_own_deviation() -> 
     assert torch.equal(model.unit, torch.cat([ones, torch.tensor([TERMINAL_SCALE])]))
     expected = torch.tensor([TERMINAL_SCALE * float(np.sqrt(rate * (1 - rate)))])
     torch.testing.assert_close(model.deviation, torch.cat([ones, expected]))
+    rare = table(4000)
+    rare.rows[:, COLUMNS.terminal_at] = np.arange(4000) < 3
+    model.fit(rare)
+    assert model.deviation[-1].item() == pytest.approx(TERMINAL_SCALE * 0.05)  # or targets would be of any size
     for always in (0.0, 1.0):
         real.rows[:, COLUMNS.terminal_at] = always
         constant = SyntherAugmenter(COLUMNS, None, SMALL, trained)

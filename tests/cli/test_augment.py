@@ -10,6 +10,7 @@ from diffusion_policy.rollout.actors import RandomActor
 from diffusion_policy.rollout.collect import collect
 from tests.cli.running import dp
 from tests.training.augmenting.test_run import TINY, recorded
+from tests.training.augmenting.test_windows import recorded as demonstrations
 
 
 @pytest.fixture
@@ -35,6 +36,20 @@ def test_command_fits_draws_and_says_what_is_next(run, tmp_path: Path) -> None:
     again = run("fitted=more.fit/augmenter.pt", "samples=20", "seed=7", "out=others.zarr")
     assert again.code == 0
     assert "model" not in again.out
+
+
+def test_demonstrations_are_augmented_by_windows(run, tmp_path: Path) -> None:
+    demonstrations(tmp_path / "demos.zarr")
+    words = ("augment=demonstrations", "horizons.action_horizon=2", "horizons.pred_horizon=4", *TINY)
+    done = run("dataset=demos.zarr", "out=more.zarr", *words)
+    assert done.code == 0, done.err
+    assert "learned  from 81 windows of 6 episodes" in done.out
+    assert "next     dp-train data.val_ratio=0 data.synthetic=more.zarr" in done.out
+    shown = run("more.zarr", name="inspect")
+    assert shown.code == 0, shown.out
+    done = run("dataset=demos.zarr", "out=other.zarr", *TINY)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "augment windows: augment=demonstrations" in done.err
 
 
 def test_sampler_of_a_fitted_model_is_its_own_but_for_what_is_typed(run, tmp_path: Path) -> None:
@@ -115,4 +130,4 @@ def test_help_has_examples_and_words(run) -> None:
     done = run("--help")
     assert "dp-augment dataset=hopper.zarr samples=100000 out=synthetic.zarr" in done.out
     assert "# synthetic transitions to draw" in done.out
-    assert "augment: small, synther, synther_paper" in done.out
+    assert "augment: demonstrations, small, synther, synther_paper" in done.out

@@ -15,7 +15,7 @@ from diffusion_policy.training.loop import LoopConfig
 from diffusion_policy.training.optim import OptimConfig
 
 MODEL_SECTIONS = ("model", "edm", "sampling")
-SECTIONS = (*MODEL_SECTIONS, "data", "optim", "training")
+SECTIONS = (*MODEL_SECTIONS, "noise", "horizons", "data", "optim", "training")
 SETTINGS = (
     "augmenter", "dataset", "samples", "rows", "seed", "device", "out", "run", "fitted", "resume", "report", "plugins",
 )  # fmt: skip
@@ -48,6 +48,8 @@ def run_folder(settings: dict[str, Any], out: Path | None) -> Path:
     given = settings.get("run")
     run = Path(str(given)).expanduser() if given else Path(f"{str(out).removesuffix('.zarr')}.fit")
     kept = {name: settings[name] for name in _OF_THE_FIT if settings.get(name) is not None}
+    if settings.get("augmenter") != "noise":
+        kept.pop("noise", None)
     file = run / "config.yaml"
     if file.is_file() and settings.get("resume"):
         before = yaml.safe_load(file.read_text(encoding="utf-8"))

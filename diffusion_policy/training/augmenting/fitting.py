@@ -103,9 +103,10 @@ class ModelObjective(Objective[nn.Module]):
 def check_enough(real: Transitions, config: FitConfig) -> None:
     """Raises DataError where there are fewer rows than a batch has."""
     if len(real) < config.loop.batch_size:
+        rows = "transitions" if real.columns.outcome else "windows"
         raise DataError(
-            f"expected at least one batch of {config.loop.batch_size} transitions, but got {len(real)}; collect more, "
-            f"or lower training.batch_size"
+            f"expected at least one batch of {config.loop.batch_size} {rows}, but got {len(real)}; collect more, or "
+            f"lower training.batch_size"
         )
 
 

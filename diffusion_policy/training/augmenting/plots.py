@@ -66,7 +66,7 @@ def draw_report(judged: Sequence[Judged], real: Transitions, apart: float, floor
 def _marginal(axes: Any, judged: Sequence[Judged], real: Transitions, column: int) -> None:
     values = real.rows[:, column]
     edges = np.histogram_bin_edges(values, _BINS, tuple(np.percentile(values, [0.1, 99.9])))
-    if edges[0] == edges[-1] or column == real.columns.terminal_at:
+    if edges[0] == edges[-1] or (real.columns.outcome and column == real.columns.terminal_at):
         edges = np.histogram_bin_edges(values, _BINS)
     axes.hist(values, edges, density=True, color=_REAL, alpha=0.25, label="real")
     for each, colour in zip(judged, _COLOURS, strict=False):

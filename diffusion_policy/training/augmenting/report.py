@@ -65,7 +65,8 @@ def write_report(
         notes: what a reader must know first, one sentence each.
     """
     table = real.table
-    tables = {name: synthetic, **_others(synthetic, table, real.bounds, fit)}
+    others = _others(synthetic, table, real.bounds, fit)
+    tables = {name: synthetic, **{each: drawn for each, drawn in others.items() if each != name}}
     ruler = GaussianAugmenter(table.columns, real.bounds)
     ruler.fit(table)
     rows = RealRows(ruler, table)
@@ -74,6 +75,7 @@ def write_report(
     content = {
         "notes": list(notes),
         "models": {each.name: _figures(each) for each in judged},
+        "outcome": table.columns.outcome,
         "real": {**real.told(), "nearest": rows.apart, **({} if floor is None else _terminals(floor))},
         "dynamics": missing or "by re-simulation",
         "simulator_floor": None if floor is None else _or_none(floor.median),
@@ -111,6 +113,8 @@ def _dynamics(
     tables: Mapping[str, Transitions], real: Transitions, provenance: Mapping[str, Any]
 ) -> tuple[str, dict[str, DynamicsErrors], DynamicsErrors | None]:
     """Returns why there are no errors (or nothing), the errors by model, and those of the real rows themselves."""
+    if not real.columns.outcome:
+        return "not measured: windows of demonstrations tell of no outcome", {}, None
     try:
         simulator, close = open_simulator(provenance, real.columns)
     except ConfigError as error:
@@ -126,6 +130,14 @@ def _dynamics(
 
 def _figures(judged: Judged) -> dict[str, Any]:
     like, dynamics = judged.fidelity, judged.dynamics
+    outcome: dict[str, Any] = {
+        "terminal_rate": like.terminal_rate[1],
+        "terminal_rate_real": like.terminal_rate[0],
+        "reward_mean": like.reward_mean[1],
+        "reward_mean_real": like.reward_mean[0],
+        "reward_std": like.reward_std[1],
+        "reward_std_real": like.reward_std[0],
+    }
     figures: dict[str, Any] = {
         "samples": len(judged.table),
         "ks_mean": like.ks_mean,
@@ -135,12 +147,7 @@ def _figures(judged: Judged) -> dict[str, Any]:
         "correlation_min": like.correlation_min,
         "nearest": like.nearest.synthetic,
         "copies": like.nearest.copies,
-        "terminal_rate": like.terminal_rate[1],
-        "terminal_rate_real": like.terminal_rate[0],
-        "reward_mean": like.reward_mean[1],
-        "reward_mean_real": like.reward_mean[0],
-        "reward_std": like.reward_std[1],
-        "reward_std_real": like.reward_std[0],
+        **(outcome if judged.table.columns.outcome else {}),
     }
     if dynamics is not None:
         figures |= {

@@ -1,4 +1,4 @@
-"""A run of dp-augment: real transitions -> a fitted model -> synthetic ones in zarr -> a report.
+"""A run of dp-augment: real transitions, or windows of demonstrations -> a model -> synthetic ones in zarr -> a report.
 
 `augment(config)` is the notebook's way in. Each stage is left where it was killed, and gone on with by `resume`.
 """
@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffusion_policy.augment.augmenter import ROWS, LearnedModel, Trainer
+from diffusion_policy.augment.augmenter import ROWS, LearnedModel, Trainer, TransitionModel
+from diffusion_policy.augment.baselines import NoiseAugmenter
 from diffusion_policy.augment.model_file import load_model, make_model, model_digest
 from diffusion_policy.augment.reading import read_transitions
 from diffusion_policy.augment.stream import stream
 from diffusion_policy.augment.synther import SyntherAugmenter
 from diffusion_policy.augment.transitions import Transitions
+from diffusion_policy.augment.windows import read_stored_windows
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.locks import FolderLock
@@ -43,11 +45,11 @@ class Augmented:
 
     Args:
         finished: False when the fit was interrupted.
-        run: the fit's folder; None where a fitted model was given.
+        run: the fit's folder; None where a fitted model was given. What needs no training leaves no model there.
         out: the synthetic data; None where none were asked for.
         digest: of them.
         report: the report's HTML; None where none was asked for.
-        real: how many transitions the model learned from, and how many were left out; None where it was interrupted.
+        real: how many rows the model learned from, and how many were left out; None where it was interrupted.
     """
 
     finished: bool
@@ -77,13 +79,14 @@ def augment(config: Mapping[str, Any]) -> Augmented:
     check_names(settings)
     fit, out = fit_config(settings), output(settings)
     if settings.get("fitted"):
-        run, real = None, read_real(settings) if settings.get("report") else None
-        model, info = _loaded(settings, fit, real)
+        run, (loaded, info) = None, _loaded(settings, fit)
+        real = _compared_with(settings, loaded, info) if settings.get("report") else None
+        model: TransitionModel = loaded
     else:
         real = read_real(settings)
-        check_enough(real.table, fit)
         with torch.device("meta"):  # what would be refused is refused before anything is written
-            _new_model(settings, real, None)
+            if isinstance(_new_model(settings, real, None), LearnedModel):
+                check_enough(real.table, fit)
         run = run_folder(settings, out)
         with FolderLock(run, "run"):
             fitted = _fitted(settings, fit, run, real)
@@ -98,11 +101,9 @@ def augment(config: Mapping[str, Any]) -> Augmented:
     return Augmented(True, run, out, digest, report, info["real"])
 
 
-def _loaded(settings: dict[str, Any], fit: FitConfig, real: RealData | None) -> tuple[LearnedModel, dict[str, Any]]:
-    """Returns the model of `fitted` and its info; refuses now what its report could not compare."""
+def _loaded(settings: dict[str, Any], fit: FitConfig) -> tuple[LearnedModel, dict[str, Any]]:
+    """Returns the model of `fitted` and its info."""
     model, info = load_model(str(settings["fitted"]), fit.device)
-    if real is not None and replace(real.table.columns, ends_told=True) != replace(model.columns, ends_told=True):
-        raise ConfigError(f"report: {settings['dataset']} has other columns than the model learned from")
     done, of = info["training"]["grad_steps"], info["training"]["of"]
     if done < of:
         logger.warning("%s: its fit was interrupted after %d of %d steps", settings["fitted"], done, of)
@@ -111,23 +112,31 @@ def _loaded(settings: dict[str, Any], fit: FitConfig, real: RealData | None) -> 
     return model, info
 
 
+def _compared_with(settings: dict[str, Any], model: LearnedModel, info: Mapping[str, Any]) -> RealData:
+    """Returns the rows for a fitted model's report; refuses now what it could not compare."""
+    real = read_real({**settings, "horizons": info["real"].get("horizons")})
+    if replace(real.table.columns, ends_told=True) != replace(model.columns, ends_told=True):
+        raise ConfigError(f"report: {settings['dataset']} has other columns than the model learned from")
+    return real
+
+
 def _fitted(
     settings: dict[str, Any], fit: FitConfig, run: Path, real: RealData
-) -> tuple[LearnedModel, dict[str, Any]] | None:
+) -> tuple[TransitionModel, dict[str, Any]] | None:
     """Returns the fitted model and its info; None when its training was interrupted."""
     file = run / MODEL_FILE
     if file.is_file():
-        model, info = load_model(file, fit.device)
-        if info["real"]["digest"] != real.digest:
+        found, told = load_model(file, fit.device)
+        if told["real"]["digest"] != real.digest:
             raise DataError(
                 f"{settings['dataset']} has changed since {run} was begun (digest {real.digest[:12]}, then "
-                f"{info['real']['digest'][:12]}); restore it, or start anew with another run="
+                f"{told['real']['digest'][:12]}); restore it, or start anew with another run="
             )
-        if info["training"]["grad_steps"] >= info["training"]["of"]:
-            return model, info
+        if told["training"]["grad_steps"] >= told["training"]["of"]:
+            return found, told
     record = {name: real.provenance[name] for name in ("env_id", "kwargs") if name in real.provenance}
     info = {
-        "env": record,
+        "env": record if real.horizons is None else {},  # chunks are no actions that its bounds could be compared with
         "action_bounds": [list(bound) for bound in real.bounds] if real.of_env else None,
         "real": real.told(),
         "versions": installed_versions(),
@@ -135,23 +144,27 @@ def _fitted(
     }
     trainer = InFolder(fit, run, real.digest, str(settings["dataset"]), info)
     torch.manual_seed(fit.seed)  # the one global seed, here: reading a model's file has drawn from it
-    _new_model(settings, real, trainer).fit(real.table)
+    model = _new_model(settings, real, trainer)
+    model.fit(real.table)
+    if not isinstance(model, LearnedModel):
+        return model, {**info, "training": {"grad_steps": 0, "of": 0, "seeds": [fit.seed]}}
     return load_model(file, fit.device) if trainer.finished else None
 
 
-def _new_model(settings: Mapping[str, Any], real: RealData, trainer: Trainer | None) -> LearnedModel:
-    config = {name: section(settings, name) for name in MODEL_SECTIONS if settings.get(name)}
+def _new_model(settings: Mapping[str, Any], real: RealData, trainer: Trainer | None) -> TransitionModel:
     kind = str(settings.get("augmenter", "synther"))
+    sections = ("noise",) if kind == NoiseAugmenter.kind else MODEL_SECTIONS
+    config = {name: section(settings, name) for name in sections if settings.get(name)}
     return make_model(kind, config, real.table.columns, real.bounds, trainer)
 
 
-def _streamed(settings: Mapping[str, Any], model: LearnedModel, info: Mapping[str, Any], out: Path) -> str:
+def _streamed(settings: Mapping[str, Any], model: TransitionModel, info: Mapping[str, Any], out: Path) -> str:
     samples = int(settings["samples"])
     provenance = {
         **info["env"],
         "action_bounds": info["action_bounds"],
         "augmenter": {"kind": model.kind, **model.plain_config(), "model": model_digest(model)},
-        "device": next(model.parameters()).device.type,  # elsewhere, numbers are rounded otherwise
+        "device": _device(model).type,  # elsewhere, numbers are rounded otherwise
         "bf16": _computes_bf16(model),
         "real": info["real"],
         "training": info["training"],
@@ -166,16 +179,20 @@ def _streamed(settings: Mapping[str, Any], model: LearnedModel, info: Mapping[st
         )
 
 
-def _computes_bf16(model: LearnedModel) -> bool:
+def _device(model: TransitionModel) -> torch.device:
+    return next((each.device for each in model.parameters()), torch.device("cpu"))
+
+
+def _computes_bf16(model: TransitionModel) -> bool:
     """Returns what "auto" means here: elsewhere, the rest of the data would be drawn with other roundings."""
     chosen = model.config.sampling.bf16 if isinstance(model, SyntherAugmenter) else False
-    return has_fast_bf16(next(model.parameters()).device) if chosen == "auto" else bool(chosen)
+    return has_fast_bf16(_device(model)) if chosen == "auto" else bool(chosen)
 
 
 def _reported(
     settings: Mapping[str, Any],
     fit: FitConfig,
-    model: LearnedModel,
+    model: TransitionModel,
     info: Mapping[str, Any],
     real: RealData,
     folder: Path,
@@ -197,10 +214,12 @@ def _notes(info: Mapping[str, Any], real: RealData) -> list[str]:
     return notes
 
 
-def _samples(model: LearnedModel, seed: int, out: Path | None) -> Transitions:
+def _samples(model: TransitionModel, seed: int, out: Path | None) -> Transitions:
     """Returns some samples: those that were written, if there are any."""
     if out is not None:
         with ReplayBuffer.open(out) as buffer:
+            if not model.columns.outcome:
+                return read_stored_windows(buffer, model.columns, _REPORTED)
             chosen = np.arange(min(_REPORTED, buffer.num_episodes))
             held = read_transitions(buffer, fields=list(model.columns.obs), episodes=chosen, ends="terminated")
         return Transitions(model.columns, held.rows)
