@@ -20,8 +20,9 @@ from websockets.http11 import Request, Response
 
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.serving.inference import Inference
+from diffusion_policy.serving.offer import Offer, RefusedError
 from diffusion_policy.serving.protocol import PROTOCOL, REFUSED, ProtocolError, number, pack, unpack, whole
-from diffusion_policy.serving.session import Offer, RefusedError, Session, refusal
+from diffusion_policy.serving.session import Session, refusal
 
 logger = logging.getLogger(__name__)
 

@@ -189,6 +189,7 @@ def test_a_client_that_does_not_fit_is_told_both_sides(running, hello, said):
         pack({"type": "observe", "time_s": 0.0, "obs": {"now": "x"}}),
         pack({"type": "tick", "id": 1, "time_s": float("nan")}),
         pack({"type": "tick", "id": -1, "time_s": 0.0}),
+        pack({"type": "tick", "id": 1, "time_s": 1e308}),
         pack({"type": "plan", "id": None, "time_s": 0.0}),
         pack({"type": "reset", "id": 1, "seed": -4}),
         pack({"type": "nonsense", "id": 1}),
@@ -230,6 +231,8 @@ def test_what_is_not_possible_is_answered_and_the_connection_stays(running):
         wrong = {"type": "observe", "time_s": 0.0, "obs": {"now": np.zeros(5, np.float32)}}
         assert "must have shape (1,)" in client.ask_as_it_is(wrong)["message"]
         assert client.ask(type="reset", seed=1, at=np.zeros(9), stopped=None)["kind"] == "config"
+        assert client.ask(type="reset", seed=1, at=np.array([1e300]), stopped=None)["kind"] == "config"
+        assert client.ask(type="tick", time_s=0.0, sent=np.array([np.nan]), sent_s=0.0)["kind"] == "config"
         client.observe(0.0)
         assert client.ask(type="plan", time_s=0.0)["type"] == "done"
 
