@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 
 LATE_S = 0.010
-PLANS = 100  # whose round trips are compared with what the server computed
 SERVE = "import sys; from diffusion_policy.cli.entry import serve; sys.exit(serve())"
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,7 +41,7 @@ def ticks(hz: float, seconds: float) -> Iterator[float]:
         due = due + 1 / hz if time.monotonic() < due + 1 / hz else time.monotonic() + 1 / hz
 
 
-def robot(url: str, hz: float, seconds: float, out: str) -> None:
+def robot(url: str, hz: float, seconds: float, plans: float, out: str) -> None:
     """Steps PushT in real time by the server's actions."""
     import gymnasium
 
@@ -67,7 +66,7 @@ def robot(url: str, hz: float, seconds: float, out: str) -> None:
                 obs, _ = env.reset(seed=episodes)
                 episodes += 1
         found = {**vars(controller.counts), "episodes": episodes}
-        over = [over_inference(controller, url, {key: obs[key] for key in fields}) for _ in range(PLANS)]
+        over = [over_inference(controller, url, {key: obs[key] for key in fields}) for _ in range(int(plans))]
     np.savez(out, late=late, trips=trips, over=over, counts=json.dumps(found))
 
 
@@ -167,9 +166,9 @@ def address(server: "subprocess.Popen[str]") -> str:
     return found[1]
 
 
-def measured(policy: Path, hz: float, load: str, seconds: float, folder: Path) -> dict[str, Any]:
+def measured(policy: Path, hz: float, load: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Returns what a rate under a load came to; arrays are round trips in milliseconds."""
-    here = str(Path(__file__))
+    here, seconds = str(Path(__file__)), 60 * args.minutes
     rules = ("port=0", "safe_action=[256,256]")  # under load the first plan may come when all of it is past
     with ExitStack() as stack:
         server = stack.enter_context(process("-c", SERVE, str(policy), *rules, f"control_hz={hz:g}", reads=True))
@@ -181,12 +180,12 @@ def measured(policy: Path, hz: float, load: str, seconds: float, folder: Path) -
         parts = [
             stack.enter_context(process(here, *words))
             for words in (
-                ("robot", urls[0], f"{hz}", f"{seconds}", outs["robot"]),
+                ("robot", urls[0], f"{hz}", f"{seconds}", f"{args.plans}", outs["robot"]),
                 ("sleeper", f"{hz}", f"{seconds}", outs["sleeper"]),
                 ("echo", urls[1], f"{hz}", f"{seconds}", outs["echo"]),
             )
         ]
-        if any(part.wait(seconds + 300) for part in parts):
+        if any(part.wait(seconds + 300 + 10 * args.plans) for part in parts):
             raise RuntimeError("a part of the measurement failed; its message is above")
     found = {name: dict(np.load(out)) for name, out in outs.items()}
     return row(hz, load, found)
@@ -285,10 +284,12 @@ def main() -> int:
         words = [float(word) if re.fullmatch(r"[\d.]+", word) else word for word in sys.argv[2:]]
         PARTS[sys.argv[1]](*words)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part is left behind
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of each")
     parser.add_argument("--hz", type=float, nargs="+", default=[10.0, 50.0])
     parser.add_argument("--load", nargs="+", choices=("idle", "full"), default=["idle", "full"])
+    parser.add_argument("--plans", type=int, default=100, help="whose round trips are compared with their computation")
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/closed_loop.json")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs/closed_loop.png")
@@ -301,7 +302,7 @@ def main() -> int:
         policy = args.policy or random_policy(Path(name))
         for hz in args.hz:
             for load in args.load:
-                rows.append(measured(policy, hz, load, 60 * args.minutes, Path(name)))
+                rows.append(measured(policy, hz, load, args, Path(name)))
                 print(said(rows[-1]), flush=True)
     found = {"minutes": args.minutes, "late_ms": 1000 * LATE_S, "runs": rows}
     found |= {"policy": "64/128/256, random weights, DDIM-10" if args.policy is None else args.policy.name}

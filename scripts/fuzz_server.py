@@ -244,6 +244,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is not left behind
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         words = [str(checkpoint(Path(folder))), "port=0", "control_hz=10", "max_clients=64", "safe_action=[0,0]"]
         server = subprocess.Popen([sys.executable, "-c", SERVE, *words], stdout=subprocess.PIPE, stderr=log, text=True)

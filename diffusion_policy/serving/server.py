@@ -199,6 +199,9 @@ class _Client:
         await self._connection.send(pack(session.welcome()))
         async for data in self._connection:
             message = unpack(data)
+            if message["type"] == "reset" and self._asked is not None:  # its time is of the episode before
+                asked, self._asked = self._asked, None
+                await self._connection.send(pack(refusal(asked["id"], "observation", "another episode began")))
             answer = self._plan_asked(message) if message["type"] == "plan" else session.take(message)
             if answer is not None:
                 await self._connection.send(pack(answer))
