@@ -1,6 +1,6 @@
 """The robot's side of a policy server: the calls of a `TimedController`, answered over the network."""
 
-from diffusion_policy_client.controller import RemoteController, RemoteCounts, Tick
+from diffusion_policy_client.controller import RemoteController
 from diffusion_policy_client.errors import (
     ClientError,
     MismatchError,
@@ -8,6 +8,7 @@ from diffusion_policy_client.errors import (
     PolicyError,
     ServerLostError,
 )
+from diffusion_policy_client.records import RemoteCounts, Tick
 
 __version__ = "0.1.0"
 

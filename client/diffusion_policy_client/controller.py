@@ -4,68 +4,23 @@ Letters: Da the axes of one action.
 """
 
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy_client.errors import ClientError, MismatchError, ObservationError, PolicyError, ServerLostError
+from diffusion_policy_client.errors import ClientError, MismatchError, ObservationError, ServerLostError
 from diffusion_policy_client.link import Link
-from diffusion_policy_client.protocol import described
+from diffusion_policy_client.observation import checked
+from diffusion_policy_client.records import RemoteCounts, Tick
 from diffusion_policy_client.rest import Rest
+from diffusion_policy_client.upkeep import Upkeep
 
 FloatArray = NDArray[np.float32]
 
-_RETRY_S = (0.05, 2.0)  # the first pause between attempts to reconnect, and the longest
 _ANSWER_S = 5.0  # for what is no tick and no plan
-
-
-@dataclass
-class RemoteCounts:
-    """What became of ticks and connections.
-
-    Args:
-        answered: ticks that the server answered in time.
-        held: ticks that it did not: the robot was held, or went to the safe action.
-        late: answers that came when nobody waited any more: dropped.
-        lost: connections that ended.
-        reconnected: connections that were made anew.
-        unsent: observations that no server took.
-    """
-
-    answered: int = 0
-    held: int = 0
-    late: int = 0
-    lost: int = 0
-    reconnected: int = 0
-    unsent: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Tick:
-    """One action, and what it rests on.
-
-    Args:
-        time_s: of the action.
-        action: (*Da), to be sent.
-        held: whether the server did not answer in time, and this client decided.
-        observed_s: time of the newest observation that the server had; None before the first, and where it is silent.
-        plan_start_s: time for which the newest plan's first action was; likewise.
-        starved: whether no plan had an action.
-        stopped: why nothing but the safe action is sent, None while all is well.
-    """
-
-    time_s: float
-    action: FloatArray
-    held: bool
-    observed_s: float | None
-    plan_start_s: float | None
-    starved: bool
-    stopped: str | None
 
 
 class RemoteController:
@@ -96,7 +51,6 @@ class RemoteController:
         counts: what happened since the beginning.
         last_tick: the last one, None before the first of an episode.
         stopped: why nothing but the safe action is sent, None while all is well.
-        error: why there is no connection, or no plan; None while all is well.
 
     Raises:
         ServerLostError: there is no server.
@@ -123,20 +77,21 @@ class RemoteController:
         self._url, self._token, self._connect_s = url, token, connect_s
         self._hello: dict[str, Any] = {"client": _name(), "obs": obs_spec, "step_s": step_s, "planning": planning}
         self._send_s = patience_s or 0.5
-        self._link: Link | None = self._connected()
-        self.welcome = self._link.welcome
+        self._first: dict[str, Any] | None = None  # the action's schema, which must stay
+        self._lock = threading.RLock()
+        self.counts = RemoteCounts()
+        self._upkeep = Upkeep(self._connected, self._carried_over, self.counts, self._lock)
+        self.welcome = self._upkeep.welcome
         self.obs_spec: dict[str, Any] = self.welcome["obs"]
         self.action_spec: dict[str, Any] = self.welcome["action"]
+        self._first = self.action_spec
         self.step_s = float(self.welcome["step_s"])
         self._hello |= {"obs": self.obs_spec, "step_s": self.step_s}
         self._patience_s, self._lost_s, self._on_lost = patience_s or 0.5 * self.step_s, lost_s, on_lost
-        self.counts = RemoteCounts()
         self.last_tick: Tick | None = None
         self.stopped: str | None = None
-        self.error: str | None = None
+        self._failed: str | None = None
         self._rest = Rest(self.welcome)
-        self._lock, self._closed = threading.RLock(), threading.Event()
-        self._number = 0
         self._seed: int | None = None  # of a reset that no server has heard of
         self._unheard = False  # whether the server thinks that another action was sent than was
         self._answered_s: float | None = None
@@ -144,7 +99,12 @@ class RemoteController:
     @property
     def connected(self) -> bool:
         """Whether there is a connection now."""
-        return self._link is not None
+        return self._upkeep.connected
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no connection, or no plan; None while all is well."""
+        return self._upkeep.error or self._failed
 
     def observe(self, obs: object, time_s: float) -> None:
         """Sends an observation; without a connection it is dropped, and counted.
@@ -159,8 +119,7 @@ class RemoteController:
         taken = checked(obs, self.obs_spec)
         message = {"type": "observe", "time_s": _finite(time_s), "obs": taken}
         with self._lock:
-            if self._link is None or not self._sent(self._link, message):
-                self.counts.unsent += 1
+            self.counts.unsent += not self._upkeep.send(message)
 
     def action_at(self, time_s: float) -> FloatArray:
         """Returns the action for a time (*Da), within `patience_s`, whatever the server does; see `tick`."""
@@ -178,8 +137,8 @@ class RemoteController:
             question: dict[str, Any] = {"type": "tick", "time_s": time_s}
             if self._unheard and self._rest.last is not None:
                 question |= {"sent": self._rest.last, "sent_s": self._rest.last_s}
-            link, answer = self._link, self._asked(question, self._patience_s)
-            tick = None if answer is None or link is None else self._answered(link, answer, time_s)
+            answer = self._upkeep.ask(question, self._patience_s)
+            tick = None if answer is None else self._answered(answer, time_s)
             self.last_tick = self._unanswered(time_s) if tick is None else tick
             return self.last_tick
 
@@ -192,7 +151,7 @@ class RemoteController:
             ServerLostError: there is no connection, or no answer in time.
         """
         with self._lock:
-            if self._asked({"type": "plan", "time_s": _finite(time_s)}, timeout_s) is None:
+            if self._upkeep.ask({"type": "plan", "time_s": _finite(time_s)}, timeout_s) is None:
                 raise ServerLostError(self.error or f"no plan came within {timeout_s:g} s")
 
     def reset(self, seed: int | None = None, at: FloatArray | None = None) -> None:
@@ -211,22 +170,18 @@ class RemoteController:
             here = None if at is None else self._rest.checked(at)
             self._rest.begin(here)
             self.last_tick, self._seed, self._answered_s, self._unheard = None, seed, None, False
-            if self._asked(self._reset_message(), _ANSWER_S) is not None:
+            if self._upkeep.ask(self._reset_message(), _ANSWER_S) is not None:
                 self._seed = None
 
     def release(self) -> None:
         """Lets the policy act again after a stop."""
         with self._lock:
             self.stopped, self._answered_s = None, None
-            self._asked({"type": "release"}, _ANSWER_S)
+            self._upkeep.ask({"type": "release"}, _ANSWER_S)
 
     def close(self) -> None:
         """Ends the connection, for good."""
-        self._closed.set()
-        with self._lock:
-            link, self._link = self._link, None
-        if link is not None:
-            link.close()
+        self._upkeep.close()
 
     def __enter__(self) -> Self:
         return self
@@ -240,48 +195,26 @@ class RemoteController:
         link = Link(self._url, self._token, self._hello, self._connect_s, self._send_s)
         try:
             Rest(link.welcome)  # its rules must be some
+            if self._first is not None and link.welcome["action"] != self._first:
+                raise MismatchError(
+                    f"{self._url} has another policy now: its action is {link.welcome['action']}, it was {self._first}"
+                )
         except ClientError:
             link.close()
             raise
         return link
 
+    def _carried_over(self, link: Link) -> dict[str, Any]:
+        """Returns what a new connection is told first: where the robot stands, and whether it was stopped."""
+        said = self._reset_message()
+        self.welcome, self._seed, self._unheard = link.welcome, None, False
+        self._rest.rules(link.welcome)
+        return said
+
     def _reset_message(self) -> dict[str, Any]:
         return {"type": "reset", "seed": self._seed, "at": self._rest.here(), "stopped": self.stopped}
 
-    def _sent(self, link: Link, message: dict[str, Any]) -> bool:
-        try:
-            link.send(message)
-        except ServerLostError as error:
-            self._lose(link, str(error))
-            return False
-        return True
-
-    def _asked(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
-        """Returns the answer to a question, None if there is none in time; called with the lock held.
-
-        Raises:
-            ClientError: the answer is that this is not possible.
-        """
-        until, link = time.monotonic() + timeout_s, self._link
-        self._number += 1
-        if link is None or not self._sent(link, {**message, "id": self._number}):
-            return None
-        while True:
-            try:
-                answer = link.receive(until - time.monotonic())
-            except ServerLostError as error:
-                self._lose(link, str(error))
-                return None
-            if answer is None:
-                return None
-            if answer["type"] == "error" and answer.get("id") in (self._number, None):
-                kinds: dict[Any, type[ClientError]] = {"config": MismatchError, "policy": PolicyError}
-                raise kinds.get(answer.get("kind"), ObservationError)(str(answer.get("message")))
-            if answer.get("id") == self._number:
-                return answer
-            self.counts.late += 1
-
-    def _answered(self, link: Link, answer: Mapping[str, Any], time_s: float) -> Tick | None:
+    def _answered(self, answer: Mapping[str, Any], time_s: float) -> Tick | None:
         """Returns what the server said; None, and the connection is given up, where that is no permitted action."""
         try:
             action = self._rest.checked(answer["action"])
@@ -289,9 +222,9 @@ class RemoteController:
                 time_s, action.copy(), False, answer["observed_s"], answer["plan_start_s"], answer["starved"],
                 answer["stopped"],
             )  # fmt: skip
-            self.error = answer["failed"]
+            self._failed = answer["failed"]
         except (MismatchError, KeyError, TypeError) as error:
-            self._lose(link, f"the server said something else than an action: {error}")
+            self._upkeep.lose(f"the server said something else than an action: {error}")
             return None
         self.counts.answered += 1
         self._answered_s, self._unheard, self.stopped = time_s, False, tick.stopped
@@ -306,75 +239,6 @@ class RemoteController:
         self.counts.held += 1
         self._unheard = True
         return Tick(time_s, action, True, None, None, True, self.stopped)
-
-    def _lose(self, link: Link, why: str) -> None:
-        """Gives a connection up and begins to make another; called with the lock held."""
-        if self._link is not link:
-            return
-        self._link, self.error = None, why
-        self.counts.lost += 1
-        threading.Thread(target=self._reconnect, args=(link,), name="reconnect", daemon=True).start()
-
-    def _reconnect(self, old: Link) -> None:
-        old.close()
-        pause, longest = _RETRY_S
-        while not self._closed.wait(pause):
-            pause = min(2 * pause, longest)
-            try:
-                link = self._connected()
-            except ClientError as error:
-                self.error = str(error)
-                continue
-            if link.welcome["action"] != self.action_spec:
-                self.error = f"{self._url} has another policy now: its action is {link.welcome['action']}, it was "
-                self.error += f"{self.action_spec} with observations {described(self.obs_spec)}"
-                link.close()
-                continue
-            if self._taken(link):
-                return
-
-    def _taken(self, link: Link) -> bool:
-        """Puts a new connection in the place of the lost one; returns whether there is nothing left to do."""
-        with self._lock:
-            if self._closed.is_set():
-                link.close()
-                return True
-            try:  # its answer is dropped as a late one: ticks do not wait for it
-                link.send({**self._reset_message(), "id": 0})
-            except ServerLostError as error:
-                self.error = str(error)
-                link.close()
-                return False
-            self._link, self.error, self._seed, self._unheard = link, None, None, False
-            self.welcome = link.welcome
-            self._rest.rules(link.welcome)
-            self.counts.reconnected += 1
-            return True
-
-
-def checked(obs: object, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
-    """Returns the fields of an observation that a policy reads, float32 or (pictures) uint8.
-
-    Args:
-        obs: {key: (*shape)}.
-        spec: {key: {type, shape}}.
-
-    Raises:
-        ObservationError: a key is missing, or a field has another shape or dtype.
-    """
-    if not isinstance(obs, Mapping) or not set(spec) <= set(obs):
-        got = ", ".join(map(str, obs)) if isinstance(obs, Mapping) else type(obs).__name__
-        raise ObservationError(f"expected an observation with {described(spec)}, but got {got or 'nothing'}")
-    found = {}
-    for key, field in spec.items():
-        array = np.asarray(obs[key])
-        picture, shape = field["type"] == "rgb", tuple(field["shape"])
-        if array.shape != shape or (array.dtype != np.uint8 if picture else array.dtype.kind not in "fiu"):
-            kind = "uint8 pixels 0-255" if picture else "numbers"
-            raise ObservationError(f"observation '{key}' must be {shape} {kind}, but got {array.shape} {array.dtype}")
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and the server's rules say what then
-            found[key] = array if picture else array.astype(np.float32)
-    return found
 
 
 def _finite(time_s: float) -> float:

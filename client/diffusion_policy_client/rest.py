@@ -73,7 +73,10 @@ class Rest:
 
     def here(self) -> FloatArray | None:
         """Returns the action that leaves the robot where it is; None where nobody knows."""
-        return np.zeros(self._shape, np.float32) if self._delta else self.last
+        if not self._delta:
+            return self.last
+        nothing = np.zeros(self._shape, np.float32)
+        return nothing if ((self._low <= 0) & (self._high >= 0)).all() else None
 
     def action(self, time_s: float, *, stopped: bool) -> FloatArray:
         """Returns what is sent at a time without an answer, and remembers it.

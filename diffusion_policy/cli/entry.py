@@ -63,6 +63,11 @@ def serve() -> int:
     return _run("serve")
 
 
+def record_eval() -> int:
+    """Runs dp-record-eval; returns the exit code."""
+    return _run("record_eval")
+
+
 def find_modules_here() -> None:
     """Lets `env.id=my_pkg:MyEnv-v0` and `plugins=[my_pkg]` find modules in the current folder, as `python -m` does.
 
@@ -82,7 +87,7 @@ def _run(name: str) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        said = needs_full_install(error, f"dp-{name}")
+        said = needs_full_install(error, f"dp-{name.replace('_', '-')}")
         if said is None:
             raise
         print(f"error: {said}", file=sys.stderr)

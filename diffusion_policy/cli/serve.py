@@ -7,18 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from diffusion_policy import __version__
-from diffusion_policy.cli.command import count, run_command
+from diffusion_policy.cli.command import run_command
+from diffusion_policy.cli.deployed import control_hz, deployed_policy, deployed_rules, deployed_strategy, safe_action
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.settings import build
 from diffusion_policy.versions import installed_versions
 
 if TYPE_CHECKING:
-    from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+    from diffusion_policy.serving.offer import Offer
     from diffusion_policy.serving.server import PolicyServer
-    from diffusion_policy.serving.session import Offer
 
 _USUAL_HZ = 10.0
 _NEEDS = "dp-serve needs {}: pip install 'diffusion-policy[serve]'"
@@ -56,31 +54,19 @@ def _serve(config: dict[str, Any], _overrides: list[str]) -> int:
 
 
 def _offer(config: dict[str, Any]) -> "Offer":
-    from diffusion_policy.control.plan import warm_up_guidance
-    from diffusion_policy.control.safety import SafetyConfig
-    from diffusion_policy.control.strategies import make_strategy
-    from diffusion_policy.policies.controller import RecedingHorizonController
-    from diffusion_policy.policies.device import pick_device
     from diffusion_policy.rollout.provenance import file_sha256
-    from diffusion_policy.serving.session import Offer
+    from diffusion_policy.serving.offer import Offer
 
     checkpoint = Path(str(config["checkpoint"])).expanduser()
-    device = str(config["device"])
-    device = str(pick_device(device)) if checkpoint.suffix == ".pt" else device
-    policy = RecedingHorizonController.load(
-        checkpoint, device=device, precision=config["precision"], batch_size=1
-    ).policy
-    strategy = make_strategy(
-        str(config["strategy"]), policy.horizons, delay=count(config, "delay", 0), every=config["replan_every"]
-    )
-    if config["strategy"] == "real_time":
-        warm_up_guidance(policy)
+    policy = deployed_policy(config)
+    env = getattr(getattr(policy, "info", None), "env", {})
+    trained = (env.get("kwargs") or {}).get("control_hz", _USUAL_HZ)
     return Offer(
         policy=policy,
-        step_s=1 / _control_hz(config, policy),
-        strategy=strategy,
-        safety=build(SafetyConfig, config["safety"] or {}, "safety"),
-        safe_action=_action(config["safe_action"], policy),
+        step_s=1 / control_hz(trained if config["control_hz"] is None else config["control_hz"]),
+        strategy=deployed_strategy(config, policy, config["replan_every"]),
+        safety=deployed_rules(config),
+        safe_action=safe_action(config, policy),
         about={
             "server": f"diffusion-policy {__version__}",
             "versions": installed_versions(),
@@ -88,25 +74,6 @@ def _offer(config: dict[str, Any]) -> "Offer":
             "policy": {"file": checkpoint.name, "sha256": file_sha256(checkpoint)},
         },
     )
-
-
-def _control_hz(config: dict[str, Any], policy: "ChunkPolicy") -> float:
-    said = config["control_hz"]
-    if said is None:
-        env = getattr(getattr(policy, "info", None), "env", {})
-        said = (env.get("kwargs") or {}).get("control_hz", _USUAL_HZ)
-    if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
-        raise ConfigError(f"control_hz must be a positive number of actions a second, but got {said!r}")
-    return float(said)
-
-
-def _action(said: Any, policy: "ChunkPolicy") -> "FloatArray | None":
-    if said is None:
-        return None
-    try:
-        return np.asarray(said, np.float32).reshape(policy.action_spec.shape)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"safe_action must be {policy.action_spec.shape} numbers, but got {said}") from error
 
 
 async def _until_told(server: "PolicyServer", ready: Any) -> int:

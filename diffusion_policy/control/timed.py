@@ -8,20 +8,21 @@ Letters: Ta/Tp action/pred horizon, Da the axes of one action, N actions of a pl
 """
 
 import threading
-from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.control.guard import Guard
 from diffusion_policy.control.history import ObservationHistory
 from diffusion_policy.control.plan import Plan, PlanRequest, answers, warm_up_guidance
 from diffusion_policy.control.records import PlanCounts, Tick
-from diffusion_policy.control.safety import Guard, SafetyConfig, SafetyCounts
+from diffusion_policy.control.running import RunningPlans
+from diffusion_policy.control.safety import SafetyConfig, SafetyCounts
 from diffusion_policy.control.strategies import Chunking, Strategy, make_strategy
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
-from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray, KnownActions
+from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray, KnownActions, clipped
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.episode_slots import noise_generator
 
@@ -43,7 +44,6 @@ class TimedController:
         seed: fixes all the noise of the first episode; None draws fresh entropy.
 
     Attributes:
-        counts: of plans and ticks; `history.counts` are those of observations, `guard.counts` those of safety.
         history: the observations.
         episode: its number, from 0.
         last_tick: the last action and what it rested on; None before the first of an episode.
@@ -125,12 +125,17 @@ class TimedController:
         with self._lock:
             self.episode += 1
             self.history = ObservationHistory(self.policy.obs_spec, self.policy.horizons.obs_horizon, self.step_s)
-            self.counts, self.guard.counts = PlanCounts(), SafetyCounts()
-            self._plans: deque[Plan] = deque()  # those that have actions to come when the newest arrived
+            self.guard.counts = SafetyCounts()
+            self._plans = RunningPlans()
             self._asked_s: float | None = None
             self._last, self._last_s, self._changed_s = here, float("nan"), -np.inf
             self._generator = noise_generator(seed)
             self.last_tick: Tick | None = None
+
+    @property
+    def counts(self) -> PlanCounts:
+        """Of plans and ticks; `history.counts` are those of observations, `guard.counts` those of safety."""
+        return self._plans.counts
 
     @property
     def obs_spec(self) -> ObsSpec:
@@ -178,7 +183,7 @@ class TimedController:
                 raise ObservationError(f"nothing was observed until {time_s:g} s; call observe(obs, time_s) first")
             self._asked_s = observed_s = newest[0]
             noise = self._generator.standard_normal(self.policy.noise_shape, dtype=np.float32)
-            known = self.strategy.known(list(self._plans), observed_s, self.policy.horizons)
+            known = self.strategy.known(self._plans.all(), observed_s, self.policy.horizons)
             if known is not None:  # what was sent otherwise than planned is not known to have been executed
                 times = observed_s + (np.arange(known.weight.shape[1]) - self.policy.horizons.start) * self.step_s
                 past = (times < observed_s - 0.5 * self.step_s) & (times < self._changed_s + 0.5 * self.step_s)
@@ -201,20 +206,13 @@ class TimedController:
         found = np.asarray(prediction, np.float32)
         if found.shape != expected or not np.isfinite(found).all():
             raise CheckpointError(f"expected {expected} finite numbers as a plan, but got {found.shape}: {found}")
-        plan = Plan(request.observed_s, self.step_s, self._bounded(found[self.policy.horizons.start :]), time_s)
+        actions = clipped(found[self.policy.horizons.start :], self.action_spec)
+        plan = Plan(request.observed_s, self.step_s, actions, time_s)
         with self._lock:
             if request.episode != self.episode:
                 self.counts.foreign += 1
-            elif self._plans and self._plans[-1].start_s > plan.start_s:
-                self.counts.overtaken += 1
-            elif not plan.remaining(time_s):
-                self.counts.expired += 1
             else:
-                self.counts.accepted += 1
-                self.counts.skipped += max(0, plan.index(time_s))
-                self._plans.append(plan)
-                while self._plans[0].end_s <= time_s:
-                    self._plans.popleft()
+                self._plans.take(plan, time_s)
 
     def plan(self, time_s: float) -> None:
         """Makes a plan now and takes it at once, as if planning took no time: for lock-step use and for tests."""
@@ -236,7 +234,7 @@ class TimedController:
         """
         with self._lock:
             newest = self.history.newest(_finite(time_s))
-            wanted = self.strategy.action(list(self._plans), time_s)
+            wanted = self.strategy.action(self._plans.all(), time_s)
             age_s = np.inf if newest is None else time_s - newest[0]
             elapsed_s = self.step_s if np.isnan(self._last_s) else time_s - self._last_s
             self.counts.starved += wanted is None
@@ -270,7 +268,7 @@ class TimedController:
     def newest_plan(self) -> Plan | None:
         """The plan that arrived last, None before the first."""
         with self._lock:
-            return self._plans[-1] if self._plans else None
+            return self._plans.newest
 
     def age_s(self, time_s: float) -> float | None:
         """Returns how old the newest observation of the newest plan is, seconds; None before the first plan."""
@@ -282,18 +280,10 @@ class TimedController:
         plan = self.newest_plan
         return 0 if plan is None else plan.remaining(time_s)
 
-    def _bounded(self, actions: FloatArray) -> FloatArray:
-        bounds = self.action_spec.bounds()
-        if bounds is None:
-            return actions
-        low, high = (np.array(bound, np.float32).reshape(self.action_spec.shape) for bound in bounds)
-        clipped: FloatArray = np.clip(actions, low, high)
-        return clipped
-
     def _checked(self, name: str, action: FloatArray) -> FloatArray:
         if action.shape != self.action_spec.shape or not np.isfinite(action).all():
             raise ConfigError(f"{name} must be {self.action_spec.shape} finite numbers, but got {action}")
-        if not np.array_equal(self._bounded(action), action):
+        if not np.array_equal(clipped(action, self.action_spec), action):
             raise ConfigError(f"{name} must be within the action's bounds, but got {action}")
         return action
 

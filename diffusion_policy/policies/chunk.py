@@ -95,6 +95,16 @@ class GuidedChunkPolicy(ChunkPolicy, Protocol):
         """
 
 
+def clipped(actions: FloatArray, action_spec: ActionSpec) -> FloatArray:
+    """Returns actions (..., *Da) within the bounds of a schema that has both, and as they are where it has not."""
+    bounds = action_spec.bounds()
+    if bounds is None:
+        return actions
+    low, high = (np.array(bound, np.float32).reshape(action_spec.shape) for bound in bounds)
+    found: FloatArray = np.clip(actions, low, high)
+    return found
+
+
 def blank_windows(policy: ChunkPolicy, rows: int) -> dict[str, Array]:
     """Returns observations {key: (B, To, *shape)} of zeros that a policy accepts, B = rows."""
     return {

@@ -18,7 +18,7 @@ import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import CheckpointError, ConfigError, MissingFileError, ObservationError
-from diffusion_policy.policies.chunk import ActionChunk, Array, ChunkPolicy, FloatArray, blank_windows
+from diffusion_policy.policies.chunk import ActionChunk, Array, ChunkPolicy, FloatArray, blank_windows, clipped
 from diffusion_policy.policies.episode_slots import EpisodeSlots
 from diffusion_policy.policies.observation_check import check_finite, check_observation
 
@@ -236,11 +236,7 @@ class RecedingHorizonController:
                 "the policy predicted actions that are not finite; its weights or normaliser are damaged, load an "
                 "earlier checkpoint"
             )
-        bounds = self.action_spec.bounds()
-        if bounds is not None:
-            low, high = (np.array(bound, np.float32).reshape(self.action_spec.shape) for bound in bounds)
-            actions, prediction = np.clip(actions, low, high), np.clip(prediction, low, high)
-        return ActionChunk(actions=actions, prediction=prediction)
+        return ActionChunk(actions=clipped(actions, self.action_spec), prediction=clipped(prediction, self.action_spec))
 
     def _call(self, obs: dict[str, Array], noise: FloatArray, rows: Array) -> ActionChunk[Array]:
         """Returns the policy's answer for the given rows, the last one standing in for those beyond the end."""

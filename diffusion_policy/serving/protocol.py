@@ -39,6 +39,8 @@ ARRAY = 1
 """msgpack's number for an array: [dtype, shape, bytes], C order, little-endian."""
 DTYPES = ("|b1", "|u1", "<i4", "<i8", "<f4", "<f8")
 MOST_AXES = 8
+LARGEST = 1e15
+"""Of a number: beyond, differences of times would overflow when they are counted in steps."""
 
 REFUSED = 4400
 """Code of a closed connection: the two sides do not fit; the reason says why."""
@@ -74,14 +76,14 @@ def unpack(data: bytes | str) -> dict[str, Any]:
 
 
 def number(message: Mapping[str, Any], name: str) -> float:
-    """Returns a finite number of a message.
+    """Returns a number of a message, at most `LARGEST`.
 
     Raises:
         ProtocolError: there is none.
     """
     value = message.get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ProtocolError(f"{message['type']}.{name}: expected a finite number, but got {_short(value)}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
+        raise ProtocolError(f"{message['type']}.{name}: expected a number up to {LARGEST:g}, but got {_short(value)}")
     return float(value)
 
 

@@ -96,6 +96,10 @@ class Recorder:
             self._ticks = []
         return count
 
+    def drop(self) -> None:
+        """Forgets the episode so far."""
+        self._ticks = []
+
     def _row(self, tick: Tick) -> dict[str, Any]:
         horizons, shape = self._controller.policy.horizons, self._controller.action_spec.shape
         plan = tick.plan

@@ -20,8 +20,9 @@ from websockets.http11 import Request, Response
 
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.serving.inference import Inference
+from diffusion_policy.serving.offer import Offer, RefusedError
 from diffusion_policy.serving.protocol import PROTOCOL, REFUSED, ProtocolError, number, pack, unpack, whole
-from diffusion_policy.serving.session import Offer, RefusedError, Session, refusal
+from diffusion_policy.serving.session import Session, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,9 @@ class _Client:
         await self._connection.send(pack(session.welcome()))
         async for data in self._connection:
             message = unpack(data)
+            if message["type"] == "reset" and self._asked is not None:  # its time is of the episode before
+                asked, self._asked = self._asked, None
+                await self._connection.send(pack(refusal(asked["id"], "observation", "another episode began")))
             answer = self._plan_asked(message) if message["type"] == "plan" else session.take(message)
             if answer is not None:
                 await self._connection.send(pack(answer))

@@ -4,80 +4,16 @@ Letters: Da the axes of one action.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.control.plan import PlanRequest
-from diffusion_policy.control.safety import SafetyConfig
-from diffusion_policy.control.strategies import Strategy
-from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, ObservationError
-from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
-from diffusion_policy.serving.protocol import (
-    PROTOCOL,
-    ProtocolError,
-    array,
-    described,
-    mapping,
-    number,
-    text,
-    whole,
-)
+from diffusion_policy.policies.chunk import Array, FloatArray
+from diffusion_policy.serving.offer import Offer, action_schema, agree
+from diffusion_policy.serving.protocol import PROTOCOL, ProtocolError, array, mapping, number, text, whole
 from diffusion_policy.settings import plain
-
-PLANNING = ("auto", "asked")
-
-
-class RefusedError(Exception):
-    """A client and this server do not fit; the message names both sides."""
-
-
-@dataclass(frozen=True, eq=False)
-class Offer:
-    """What a server offers to every client.
-
-    Args:
-        policy: what plans, shared by all.
-        step_s: seconds from one action to the next.
-        strategy: how plans follow each other.
-        safety: rules for each client's observations and actions.
-        safe_action: (*Da), see `TimedController`.
-        about: plain values that clients are told: versions, the policy's digest.
-    """
-
-    policy: ChunkPolicy
-    step_s: float
-    strategy: Strategy
-    safety: SafetyConfig = field(default_factory=SafetyConfig)
-    safe_action: FloatArray | None = None
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-    def controller(self) -> TimedController:
-        """Returns a new client's controller."""
-        return TimedController(
-            self.policy,
-            step_s=self.step_s,
-            strategy=self.strategy,
-            safe_action=self.safe_action,
-            safety=self.safety,
-        )
-
-    def obs(self) -> dict[str, Any]:
-        """Returns the observation schema as messages hold it."""
-        return schema(self.policy.obs_spec)
-
-    @property
-    def observation_bytes(self) -> int:
-        """Bytes of one observation's arrays, pictures as uint8 and numbers as float64 at most."""
-        return sum(each.size * (1 if each.is_picture else 8) for each in self.policy.obs_spec.values())
-
-
-def schema(obs_spec: ObsSpec) -> dict[str, Any]:
-    """Returns an observation schema as messages hold it: {key: {type, shape, unit}}."""
-    return {key: {"type": each.type, "shape": list(each.shape), "unit": each.unit} for key, each in obs_spec.items()}
 
 
 class Session:
@@ -100,7 +36,7 @@ class Session:
     """
 
     def __init__(self, offer: Offer, hello: Mapping[str, Any]) -> None:
-        _agree(offer, hello)
+        agree(offer, hello)
         self.controller = offer.controller()
         self.plans_by_itself = hello["planning"] == "auto"
         self.failed: str | None = None
@@ -195,15 +131,15 @@ class Session:
 
     def _observe(self, message: Mapping[str, Any]) -> None:
         obs = mapping(message, "obs")
-        for key in obs:
-            if array(obs | {"type": "observe.obs"}, key) is None:
-                raise ProtocolError(f"observe.obs.{key[:40]}: expected an array, but got nothing")
+        for key, value in obs.items():
+            if not isinstance(value, np.ndarray):
+                raise ProtocolError(f"observe.obs.{key[:40]}: expected an array, but got {type(value).__name__}")
         self.controller.observe(obs, self._advanced(message))
 
     def _tick(self, message: Mapping[str, Any]) -> dict[str, Any]:
         sent = array(message, "sent")
         if sent is not None:
-            self.controller.sent_instead(np.asarray(sent, np.float32), number(message, "sent_s"))
+            self.controller.sent_instead(_action(sent), number(message, "sent_s"))
         tick = self.controller.tick(self._advanced(message))
         return {
             "type": "action",
@@ -222,7 +158,7 @@ class Session:
             seed = whole(message, "seed")
         if stopped is not None and self.controller.guard.stopped is None:  # holds, whatever the rest of it does
             self.controller.guard.stopped = stopped[:200]
-        self.controller.reset(seed, None if at is None else np.asarray(at, np.float32))
+        self.controller.reset(seed, None if at is None else _action(at))
         self._now, self.failed = -np.inf, None
         return {"type": "done"}
 
@@ -231,51 +167,10 @@ class Session:
         return {"type": "done"}
 
 
-def action_schema(spec: ActionSpec) -> dict[str, Any]:
-    """Returns an action's schema as messages hold it."""
-    return {
-        "shape": list(spec.shape), "low": plain(spec.low), "high": plain(spec.high), "unit": spec.unit,
-        "names": list(spec.names), "kind": spec.kind,
-    }  # fmt: skip
-
-
-def _agree(offer: Offer, hello: Mapping[str, Any]) -> None:
-    """Raises unless a client fits: the protocol first, since nothing else has a meaning without it."""
-    if hello.get("type") != "hello":
-        raise ProtocolError(f"expected hello as the first message, but got {hello.get('type')!r:.40}")
-    client = (text(hello, "client") or "unknown")[:80]
-    if hello.get("protocol") != PROTOCOL:
-        raise RefusedError(
-            f"the client ({client}) speaks protocol {hello.get('protocol')!r:.20}, the server "
-            f"({offer.about.get('server', 'unknown')}) {PROTOCOL}; install matching versions"
-        )
-    if hello.get("planning") not in PLANNING:
-        raise ProtocolError(f"hello.planning: expected {' or '.join(PLANNING)}, but got {hello.get('planning')!r:.40}")
-    if hello.get("obs") is not None:
-        _check_obs(offer.obs(), mapping(hello, "obs"))
-    if hello.get("step_s") is not None and abs(number(hello, "step_s") - offer.step_s) > 1e-3 * offer.step_s:
-        raise RefusedError(
-            f"the client acts every {number(hello, 'step_s'):g} s, the server plans for every {offer.step_s:g} s; "
-            f"start dp-serve with control_hz={1 / number(hello, 'step_s') if hello['step_s'] else 0:g}, or leave "
-            f"step_s to the server"
-        )
-
-
-def _check_obs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    for field_of in theirs.values():
-        if not isinstance(field_of, dict) or not isinstance(field_of.get("shape"), (list, tuple)):
-            raise ProtocolError("hello.obs: expected {key: {type, shape}}, but got something else")
-    unfit = [
-        key
-        for key, each in ours.items()
-        if key not in theirs
-        or (theirs[key].get("type"), list(theirs[key]["shape"])) != (each["type"], each["shape"])
-    ]  # fmt: skip
-    if unfit:
-        raise RefusedError(
-            f"observations do not fit in {', '.join(unfit)}: the server's policy reads {described(ours)}; the client "
-            f"has {described(theirs)[:400] or 'none'}"
-        )
+def _action(said: Array) -> FloatArray:
+    """Returns an array as an action is kept; what is too large becomes infinite, and is refused as such."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return said.astype(np.float32)
 
 
 def refusal(number_of: int | None, kind: str, said: str) -> dict[str, Any]:

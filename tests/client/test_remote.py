@@ -256,6 +256,23 @@ def test_a_server_with_another_policy_is_not_obeyed_and_the_right_one_is_found_a
         until(lambda: controller.connected)
 
 
+def test_a_server_that_does_not_permit_where_the_robot_stands_is_not_obeyed(running):
+    with remote(running) as controller:
+        controller.observe(seen(5.0), 5.0)
+        controller.plan(5.0)
+        assert controller.action_at(5.0) == 5.0
+        running.stop()
+        assert controller.tick(5.1).held
+        running.offered = offer(Telling(), safety=SafetyConfig(high=2.0))  # `reset` has it within the action's bounds
+        running.offered.policy.action_spec = ActionSpec((1,), high=2.0, low=-2.0)
+        controller._first = {**controller.action_spec, "low": -2.0, "high": 2.0}  # as if it had been so before
+        running.start()
+        until(lambda: controller.connected)
+        assert controller.tick(5.2).held
+        assert controller.action_at(5.3) == 5.0
+        until(lambda: controller.counts.lost >= 2)
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from diffusion_policy.config import ActionSpec, ObsField
+from diffusion_policy.control.guard import Guard
 from diffusion_policy.control.plan import answers
-from diffusion_policy.control.safety import Guard, SafetyConfig
+from diffusion_policy.control.safety import SafetyConfig
 from diffusion_policy.control.strategies import Chunking
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import ConfigError, ObservationError

@@ -81,8 +81,18 @@ import diffusion_policy
 assert diffusion_policy.__file__.startswith(sys.argv[1])
 controller = RecedingHorizonController.load(sys.argv[2])
 controller.reset(seeds=0)
+obs = {"pos": np.zeros(2, np.float32), "points": np.zeros((3, 2), np.float32)}
 for _ in range(6):
-    controller.act({"pos": np.zeros(2, np.float32), "points": np.zeros((3, 2), np.float32)})
+    controller.act(obs)
+
+from diffusion_policy import Planner, SafetyConfig, TimedController
+import diffusion_policy.serving
+
+timed = TimedController.load(sys.argv[2], step_s=0.1, safety=SafetyConfig(stale_s=1.0))
+timed.observe(obs, 0.0)
+timed.plan(0.0)
+with Planner(timed, lambda: 0.1):
+    assert np.isfinite(timed.action_at(0.1)).all()
 """
 
 
@@ -92,7 +102,7 @@ def test_wheel_without_dependencies_acts_on_a_machine_with_torch_and_numpy_alone
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True)
     absent = "gymnasium,mujoco,zarr,hydra,omegaconf,diffusers,imageio,imageio_ffmpeg,PIL,rich,tensorboard,matplotlib"
-    absent += ",shapely,scipy,yaml,numcodecs,diffusion_policy_envs"
+    absent += ",shapely,scipy,yaml,numcodecs,diffusion_policy_envs,websockets,msgpack,diffusion_policy_client"
     policy = ROOT / "tests" / "fixtures" / "policy_format1.pt"
     done = subprocess.run(
         [sys.executable, "-P", "-c", ROBOT, str(site), str(policy), absent],
@@ -102,3 +112,58 @@ def test_wheel_without_dependencies_acts_on_a_machine_with_torch_and_numpy_alone
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+CLIENT = """
+import sys
+
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "diffusion_policy", "zarr", "gymnasium", "hydra"):
+            raise ModuleNotFoundError(f"a robot has no {name}")
+        return None
+
+
+sys.meta_path.insert(0, Refuse())
+import diffusion_policy_client
+
+assert diffusion_policy_client.__file__.startswith(sys.argv[1])
+try:
+    diffusion_policy_client.RemoteController("ws://127.0.0.1:9", connect_s=1.0)
+except diffusion_policy_client.ServerLostError as error:
+    print(error)
+"""
+
+
+def test_client_is_a_wheel_of_its_own_that_needs_no_torch(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(ROOT / "client"),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = next(tmp_path.glob("*.whl"))
+    names = zipfile.ZipFile(made).namelist()
+    assert {name.split("/")[0] for name in names} == {
+        "diffusion_policy_client", "diffusion_policy_client-0.1.0.dist-info"
+    }  # fmt: skip
+    assert "diffusion_policy_client/py.typed" in names
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(made)]
+    subprocess.run(install, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", CLIENT, str(site)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no server at ws://127.0.0.1:9" in done.stdout

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from diffusion_policy.control.strategies import Chunking
+from diffusion_policy.serving.offer import Offer
 from diffusion_policy.serving.server import PolicyServer, ServerConfig
-from diffusion_policy.serving.session import Offer
 from tests.control.clocks import STEP
 
 PATIENCE_S = 60.0

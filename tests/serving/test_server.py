@@ -189,6 +189,7 @@ def test_a_client_that_does_not_fit_is_told_both_sides(running, hello, said):
         pack({"type": "observe", "time_s": 0.0, "obs": {"now": "x"}}),
         pack({"type": "tick", "id": 1, "time_s": float("nan")}),
         pack({"type": "tick", "id": -1, "time_s": 0.0}),
+        pack({"type": "tick", "id": 1, "time_s": 1e308}),
         pack({"type": "plan", "id": None, "time_s": 0.0}),
         pack({"type": "reset", "id": 1, "seed": -4}),
         pack({"type": "nonsense", "id": 1}),
@@ -230,6 +231,8 @@ def test_what_is_not_possible_is_answered_and_the_connection_stays(running):
         wrong = {"type": "observe", "time_s": 0.0, "obs": {"now": np.zeros(5, np.float32)}}
         assert "must have shape (1,)" in client.ask_as_it_is(wrong)["message"]
         assert client.ask(type="reset", seed=1, at=np.zeros(9), stopped=None)["kind"] == "config"
+        assert client.ask(type="reset", seed=1, at=np.array([1e300]), stopped=None)["kind"] == "config"
+        assert client.ask(type="tick", time_s=0.0, sent=np.array([np.nan]), sent_s=0.0)["kind"] == "config"
         client.observe(0.0)
         assert client.ask(type="plan", time_s=0.0)["type"] == "done"
 
@@ -255,6 +258,25 @@ def test_a_client_that_goes_while_its_plan_is_made_leaves_nothing():
         until(lambda: running.clients == 0)
         let.release(99)
         lives(running)
+
+
+def test_a_plan_that_waits_when_another_episode_begins_is_refused_and_leaves_its_clock_behind():
+    policy, let = Telling(), threading.Semaphore(0)
+    predict = policy.predict
+    policy.predict = lambda obs, noise: (let.acquire(timeout=PATIENCE_S), predict(obs, noise))[1]
+    with Running(offer(policy)) as running, Raw(running.url) as client:
+        client.observe(100.0)
+        client.connection.send(pack({"type": "plan", "id": 71, "time_s": 100.0}))
+        until(lambda: running.server.health()["planning_s"] > 0)
+        client.connection.send(pack({"type": "plan", "id": 72, "time_s": 100.0}))
+        client.connection.send(pack({"type": "reset", "id": 73, "seed": None, "at": None, "stopped": None}))
+        said = [unpack(client.connection.recv(timeout=PATIENCE_S)) for _ in range(2)]
+        assert [(each["type"], each["id"]) for each in said] == [("error", 72), ("done", 73)]
+        let.release(9)
+        assert unpack(client.connection.recv(timeout=PATIENCE_S)) == {"type": "done", "id": 71}  # dropped, and counted
+        client.observe(1.0)
+        assert client.ask(type="plan", time_s=1.0)["type"] == "done"
+        assert client.ask(type="tick", time_s=1.1)["action"] == pytest.approx(1.1)
 
 
 def test_a_policy_that_raises_is_told_to_its_client_and_a_reset_tries_again(caplog):

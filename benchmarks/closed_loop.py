@@ -1,0 +1,319 @@
+"""Whether a robot gets its actions in time from dp-serve: PushT stepped in real time by a process of its own.
+
+    python benchmarks/closed_loop.py [--minutes 10] [--hz 10 50] [--load idle full] [--policy policy.pt]
+
+For every rate, idle and with a busy process on each core: a server, a robot that steps PushT and asks for an action at
+each tick, and beside them, at the same rate, a loop that only sleeps and a bare websocket echo of the same payload. A
+miss is an action that is there later than 10 ms after its tick; for the sleeping loop, a wake-up as late. Without
+--policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
+The table is kept as JSON, with a picture of the round trips.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LATE_S = 0.010
+SERVE = "import sys; from diffusion_policy.cli.entry import serve; sys.exit(serve())"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def ticks(hz: float, seconds: float) -> Iterator[float]:
+    """Yields the moment of each tick when it has come; one that took longer than a step begins the clock anew."""
+    due, end = time.monotonic() + 0.2, time.monotonic() + 0.2 + seconds
+    while due < end:
+        time.sleep(max(0.0, due - time.monotonic()))
+        yield due
+        due = due + 1 / hz if time.monotonic() < due + 1 / hz else time.monotonic() + 1 / hz
+
+
+def robot(url: str, hz: float, seconds: float, plans: float, out: str) -> None:
+    """Steps PushT in real time by the server's actions."""
+    import gymnasium
+
+    from diffusion_policy_client import RemoteController
+
+    env = gymnasium.make("diffusion_policy_envs:PushT-v0", control_hz=int(hz))
+    obs, _ = env.reset(seed=0)
+    late, trips, episodes, found = [], [], 1, {}
+    with RemoteController(url) as controller:
+        fields = list(controller.obs_spec)
+        controller.observe({key: obs[key] for key in fields}, time.monotonic())
+        controller.plan(time.monotonic())
+        for due in ticks(hz, seconds):
+            begun = time.monotonic()
+            controller.observe({key: obs[key] for key in fields}, due)
+            tick = controller.tick(due)
+            done = time.monotonic()
+            late.append(done - due)
+            trips.append(done - begun)
+            obs, _, terminated, truncated, _ = env.step(tick.action.astype(env.action_space.dtype))
+            if terminated or truncated:
+                obs, _ = env.reset(seed=episodes)
+                episodes += 1
+        found = {**vars(controller.counts), "episodes": episodes}
+        over = [over_inference(controller, url, {key: obs[key] for key in fields}) for _ in range(int(plans))]
+    np.savez(out, late=late, trips=trips, over=over, counts=json.dumps(found))
+
+
+def over_inference(controller: Any, url: str, obs: dict[str, Any]) -> float:
+    """Returns how much longer an observation, its plan and its action took than the plan's computation, seconds."""
+    before = health(url)["planned_s"]
+    begun = time.monotonic()
+    controller.observe(obs, begun)
+    controller.plan(begun)
+    controller.tick(begun)
+    return time.monotonic() - begun - (health(url)["planned_s"] - before)
+
+
+def health(url: str) -> dict[str, Any]:
+    """Returns what the server says of itself."""
+    with urllib.request.urlopen(url.replace("ws://", "http://") + "/healthz", timeout=60) as said:
+        found: dict[str, Any] = json.load(said)
+    return found
+
+
+def sleeper(hz: float, seconds: float, out: str) -> None:
+    """Does nothing but wake up in time."""
+    late = [time.monotonic() - due for due in ticks(hz, seconds)]
+    np.savez(out, late=late)
+
+
+def echo_server() -> None:
+    """Sends back what it gets, until it is ended."""
+    from websockets.asyncio.server import serve
+
+    async def back(connection: Any) -> None:
+        async for data in connection:
+            await connection.send(data)
+
+    async def run() -> None:
+        async with serve(back, "127.0.0.1", 0, compression=None) as server:
+            print(f"echo at ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]},", flush=True)
+            await asyncio.get_running_loop().create_future()
+
+    asyncio.run(run())
+
+
+def echo(url: str, hz: float, seconds: float, out: str) -> None:
+    """Sends what the robot sends, to a server that sends it back."""
+    from websockets.sync.client import connect
+
+    from diffusion_policy_client.protocol import pack
+
+    obs = {"keypoints": np.zeros((9, 2), np.float32), "agent_pos": np.zeros(2, np.float32)}
+    payload = pack({"type": "observe", "time_s": 1.0, "obs": obs}) + pack({"type": "tick", "id": 1, "time_s": 1.0})
+    trips = []
+    with connect(url, compression=None, proxy=None) as connection:
+        for _ in ticks(hz, seconds):
+            begun = time.monotonic()
+            connection.send(payload)
+            connection.recv()
+            trips.append(time.monotonic() - begun)
+    np.savez(out, trips=trips)
+
+
+def burn() -> None:
+    """Keeps a core busy."""
+    while True:
+        sum(range(10_000))
+
+
+PARTS: dict[str, Callable[..., None]] = {
+    "robot": robot, "sleeper": sleeper, "echo-server": echo_server, "echo": echo, "burn": burn
+}  # fmt: skip
+
+
+@contextmanager
+def process(*words: str, reads: bool = False) -> Iterator["subprocess.Popen[str]"]:
+    """Runs a process beside this one, and ends it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE if reads else None, text=True, env=environment
+    )
+    try:
+        yield running
+    finally:
+        running.send_signal(signal.SIGTERM)
+        try:
+            running.wait(30)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def address(server: "subprocess.Popen[str]") -> str:
+    """Returns where a server listens, which it prints."""
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    found = re.search(r"(ws://\S+?),", line)
+    if found is None:
+        raise RuntimeError(f"a server did not start: {line}")
+    return found[1]
+
+
+def measured(policy: Path, hz: float, load: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Returns what a rate under a load came to; arrays are round trips in milliseconds."""
+    here, seconds = str(Path(__file__)), 60 * args.minutes
+    rules = ("port=0", "safe_action=[256,256]")  # under load the first plan may come when all of it is past
+    with ExitStack() as stack:
+        server = stack.enter_context(process("-c", SERVE, str(policy), *rules, f"control_hz={hz:g}", reads=True))
+        back = stack.enter_context(process(here, "echo-server", reads=True))
+        urls = address(server), address(back)
+        for _ in range(usable_cores() if load == "full" else 0):
+            stack.enter_context(process(here, "burn"))
+        outs = {name: str(folder / f"{name}-{hz:g}-{load}.npz") for name in ("robot", "sleeper", "echo")}
+        parts = [
+            stack.enter_context(process(here, *words))
+            for words in (
+                ("robot", urls[0], f"{hz}", f"{seconds}", f"{args.plans}", outs["robot"]),
+                ("sleeper", f"{hz}", f"{seconds}", outs["sleeper"]),
+                ("echo", urls[1], f"{hz}", f"{seconds}", outs["echo"]),
+            )
+        ]
+        if any(part.wait(seconds + 300 + 10 * args.plans) for part in parts):
+            raise RuntimeError("a part of the measurement failed; its message is above")
+    found = {name: dict(np.load(out)) for name, out in outs.items()}
+    return row(hz, load, found)
+
+
+def usable_cores() -> int:
+    """Returns how many cores there are for us."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def row(hz: float, load: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns a measurement as it is kept."""
+    late, slept = found["robot"]["late"], found["sleeper"]["late"]
+    return {
+        "hz": hz,
+        "load": load,
+        "ticks": len(late),
+        "misses": int((late > LATE_S).sum()),
+        "misses_of_sleep": int((slept > LATE_S).sum()),
+        "late_ms": quantiles(late),
+        "late_of_sleep_ms": quantiles(slept),
+        "round_trip_ms": quantiles(found["robot"]["trips"]),
+        "echo_ms": quantiles(found["echo"]["trips"]),
+        "over_inference_ms": quantiles(found["robot"]["over"]),
+        **json.loads(str(found["robot"]["counts"])),
+        "curves_ms": {
+            name: np.round(1000 * np.quantile(found[part]["trips"], SHARES), 4).tolist()
+            for name, part in (("round trip", "robot"), ("echo", "echo"))
+        },
+    }
+
+
+SHARES = 1 - np.geomspace(1, 1e-4, 60)
+"""Of round trips, at which the picture's curves are kept."""
+
+
+def quantiles(seconds: Any) -> dict[str, float]:
+    """Returns p50, p99 and the most, in milliseconds."""
+    found = {"p50": np.percentile(seconds, 50), "p99": np.percentile(seconds, 99), "max": np.max(seconds)}
+    return {name: round(float(1000 * value), 3) for name, value in found.items()}
+
+
+def said(each: dict[str, Any]) -> str:
+    """Returns a measurement for people."""
+    trip, back, over = each["round_trip_ms"], each["echo_ms"], each["over_inference_ms"]
+    return (
+        f"{each['hz']:g} Hz {each['load']:5} {each['ticks']} ticks: {each['misses']} misses (sleep alone "
+        f"{each['misses_of_sleep']}), held {each['held']}; round trip p50 {trip['p50']:.2f} p99 {trip['p99']:.2f} ms, "
+        f"echo {back['p50']:.2f} {back['p99']:.2f} ms (p99 x{trip['p99'] / back['p99']:.2f}); over inference p50 "
+        f"{over['p50']:.2f} p99 {over['p99']:.2f} ms"
+    )
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Draws how many round trips are longer than a time, of the server and of the echo."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(rows), 4), layout="constrained")
+    for axes, each in zip(figure.subplots(1, len(rows), squeeze=False).flat, rows, strict=True):
+        for (name, curve), colour in zip(each["curves_ms"].items(), ("#0072B2", "#999999"), strict=True):
+            axes.loglog(curve, 1 - SHARES, color=colour, label=name)
+        axes.axvline(1000 * LATE_S, color="#D55E00", lw=1)
+        missed = f"{each['misses']} of {each['ticks']} missed, sleep alone {each['misses_of_sleep']}"
+        axes.set(title=f"{each['hz']:g} Hz, {each['load']}: {missed}", xlabel="ms", ylabel="share longer")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def random_policy(folder: Path) -> Path:
+    """Writes a policy with random weights for PushT."""
+    import torch
+
+    from diffusion_policy.config import ActionSpec, ObsField
+    from diffusion_policy.policies.diffusion_policy import DiffusionPolicy, DiffusionPolicyConfig
+
+    torch.manual_seed(0)
+    config = {
+        "horizons": {"obs_horizon": 2, "action_horizon": 8, "pred_horizon": 16},
+        "denoiser": {"name": "unet1d", "down_dims": [64, 128, 256], "embed_dim": 256},
+        "sampler": {"num_inference_steps": 10},
+    }
+    obs = {"agent_pos": ObsField("low_dim", (2,)), "keypoints": ObsField("low_dim", (9, 2))}
+    made = DiffusionPolicy(DiffusionPolicyConfig.from_plain(config), obs, ActionSpec((2,), low=0.0, high=512.0)).eval()
+    made.fit_normalizers(
+        {"agent_pos": torch.rand(50, 2) * 512, "keypoints": torch.rand(50, 9, 2) * 512}, torch.rand(50, 2) * 512
+    )
+    made.save(folder / "policy.pt")
+    return folder / "policy.pt"
+
+
+def main() -> int:
+    """Returns the exit code."""
+    if sys.argv[1:2] and sys.argv[1] in PARTS:
+        words = [float(word) if re.fullmatch(r"[\d.]+", word) else word for word in sys.argv[2:]]
+        PARTS[sys.argv[1]](*words)
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part is left behind
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each")
+    parser.add_argument("--hz", type=float, nargs="+", default=[10.0, 50.0])
+    parser.add_argument("--load", nargs="+", choices=("idle", "full"), default=["idle", "full"])
+    parser.add_argument("--plans", type=int, default=100, help="whose round trips are compared with their computation")
+    parser.add_argument("--policy", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/closed_loop.json")
+    parser.add_argument("--picture", type=Path, default=ROOT / "docs/closed_loop.png")
+    args = parser.parse_args()
+    from diffusion_policy.rollout.provenance import hardware
+    from diffusion_policy.versions import installed_versions
+
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        policy = args.policy or random_policy(Path(name))
+        for hz in args.hz:
+            for load in args.load:
+                rows.append(measured(policy, hz, load, args, Path(name)))
+                print(said(rows[-1]), flush=True)
+    found = {"minutes": args.minutes, "late_ms": 1000 * LATE_S, "runs": rows}
+    found |= {"policy": "64/128/256, random weights, DDIM-10" if args.policy is None else args.policy.name}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(
+        json.dumps({**found, "versions": installed_versions(), "hardware": hardware()}, indent=2) + "\n"
+    )
+    draw(rows, args.picture)
+    print(f"{args.out}\n{args.picture}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

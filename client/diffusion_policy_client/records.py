@@ -1,0 +1,50 @@
+"""What a robot's client did: its ticks, and what became of its connections."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class RemoteCounts:
+    """What became of ticks and connections.
+
+    Args:
+        answered: ticks that the server answered in time.
+        held: ticks that it did not: the robot was held, or went to the safe action.
+        late: answers that came when nobody waited any more: dropped.
+        lost: connections that ended.
+        reconnected: connections that were made anew.
+        unsent: observations that no server took.
+    """
+
+    answered: int = 0
+    held: int = 0
+    late: int = 0
+    lost: int = 0
+    reconnected: int = 0
+    unsent: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Tick:
+    """One action, and what it rests on.
+
+    Args:
+        time_s: of the action.
+        action: (*Da), to be sent.
+        held: whether the server did not answer in time, and this client decided.
+        observed_s: time of the newest observation that the server had; None before the first, and where it is silent.
+        plan_start_s: time for which the newest plan's first action was; likewise.
+        starved: whether no plan had an action.
+        stopped: why nothing but the safe action is sent, None while all is well.
+    """
+
+    time_s: float
+    action: NDArray[np.float32]
+    held: bool
+    observed_s: float | None
+    plan_start_s: float | None
+    starved: bool
+    stopped: str | None

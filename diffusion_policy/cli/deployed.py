@@ -1,0 +1,67 @@
+"""What the commands that run a policy by the clock share: the policy, its strategy and its rules."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffusion_policy.cli.command import count
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.settings import build
+
+if TYPE_CHECKING:
+    from diffusion_policy.control.safety import SafetyConfig
+    from diffusion_policy.control.strategies import Strategy
+    from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+
+
+def deployed_policy(config: dict[str, Any]) -> "ChunkPolicy":
+    """Returns the policy of `checkpoint=`, warmed up for one robot."""
+    from diffusion_policy.policies.controller import RecedingHorizonController
+    from diffusion_policy.policies.device import pick_device
+
+    checkpoint, device = Path(str(config["checkpoint"])).expanduser(), str(config["device"])
+    device = str(pick_device(device)) if checkpoint.suffix == ".pt" else device
+    made = RecedingHorizonController.load(checkpoint, device=device, precision=config["precision"], batch_size=1)
+    return made.policy
+
+
+def deployed_strategy(config: dict[str, Any], policy: "ChunkPolicy", every: int | None = None) -> "Strategy":
+    """Returns the strategy, after the policy has shown that it can follow it."""
+    from diffusion_policy.control.plan import warm_up_guidance
+    from diffusion_policy.control.strategies import make_strategy
+
+    name, delay = str(config["strategy"]), count(config, "delay", 0)
+    strategy = make_strategy(name, policy.horizons, delay=delay, every=every)
+    if name == "real_time":
+        warm_up_guidance(policy)
+    return strategy
+
+
+def deployed_rules(config: dict[str, Any]) -> "SafetyConfig":
+    """Returns the section `safety`."""
+    from diffusion_policy.control.safety import SafetyConfig
+
+    return build(SafetyConfig, config["safety"] or {}, "safety")
+
+
+def control_hz(said: Any) -> float:
+    """Returns actions a second.
+
+    Raises:
+        ConfigError: it is no positive number.
+    """
+    if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
+        raise ConfigError(f"control_hz must be a positive number of actions a second, but got {said!r}")
+    return float(said)
+
+
+def safe_action(config: dict[str, Any], policy: "ChunkPolicy") -> "FloatArray | None":
+    """Returns the setting of that name, (*Da)."""
+    said = config["safe_action"]
+    if said is None:
+        return None
+    try:
+        return np.asarray(said, np.float32).reshape(policy.action_spec.shape)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"safe_action must be {policy.action_spec.shape} numbers, but got {said}") from error

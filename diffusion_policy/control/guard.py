@@ -1,0 +1,202 @@
+"""Who keeps the rules of safety: what an observation or an action becomes where one is broken.
+
+Letters: Da the axes of one action.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.control.safety import SafetyConfig, SafetyCounts
+from diffusion_policy.errors import ConfigError, ObservationError
+from diffusion_policy.policies.chunk import Array, FloatArray
+
+_ROUNDING = 1e-6
+"""Of a range, by which float32 may miss a bound that was met."""
+
+
+class Guard:
+    """Applies the rules to one robot's observations and actions.
+
+    Args:
+        config: the rules.
+        obs_spec: of the observations.
+        action_spec: of the actions; its bounds hold where the rules name none.
+        safe_action: what is sent while stopped; None: what holds.
+
+    Attributes:
+        counts: what happened so far.
+        stopped: why nothing but the safe action is sent; None while all is well.
+        low: (*Da), the least action permitted, -inf where there is no limit.
+        high: (*Da), the greatest.
+        rate: (*Da), the greatest change a second.
+
+    Raises:
+        ConfigError: a limit has another shape than the action, is not finite, or leaves nothing permitted.
+    """
+
+    def __init__(
+        self, config: SafetyConfig, obs_spec: ObsSpec, action_spec: ActionSpec, safe_action: FloatArray | None = None
+    ) -> None:
+        self.config, self.counts = config, SafetyCounts()
+        self.stopped: str | None = None
+        self._delta = action_spec.kind == "delta"
+        bounds = action_spec.bounds() or (None, None)
+        self.low = _limit("low", config.low, bounds[0], action_spec.shape, -np.inf)
+        self.high = _limit("high", config.high, bounds[1], action_spec.shape, np.inf)
+        if (self.low > self.high).any():
+            raise ConfigError(f"safety: low {config.low} is above high {config.high} in some dimension")
+        self.rate = _limit("rate", config.rate, None, action_spec.shape, np.inf)
+        if (self.rate < 0).any():
+            raise ConfigError(f"safety.rate must be 0 or more, but got {config.rate}")
+        if safe_action is not None and (self._beyond(safe_action)).any():
+            raise ConfigError(f"safe_action must be within the limits, but got {safe_action}")
+        self._safe = None if safe_action is None else np.clip(safe_action, self.low, self.high)
+        self._ranges = {
+            key: (_range(key, sides[0], obs_spec), _range(key, sides[1], obs_spec))
+            for key, sides in config.observed.items()
+        }
+        for key, (low, high) in self._ranges.items():
+            if (low > high).any():
+                raise ConfigError(f"safety.observed.{key}: low {low} is above high {high}")
+
+    def admits(self, obs: Mapping[str, Array]) -> bool:
+        """Whether an observation may be taken; counts and reacts where it is not finite or was never seen the like.
+
+        Args:
+            obs: {key: (*shape)}, checked for keys, shapes and dtypes.
+        """
+        finite = all(np.isfinite(value).all() for value in obs.values() if value.dtype.kind == "f")
+        if not finite:
+            self.counts.nan += 1
+            self._maybe_stop(self.config.on_nan, "an observation was not finite")
+            return False
+        for key, (low, high) in self._ranges.items():
+            value = obs[key].astype(np.float64)
+            slack = _ROUNDING * np.maximum(
+                np.abs(low), np.abs(high), where=np.isfinite(low + high), out=np.ones_like(low)
+            )
+            if ((value < low - slack) | (value > high + slack)).any():
+                self.counts.range += 1
+                self._maybe_stop(self.config.on_range, f"observation '{key}' was outside of what training had")
+                return self.config.on_range == "count"
+        return True
+
+    def permitted(
+        self, action: FloatArray | None, last: FloatArray | None, age_s: float, elapsed_s: float
+    ) -> FloatArray:
+        """Returns what is sent instead of an action: itself where every rule is kept.
+
+        Args:
+            action: (*Da), what is wanted; None where no plan has one.
+            last: what was sent before, which was permitted; None for the first.
+            age_s: of the newest observation.
+            elapsed_s: since `last` was sent.
+
+        Raises:
+            ObservationError: there is nothing to hold yet: no action was sent, and no safe action is known.
+        """
+        if action is None:
+            self._maybe_stop(self.config.on_starved, "no plan had an action")
+        elif self.config.stale_s is not None and not age_s <= self.config.stale_s:
+            self.counts.stale += 1
+            self._maybe_stop(self.config.on_stale, f"the newest observation was {age_s:.3g} s old")
+            action = None if self.config.on_stale == "hold" else action
+        if action is not None and self._beyond(action).any():
+            self.counts.limit += 1
+            self._maybe_stop(self.config.on_limit, "an action was beyond its limits")
+            action = np.clip(action, self.low, self.high) if self.config.on_limit == "clip" else None
+        reach = np.full(self.rate.shape, np.inf)
+        np.multiply(self.rate, max(0.0, elapsed_s), out=reach, where=np.isfinite(self.rate), dtype=np.float64)
+        if action is not None and last is not None and self.stopped is None and _fast(action, last, reach).any():
+            self.counts.rate += 1
+            self._maybe_stop(self.config.on_rate, "an action changed too fast")
+            action = action if self.config.on_rate == "clip" else None
+        if self.stopped is not None:
+            self.counts.stopped += 1
+            action = self._safe
+        if action is None:
+            return self.held(last)
+        return self._within(action, last, reach)
+
+    def held(self, last: FloatArray | None) -> FloatArray:
+        """Returns what keeps a robot where it is, the last action having been `last`.
+
+        Raises:
+            ObservationError: nothing was sent yet, and there is no safe action.
+        """
+        if last is not None:
+            return np.zeros_like(last) if self._delta else last
+        if self._safe is None:
+            raise ObservationError(
+                "there is no action to send yet; observe and plan first, or give the controller a safe_action"
+            )
+        return self._safe
+
+    def release(self) -> None:
+        """Lets actions through again after a stop."""
+        self.stopped = None
+
+    def _within(self, action: FloatArray, last: FloatArray | None, reach: Array) -> FloatArray:
+        """Returns the nearest action within its limits and, where possible, its rate."""
+        found = np.asarray(action, np.float64)
+        if last is not None:  # exactly what was wanted where that is slow enough: a sum would round
+            before = last.astype(np.float64)
+            found = np.where(_fast(action, last, reach), before + np.clip(found - before, -reach, reach), found)
+        return np.clip(found.astype(np.float32), self.low, self.high)
+
+    def _beyond(self, action: FloatArray) -> Array:
+        """Returns where an action breaks its limits, not only by how float32 rounds a bound that it was clipped to."""
+        low, high = np.nextafter(self.low, np.float32(-np.inf)), np.nextafter(self.high, np.float32(np.inf))
+        beyond: Array = ~((action >= low) & (action <= high))
+        return beyond
+
+    def _maybe_stop(self, reaction: str, reason: str) -> None:
+        if reaction == "stop" and self.stopped is None:
+            self.stopped = reason
+
+
+def _fast(action: FloatArray, last: FloatArray, reach: Array) -> Array:
+    """Returns where an action changes by more than its reach, and more than float32 rounds."""
+    slack = 4 * np.finfo(np.float32).eps * np.maximum(np.abs(action), np.abs(last))
+    fast: Array = np.abs(action.astype(np.float64) - last) > reach + slack
+    return fast
+
+
+def _limit(name: str, given: Any, bound: Any, shape: tuple[int, ...], otherwise: float) -> FloatArray:
+    """Returns a limit (*Da), the tighter of the given one and the action's own bound.
+
+    In float32 it is never beyond what was asked: 0.1 becomes the float32 below it where it is an upper limit.
+    """
+    inward = np.inf if name == "low" else -np.inf
+    found = np.full(shape, otherwise, np.float64)
+    for value in (each for each in (bound, given) if each is not None):
+        try:
+            wanted = np.asarray(value, np.float64)
+            wanted = wanted.reshape(shape) if wanted.size == found.size else np.broadcast_to(wanted, shape)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"safety.{name}: expected a number, or {shape} of them, but got {value!r}") from error
+        if np.isnan(wanted).any() or (wanted == inward).any():
+            raise ConfigError(f"safety.{name} must be numbers that permit something, but got {value!r}")
+        found = np.maximum(found, wanted) if name == "low" else np.minimum(found, wanted)
+    rounded = found.astype(np.float32)
+    beyond = rounded < found if name == "low" else rounded > found
+    tight: FloatArray = np.where(beyond, np.nextafter(rounded, np.float32(inward)), rounded).astype(np.float32)
+    return tight
+
+
+def _range(key: str, side: Any, obs_spec: ObsSpec) -> Array:
+    """Returns one end of the range of an observation, (*shape)."""
+    if key not in obs_spec:
+        raise ConfigError(f"safety.observed: no observation '{key}', known: {', '.join(obs_spec)}")
+    try:
+        found = np.broadcast_to(np.asarray(side, np.float64), obs_spec[key].shape)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"safety.observed.{key}: expected a number, or {obs_spec[key].shape} of them, but got {side!r}"
+        ) from error
+    if np.isnan(found).any():
+        raise ConfigError(f"safety.observed.{key} must be numbers, but got {side!r}")
+    return found
