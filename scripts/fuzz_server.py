@@ -158,7 +158,7 @@ def attack(fuzz: Fuzz, port: int) -> int:
             connection.send(data if fuzz.chance.random() < 0.97 else data.decode("latin1"))
             if fuzz.chance.random() < 0.3:
                 with suppress(TimeoutError):
-                    actions += permitted(unpack(connection.recv(timeout=0.02)))
+                    actions += permitted(unpack(connection.recv(timeout=0.2)))
         if fuzz.chance.random() < 0.3:
             connection.socket.shutdown(socket.SHUT_RDWR)  # killed
     return actions

@@ -145,10 +145,11 @@ def _packed_array(value: Any) -> msgpack.ExtType:
         value = np.asarray(value)
     if not isinstance(value, np.ndarray):
         raise TypeError(f"a message holds plain values and arrays, but got {type(value).__name__}")
-    little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
-    if little.dtype.str not in DTYPES:
+    if value.dtype.str not in DTYPES:
+        value = value.astype(value.dtype.newbyteorder("<"))
+    if value.dtype.str not in DTYPES:
         raise TypeError(f"an array of a message is one of {', '.join(DTYPES)}, but got {value.dtype}")
-    return msgpack.ExtType(ARRAY, msgpack.packb([little.dtype.str, list(value.shape), little.tobytes()]))
+    return msgpack.ExtType(ARRAY, msgpack.packb([value.dtype.str, list(value.shape), value.tobytes()]))
 
 
 def _unpacked_array(code: int, data: bytes) -> Any:
