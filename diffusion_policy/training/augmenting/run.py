@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from diffusion_policy.augment.augmenter import ROWS, LearnedModel, Trainer, TransitionModel
-from diffusion_policy.augment.baselines import NoiseAugmenter
+from diffusion_policy.augment.baselines import NoiseAugmenter, VaeAugmenter
 from diffusion_policy.augment.model_file import load_model, make_model, model_digest
 from diffusion_policy.augment.reading import read_transitions
 from diffusion_policy.augment.stream import stream
@@ -153,7 +153,7 @@ def _fitted(
 
 def _new_model(settings: Mapping[str, Any], real: RealData, trainer: Trainer | None) -> TransitionModel:
     kind = str(settings.get("augmenter", "synther"))
-    sections = ("noise",) if kind == NoiseAugmenter.kind else MODEL_SECTIONS
+    sections = {NoiseAugmenter.kind: ("noise",), VaeAugmenter.kind: ()}.get(kind, MODEL_SECTIONS)
     config = {name: section(settings, name) for name in sections if settings.get(name)}
     return make_model(kind, config, real.table.columns, real.bounds, trainer)
 

@@ -61,6 +61,13 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_model(run / "augmenter.pt")[0].state_dict()
 
 
+def test_autoencoder_fits_and_draws_by_the_same_command(make, tmp_path: Path) -> None:
+    assert augment(make("augmenter=vae")).finished
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr") as buffer:
+        assert buffer.num_steps == 50
+        assert buffer.attrs["provenance"]["augmenter"]["kind"] == "vae"
+
+
 def test_run_leaves_model_data_and_provenance(make, tmp_path: Path) -> None:
     done = augment(make())
     assert done.finished
