@@ -154,6 +154,8 @@ def suite(name: str, *, short: bool = False) -> str:
     from diffusion_policy.benchmark.tables import tables
 
     plan, results = finished(name)
+    if not results.cells:
+        return f"Not run yet: none of {len(plan.cells())} cells is finished."
     begun = {str(each.figures["method"]) for each in results.cells}
     methods = [each for each in plan.methods if plan.axis or each in begun]
     made = tables(results, list(plan.tasks), methods, plan.compared_with, plan.measures)

@@ -55,7 +55,7 @@ def run_cell(cell: Cell, suite: Suite, out: Path, dataset: str, compose: Compose
     watch = Stopwatch(out / "times" / f"{cell.name}.json")
     _check_words(out / "times" / f"{cell.name}.words.json", suite.words(cell), cell)
     with watch.running():
-        run = _trained(cell, suite, folder, dataset, compose, plugins)
+        run = _trained(cell, suite, out, dataset, compose, plugins)
     if not run.finished:
         return False
     device = str(run.policy.device)
@@ -105,14 +105,15 @@ def _check_words(file: Path, words: list[str], cell: Cell) -> None:
     file.write_text(json.dumps(words), encoding="utf-8")
 
 
-def _trained(cell: Cell, suite: Suite, folder: Path, dataset: str, compose: Compose, plugins: Sequence[str]) -> Run:
+def _trained(cell: Cell, suite: Suite, out: Path, dataset: str, compose: Compose, plugins: Sequence[str]) -> Run:
+    folder = out / "runs" / cell.name
     if (folder / "config.yaml").is_file():
         return train({"resume": str(folder)})
     if folder.exists():  # killed before it began
         shutil.rmtree(folder)
     settings = cell_settings(cell, suite, compose)
     before = suite.before(cell)
-    initial = {} if before is None else {"init": str(first_policy(folder.parent.parent, before, cell))}
+    initial = {} if before is None else {"init": str(first_policy(out, before, cell))}
     return train({**settings, **initial, "dataset": dataset, "out": str(folder), "plugins": list(plugins)})
 
 

@@ -71,8 +71,8 @@ def _protocol(suite: Suite, results: Results) -> list[str]:
             f"Reported are the last checkpoint and the best of {judging.validations} by {judging.validation_episodes} "
             f"episodes from seed {VALIDATION_SEED} on; never the best on reported seeds."
         )
-    data = {each["task"]: each["dataset"].get("digest", "")[:12] for each in figures}
-    return [*said, "Demonstrations: " + ", ".join(f"{task} {digest}" for task, digest in sorted(data.items())) + "."]
+    data = sorted({(each["task"], each["dataset"].get("digest", "")[:12]) for each in figures})
+    return [*said, "Demonstrations: " + ", ".join(f"{task} {digest}" for task, digest in data) + "."]
 
 
 def _counted(number: int, noun: str) -> str:

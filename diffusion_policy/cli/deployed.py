@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from diffusion_policy.control.strategies import Strategy
     from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
 
+_USUAL_HZ = 10.0  # where a policy does not tell
+
 
 def deployed_policy(config: dict[str, Any]) -> "ChunkPolicy":
     """Returns the policy of `checkpoint=`, warmed up for one robot."""
@@ -45,12 +47,15 @@ def deployed_rules(config: dict[str, Any]) -> "SafetyConfig":
     return build(SafetyConfig, config["safety"] or {}, "safety")
 
 
-def control_hz(said: Any) -> float:
-    """Returns actions a second.
+def control_hz(config: dict[str, Any], policy: "ChunkPolicy") -> float:
+    """Returns actions a second: the setting of that name, or else what the policy was trained at.
 
     Raises:
         ConfigError: it is no positive number.
     """
+    env = getattr(getattr(policy, "info", None), "env", {})
+    trained = (env.get("kwargs") or {}).get("control_hz", _USUAL_HZ)
+    said = trained if config["control_hz"] is None else config["control_hz"]
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
         raise ConfigError(f"control_hz must be a positive number of actions a second, but got {said!r}")
     return float(said)

@@ -32,7 +32,7 @@ def _record_eval(config: dict[str, Any], _overrides: list[str]) -> int:
     policy = deployed_policy(config)
     controller = TimedController(
         policy,
-        step_s=1 / control_hz(config["control_hz"]),
+        step_s=1 / control_hz(config, policy),
         strategy=deployed_strategy(config, policy),
         safe_action=safe_action(config, policy),
         safety=deployed_rules(config),

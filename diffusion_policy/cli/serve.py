@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from diffusion_policy.serving.offer import Offer
     from diffusion_policy.serving.server import PolicyServer
 
-_USUAL_HZ = 10.0
 _NEEDS = "dp-serve needs {}: pip install 'diffusion-policy[serve]'"
 
 
@@ -59,11 +58,9 @@ def _offer(config: dict[str, Any]) -> "Offer":
 
     checkpoint = Path(str(config["checkpoint"])).expanduser()
     policy = deployed_policy(config)
-    env = getattr(getattr(policy, "info", None), "env", {})
-    trained = (env.get("kwargs") or {}).get("control_hz", _USUAL_HZ)
     return Offer(
         policy=policy,
-        step_s=1 / control_hz(trained if config["control_hz"] is None else config["control_hz"]),
+        step_s=1 / control_hz(config, policy),
         strategy=deployed_strategy(config, policy, config["replan_every"]),
         safety=deployed_rules(config),
         safe_action=safe_action(config, policy),

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes rollouts of mixed quality on Push-T into a folder: scripts/reproduce/mixed_pusht.sh FOLDER
 # 100 episodes each of policies whose training ended after 400, 800, 1600 and 4000 steps, whatever came of them:
-# FOLDER/pusht-mixed.zarr. Training the four takes some 20 minutes on 2 cores; what is there already stays.
+# FOLDER/pusht-mixed.zarr. Training took 45 minutes and collecting 55 on one core
+# of a slow machine, beside other work; what is there already stays.
 set -euo pipefail
 out=$1
 actors=""

@@ -175,6 +175,15 @@ def test_report_holds_tables_pictures_and_protocol(results: Results, tmp_path: P
     assert (tmp_path / "costs.png").stat().st_size > 5000
 
 
+def test_report_tells_of_every_data_set_that_a_task_was_trained_on(results: Results, tmp_path: Path) -> None:
+    first = {**results.cells[0].figures, "dataset": {"digest": "made again elsewhere"}}
+    (tmp_path / "cells").mkdir()
+    for each in [CellResult(results.cells[0].cell, first), *results.cells[1:]]:
+        (tmp_path / "cells" / f"{each.cell.name}.json").write_text(json.dumps(each.figures))
+    write_report(SUITE, "two tasks", tmp_path)
+    assert "Demonstrations: easy abcdef012345, easy made again e." in (tmp_path / "report.md").read_text()
+
+
 def test_report_of_numbered_methods_draws_curves(tmp_path: Path) -> None:
     plain = {
         "axis": "demonstrations",

@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from diffusion_policy.cli.deployed import control_hz
 from diffusion_policy_client import RemoteController
 from tests.cli.running import dp
 from tests.policies.test_diffusion_policy import make_policy
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture
@@ -82,3 +87,15 @@ def test_without_the_extra_it_says_what_to_install(checkpoint: Path, monkeypatch
     done = dp("serve", "policy.pt", folder=checkpoint.parent, monkeypatch=monkeypatch, capsys=capsys)
     assert done.code == 2
     assert "dp-serve needs msgpack: pip install 'diffusion-policy[serve]'" in done.err
+
+
+@pytest.mark.parametrize(("trained", "said", "expected"), [(50, None, 50.0), (50, 20, 20.0), (None, None, 10.0)])
+def test_rate_is_what_the_policy_was_trained_at_unless_told(trained, said, expected):
+    kwargs = {} if trained is None else {"control_hz": trained}
+    policy = SimpleNamespace(info=SimpleNamespace(env={"kwargs": kwargs}))
+    assert control_hz({"control_hz": said}, policy) == expected
+
+
+@pytest.mark.parametrize("command", ["serve", "record_eval"])
+def test_commands_leave_the_rate_to_the_policy(command):
+    assert OmegaConf.load(CONF / f"{command}.yaml")["control_hz"] is None
