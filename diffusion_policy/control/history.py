@@ -19,6 +19,9 @@ _SAME = 1e-3
 _KEPT = 4096
 """Observations at most, whatever their times: a sensor's clock may be wrong."""
 
+_LATEST_S = 1e15
+"""Beyond, differences of times would overflow when they are counted in steps."""
+
 Admits = Callable[[dict[str, Array]], bool]
 """Whether an observation {key: (*shape)} may be taken."""
 
@@ -85,8 +88,7 @@ class ObservationHistory:
         Raises:
             ObservationError: wrong key, shape or dtype, a time that is not finite, or, without `admits`, a number.
         """
-        if not np.isfinite(time_s):
-            raise ObservationError(f"an observation's time must be finite seconds, but got {time_s}")
+        checked_time(time_s)
         arrays, single = check_observation(obs, self._spec)
         if not single:
             raise ObservationError("expected the observation of one robot, without a leading axis of several")
@@ -145,3 +147,14 @@ class ObservationHistory:
             return 0
         newer = self._times[after] - wanted if after < known else np.inf
         return after if newer < min(wanted - self._times[after - 1], 0.5 * self._step) else after - 1
+
+
+def checked_time(time_s: float) -> float:
+    """Returns a time that robots live in.
+
+    Raises:
+        ObservationError: it is not finite, or so large that steps cannot be counted.
+    """
+    if not abs(time_s) <= _LATEST_S:
+        raise ObservationError(f"a time must be finite seconds, at most {_LATEST_S:g}, but got {time_s}")
+    return time_s

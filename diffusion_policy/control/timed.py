@@ -15,7 +15,7 @@ import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.control.guard import Guard
-from diffusion_policy.control.history import ObservationHistory
+from diffusion_policy.control.history import ObservationHistory, checked_time
 from diffusion_policy.control.plan import Plan, PlanRequest, answers, warm_up_guidance
 from diffusion_policy.control.records import PlanCounts, Tick
 from diffusion_policy.control.running import RunningPlans
@@ -162,7 +162,7 @@ class TimedController:
     def is_due(self, time_s: float) -> bool:
         """Whether the strategy wants a plan: there is an observation, newer than the last plan's by its interval."""
         with self._lock:
-            newest = self.history.newest(_finite(time_s))
+            newest = self.history.newest(checked_time(time_s))
             return newest is not None and self.strategy.is_due(self._asked_s, newest[0], self.step_s)
 
     def request_if_due(self, time_s: float) -> PlanRequest | None:
@@ -177,7 +177,7 @@ class TimedController:
             ObservationError: nothing was observed until then, or the time is no number.
         """
         with self._lock:
-            newest = self.history.newest(_finite(time_s))
+            newest = self.history.newest(checked_time(time_s))
             window = None if newest is None else self.history.window(newest[0])
             if newest is None or window is None:
                 raise ObservationError(f"nothing was observed until {time_s:g} s; call observe(obs, time_s) first")
@@ -201,7 +201,7 @@ class TimedController:
         Raises:
             CheckpointError: the answer has another shape, or is not finite; nothing has changed then.
         """
-        _finite(time_s)
+        checked_time(time_s)
         expected = (self.policy.horizons.pred_horizon, *self.action_spec.shape)
         found = np.asarray(prediction, np.float32)
         if found.shape != expected or not np.isfinite(found).all():
@@ -233,7 +233,7 @@ class TimedController:
             ObservationError: there was no plan yet and no safe action is known, or the time is no number.
         """
         with self._lock:
-            newest = self.history.newest(_finite(time_s))
+            newest = self.history.newest(checked_time(time_s))
             wanted = self.strategy.action(self._plans.all(), time_s)
             age_s = np.inf if newest is None else time_s - newest[0]
             elapsed_s = self.step_s if np.isnan(self._last_s) else time_s - self._last_s
@@ -262,7 +262,7 @@ class TimedController:
         """
         sent = self._checked("action", np.asarray(action, np.float32))
         with self._lock:
-            self._last, self._last_s, self._changed_s = sent, _finite(time_s), time_s
+            self._last, self._last_s, self._changed_s = sent, checked_time(time_s), time_s
 
     @property
     def newest_plan(self) -> Plan | None:
@@ -286,9 +286,3 @@ class TimedController:
         if not np.array_equal(clipped(action, self.action_spec), action):
             raise ConfigError(f"{name} must be within the action's bounds, but got {action}")
         return action
-
-
-def _finite(time_s: float) -> float:
-    if not np.isfinite(time_s):
-        raise ObservationError(f"a time must be finite seconds, but got {time_s}")
-    return time_s

@@ -47,7 +47,7 @@ class FieldEncoder(nn.Module):
 
 @register_field_encoder("low_dim")
 class FlattenEncoder(FieldEncoder):
-    """A vector, or an array of any shape, as it is, flattened."""
+    """A number, a vector or an array of any shape, as it is, flattened."""
 
     def __init__(self, field: ObsField) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FlattenEncoder(FieldEncoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, F) of x (B, *shape)."""
-        return x.flatten(1)
+        return x.reshape(x.shape[0], -1)  # flatten(1) refuses single numbers, which have no axis but B
 
 
 def make_field_encoder(key: str, field: ObsField, settings: Mapping[str, Any]) -> FieldEncoder:

@@ -146,6 +146,11 @@ class DiffusionPolicy(Policy):
         prediction: FloatArray = flat.reshape(*flat.shape[:2], *self.action_spec.shape).cpu().numpy()
         return ActionChunk.of(prediction, self.horizons)
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The sampler's settings, and the selector's if there is one."""
+        return {"sampler": plain(self.config.sampler), **super().sampling}
+
     def with_sampler(self, **changes: Any) -> Self:
         """Returns this policy with another sampler, e.g. `num_inference_steps=4`; weights are shared."""
         known = plain(self.config.sampler)

@@ -87,6 +87,11 @@ class Policy(ConditionedModule):
         return (self.selector.config.num_candidates, math.prod(self.sample_noise_shape) + 1)
 
     @property
+    def sampling(self) -> dict[str, Any]:
+        """How it comes to an action, for results that must tell: plain settings, empty where there is no choice."""
+        return {} if self.selector is None else {"selector": plain(self.selector.config)}
+
+    @property
     def row_group(self) -> int:
         """A batch may be cut into pieces at multiples of this many rows; 1: anywhere."""
         return 1

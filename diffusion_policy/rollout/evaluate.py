@@ -178,6 +178,7 @@ def _result(
             "path": str(path) if path else None,
             "sha256": file_sha256(path) if path else None,
             "engine": getattr(controller.policy, "engine", "torch"),
+            "sampling": dict(getattr(controller.policy, "sampling", {})),
         },
         versions=installed_versions(),
         hardware=hardware(),

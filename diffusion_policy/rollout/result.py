@@ -28,7 +28,8 @@ class EvalResult:
         requested: how many episodes there were to be; fewer are here when the evaluation was cut short.
         per_episode: in the order of their seeds, at least one.
         latency_ms: p50, p95, p99 of a policy call, and the batch_size it was for.
-        policy: path and sha256 of the file, None each for a policy that came from memory.
+        policy: path and sha256 of the file, None each for a policy that came from memory; the engine that computed it,
+            and how it was asked to sample.
         versions: of the packages.
         hardware: what computed it.
         speed: env_steps_per_second of all environments together, and policy_share, the part of the time in which the
@@ -43,7 +44,7 @@ class EvalResult:
     requested: int
     per_episode: Sequence[EpisodeResult]
     latency_ms: Mapping[str, float | int | None]
-    policy: Mapping[str, str | None]
+    policy: Mapping[str, Any]
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     speed: Mapping[str, float] = field(default_factory=dict)

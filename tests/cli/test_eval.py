@@ -11,6 +11,7 @@ from diffusion_policy.cli.eval_latency import evaluate_cases, is_asked, planned
 from diffusion_policy.config import ObsField
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.controller import RecedingHorizonController
+from diffusion_policy.policies.engines.description import Description
 from tests.policies.test_selection import plain_policy, selecting
 from tests.rollout.toys import ToyPolicy
 
@@ -51,6 +52,18 @@ def test_candidates_are_as_many_as_asked_for_or_as_trained(tmp_path):
         assert controller.act({"pos": np.zeros(3, np.float32)}).shape == (2,)
     with pytest.raises(ConfigError, match="num_candidates must be a whole number, 1 or more"):
         _controller({**config, "num_candidates": 2.5}, tmp_path / "policy.pt")
+
+
+def test_policies_tell_how_they_were_asked_to_sample(tmp_path):
+    config = {"device": "cpu", "precision": None, "sampler": {"num_inference_steps": 2}, "num_candidates": None}
+    plain_policy().save(tmp_path / "plain.pt")
+    plain = _controller(config, tmp_path / "plain.pt").policy
+    assert plain.sampling["sampler"]["num_inference_steps"] == 2
+    assert Description.from_json(plain.description.to_json(), "it").sampling == plain.sampling
+    selecting(count=6).save(tmp_path / "policy.pt")
+    selects = _controller({**config, "num_candidates": 3}, tmp_path / "policy.pt").policy
+    assert selects.sampling["sampler"]["num_inference_steps"] == 2
+    assert selects.sampling["selector"] == {"num_candidates": 3, "temperature": 0.0}
 
 
 def test_candidates_of_policies_that_select_nothing_are_refused(tmp_path):

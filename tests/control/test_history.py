@@ -88,6 +88,7 @@ def test_memory_does_not_grow():
         ({"now": np.array([np.nan])}, 0.2, "finite"),
         ({"now": np.zeros((4, 1))}, 0.2, "one robot"),
         (seen(0.2), float("nan"), "time must be finite"),
+        (seen(0.2), 1e308, "time must be finite"),
     ],
 )
 def test_refused_observation_changes_nothing(obs, time_s, says):

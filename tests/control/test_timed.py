@@ -159,7 +159,7 @@ def test_times_that_are_no_numbers_are_refused_everywhere():
     request = controller.request(0.0)
     for call in (controller.action_at, controller.is_due, controller.request,
                  lambda time_s: controller.accept(request, np.zeros((8, 1)), time_s)):  # fmt: skip
-        for time_s in (float("nan"), float("inf")):
+        for time_s in (float("nan"), float("inf"), 1e308, -1e300):
             with pytest.raises(ObservationError, match="time must be finite"):
                 call(time_s)
 

@@ -19,6 +19,12 @@ def test_encoder_concatenates_fields_within_a_step_then_steps() -> None:
     assert encoder({"a": a, "b": b}).tolist() == [[0, 1, 2, 3, 100, 4, 5, 6, 7, 101]]
 
 
+def test_single_numbers_are_observations_too() -> None:
+    encoder = ObservationEncoder({"height": ObsField("low_dim", ()), "pos": ObsField("low_dim", (2,))}, obs_horizon=2)
+    seen = {"height": torch.tensor([[1.0, 4.0]]), "pos": torch.tensor([[[2.0, 3.0], [5.0, 6.0]]])}
+    assert encoder(seen).tolist() == [[1, 2, 3, 4, 5, 6]]
+
+
 def test_encoder_mlp_has_the_sizes_asked_for_and_is_not_linear() -> None:
     torch.manual_seed(0)
     encoder = ObservationEncoder({"a": ObsField("low_dim", (3,))}, 2, EncoderConfig(hidden_dims=(8, 5)))

@@ -130,6 +130,7 @@ def test_success_is_read_under_both_names(toy_policy, says, expected):
 
 def test_result_files_hold_the_contract(toy_policy, tmp_path):
     controller = RecedingHorizonController(toy_policy())
+    controller.policy.sampling = {"sampler": {"num_inference_steps": 2}}
     controller.path = tmp_path / "policy.pt"
     controller.path.write_bytes(b"abc")
     result = evaluate(controller, CHAOS, episodes=5, seed=7, env_kwargs={"length": 20}, progress=False)
@@ -151,6 +152,7 @@ def test_result_files_hold_the_contract(toy_policy, tmp_path):
     assert 0 < content["speed"]["policy_share"] < 1
     assert "env steps/s" in result.speed_summary()
     assert content["policy"]["sha256"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert content["policy"]["sampling"] == {"sampler": {"num_inference_steps": 2}}
     assert content["env_kwargs"] == {"length": 20}
     assert content["return"]["mean"] == pytest.approx(np.mean([e["return"] for e in content["per_episode"]]))
 

@@ -1,7 +1,8 @@
 """What an exported policy says of itself, as JSON inside its file. Standard library only."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec, action_spec_from, obs_spec_from
@@ -26,6 +27,7 @@ class Description:
         horizons: To, Ta and Tp.
         noise_shape: of one row's standard-normal noise.
         info: where it comes from.
+        sampling: how it comes to an action, `Policy.sampling`; empty in files that were exported before this was told.
     """
 
     obs_spec: ObsSpec
@@ -33,11 +35,13 @@ class Description:
     horizons: Horizons
     noise_shape: tuple[int, ...]
     info: CheckpointInfo
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, policy: Any) -> Self:
         """Returns the description of a policy that has these attributes."""
-        return cls(policy.obs_spec, policy.action_spec, policy.horizons, tuple(policy.noise_shape), policy.info)
+        shape, sampling = tuple(policy.noise_shape), policy.sampling
+        return cls(policy.obs_spec, policy.action_spec, policy.horizons, shape, policy.info, sampling)
 
     def to_json(self) -> str:
         """Returns what `from_json` reads."""
@@ -66,6 +70,7 @@ class Description:
                     horizons=build(Horizons, said["horizons"], "horizons"),
                     noise_shape=tuple(map(int, said["noise_shape"])),
                     info=CheckpointInfo(**said["info"]),
+                    sampling=dict(said.get("sampling", {})),
                 )
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{where}: its description is damaged ({error}); export the policy again") from error

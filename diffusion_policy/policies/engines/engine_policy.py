@@ -4,6 +4,7 @@ Letters: B batch, To/Tp obs/pred horizon, Da the axes of one action.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,11 @@ class EnginePolicy:
     def info(self) -> CheckpointInfo:
         """Where the policy comes from."""
         return self.description.info
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How it comes to an action, for results that must tell."""
+        return self.description.sampling
 
     def predict(self, obs: Mapping[str, Array], noise: FloatArray | None = None) -> ActionChunk[Array]:
         """Returns one chunk a row; see `ChunkPolicy`.
