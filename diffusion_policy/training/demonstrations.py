@@ -28,12 +28,7 @@ from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.settings import build, plain, section
 from diffusion_policy.training.data_config import DataConfig
 from diffusion_policy.training.rewards import RewardScaling
-from diffusion_policy.training.synthetic import (
-    SyntheticDemonstrations,
-    SyntheticTransitions,
-    read_synthetic,
-    read_synthetic_windows,
-)
+from diffusion_policy.training.synthetic import Synthetic, read_synthetic, read_synthetic_windows
 
 
 @dataclass(frozen=True)
@@ -109,7 +104,7 @@ def load_demonstrations(
                 data.synthetic, obs_spec, action_spec, policy.horizons, device=device,
                 trained_on=lambda keys: window_origin(buffer, keys, episodes), of_any=of_any,
             )  # fmt: skip
-            joined = MixedWindows(train_set, drawn.windows, data.synthetic_ratio)
+            joined = MixedWindows(train_set, drawn.rows, data.synthetic_ratio)
             return replace(_with_synthetic(found, drawn, data.synthetic_ratio), mixed=joined)
         real = TransitionDataset(train_set, outcomes, discount=discount)
         if data.synthetic is None:
@@ -118,7 +113,7 @@ def load_demonstrations(
             data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device, scaled=scaling,
             trained_on=lambda keys: Origin.read(buffer, keys, episodes, outcomes.terminated), of_any=of_any,
         )  # fmt: skip
-        transitions = MixedTransitions(real, added.transitions, data.synthetic_ratio)
+        transitions = MixedTransitions(real, added.rows, data.synthetic_ratio)
         return replace(_with_synthetic(found, added, data.synthetic_ratio), transitions=transitions)
 
 
@@ -160,9 +155,7 @@ def _outcomes(
     return replace(outcomes, reward=scaling(outcomes.reward)), scaling
 
 
-def _with_synthetic(
-    found: Demonstrations, added: SyntheticTransitions | SyntheticDemonstrations, ratio: float
-) -> Demonstrations:
+def _with_synthetic(found: Demonstrations, added: Synthetic[Any], ratio: float) -> Demonstrations:
     """Returns demonstrations that say what is mixed into them; the digest is of both."""
     return replace(
         found,

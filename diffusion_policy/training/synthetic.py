@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,33 +19,20 @@ from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
 from diffusion_policy.settings import plain
 
+Rows = TypeVar("Rows")
+
 
 @dataclass(frozen=True)
-class SyntheticTransitions:
-    """Synthetic transitions and where they come from.
+class Synthetic(Generic[Rows]):
+    """Synthetic rows and where they come from.
 
     Args:
-        transitions: all of them.
+        rows: all of them: transitions, or windows.
         digest: of the data set.
         provenance: what it says of itself.
     """
 
-    transitions: TransitionDataset
-    digest: str
-    provenance: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class SyntheticDemonstrations:
-    """Synthetic windows and where they come from.
-
-    Args:
-        windows: all of them.
-        digest: of the data set.
-        provenance: what it says of itself.
-    """
-
-    windows: SyntheticWindows
+    rows: Rows
     digest: str
     provenance: Mapping[str, Any]
 
@@ -61,7 +48,7 @@ def read_synthetic(
     scaled: Callable[[np.ndarray], np.ndarray],
     trained_on: Callable[[Sequence[str]], Origin],
     of_any: bool = False,
-) -> SyntheticTransitions:
+) -> Synthetic[TransitionDataset]:
     """Returns the transitions of a data set of dp-augment.
 
     Args:
@@ -92,7 +79,7 @@ def read_synthetic(
     if not of_any:
         _check_origin(path, provenance, trained_on)
     outcomes = replace(outcomes, reward=scaled(outcomes.reward))
-    return SyntheticTransitions(TransitionDataset(windows, outcomes, discount=discount), digest, provenance)
+    return Synthetic(TransitionDataset(windows, outcomes, discount=discount), digest, provenance)
 
 
 def read_synthetic_windows(
@@ -104,7 +91,7 @@ def read_synthetic_windows(
     device: torch.device,
     trained_on: Callable[[Sequence[str]], Origin],
     of_any: bool = False,
-) -> SyntheticDemonstrations:
+) -> Synthetic[SyntheticWindows]:
     """Returns the windows of a data set of dp-augment augment=demonstrations.
 
     Args:
@@ -143,7 +130,7 @@ def read_synthetic_windows(
         raise DataError(f"{path}: an action must have {action_spec.size} numbers, but got {action.shape[2]}")
     if not of_any:
         _check_origin(path, provenance, trained_on)
-    return SyntheticDemonstrations(SyntheticWindows(obs, action), digest, provenance)
+    return Synthetic(SyntheticWindows(obs, action), digest, provenance)
 
 
 def _check_horizons(path: str, provenance: Mapping[str, Any], horizons: Horizons) -> None:
