@@ -60,9 +60,10 @@ class PolicyActor:
 
     def __init__(self, controller: RecedingHorizonController) -> None:
         self.controller = controller
-        self.name = str(controller.path or type(controller.policy).__name__)
-        # a path may hold another policy tomorrow
-        self.details = {} if controller.path is None else {"sha256": file_sha256(controller.path)}
+        path = controller.path
+        # of its run's folder, not of this machine; the path may hold another policy tomorrow, so its sum is told
+        self.name = type(controller.policy).__name__ if path is None else f"{path.resolve().parent.name}/{path.name}"
+        self.details = {} if path is None else {"sha256": file_sha256(path)}
 
     def begin(self, env: Env, seed: int) -> Act:
         """Returns the policy for one episode; see `check_fits` for what it may raise."""

@@ -130,6 +130,16 @@ def test_collect_of_a_policy_gives_the_episodes_evaluate_gives(tmp_path, toy_pol
         assert rewards.max() == np.float32(each.max_reward)
 
 
+def test_data_set_names_the_policy_by_its_run_and_not_the_machine(tmp_path, toy_policy):
+    controller = RecedingHorizonController(toy_policy())
+    controller.path = tmp_path / "my_run" / "policy.pt"
+    controller.path.parent.mkdir()
+    controller.path.write_bytes(b"abc")
+    actor = PolicyActor(controller)
+    assert actor.name == "my_run/policy.pt"
+    assert actor.details["sha256"].startswith("ba7816bf")
+
+
 def test_collect_is_the_same_every_time(tmp_path):
     assert gather(tmp_path / "a.zarr").digest == gather(tmp_path / "b.zarr").digest
     assert gather(tmp_path / "c.zarr", seed=200).digest != gather(tmp_path / "d.zarr").digest
