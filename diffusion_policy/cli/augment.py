@@ -62,13 +62,15 @@ def _augment(config: dict[str, Any]) -> int:
     if done.report is not None:
         print(f"report   {done.report}")
     if done.out is not None:
-        print(f"dataset  {done.out} (digest {done.digest[:12]})\nnext     {_next(done)}")
+        print(f"dataset  {done.out} (digest {done.digest[:12]})\nnext     {_next(done, config)}")
     return 0
 
 
-def _next(done: "Augmented") -> str:
+def _next(done: "Augmented", config: Mapping[str, Any]) -> str:
     if done.real is not None and done.real.get("horizons"):
-        return f"dp-train data.val_ratio=0 data.synthetic={done.out}"
+        same = f"seed={config['seed']} data.val_ratio=0"  # the very episodes that the model learned from
+        same += f" data.episodes={config['data']['episodes']}" if config["data"]["episodes"] else ""
+        return f"dp-train task=... dataset={config['dataset']} {same} data.synthetic={done.out}"
     return f"dp-inspect {done.out} --physics"
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -104,6 +105,14 @@ def run_command(config_name: str, action: Action) -> int:
         print(f"error: {one_line(error, config_name, sys.argv[1:])}", file=sys.stderr)
         return 2
     return max(codes, default=0)
+
+
+def accept_bare_policy() -> None:
+    """Reads a policy's path alone, `dp-eval policy.pt`, as `checkpoint=policy.pt`."""
+    sys.argv[1:] = [
+        f"checkpoint={word}" if Path(word).suffix in (".pt", ".pt2", ".onnx") and "=" not in word else word
+        for word in sys.argv[1:]
+    ]
 
 
 @contextmanager

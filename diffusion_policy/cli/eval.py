@@ -5,7 +5,7 @@ from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from diffusion_policy.cli.command import count, run_command
+from diffusion_policy.cli.command import accept_bare_policy, count, run_command
 from diffusion_policy.cli.eval_latency import evaluate_cases, is_asked, planned
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, RenderError
 from diffusion_policy.paths import new_folder, results_in
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Runs the command; returns the exit code."""
+    accept_bare_policy()
     return run_command("eval", _evaluate)
 
 

@@ -44,11 +44,18 @@ def one_line(error: Exception, config_name: str, words: Sequence[str] = ()) -> s
         key = re.search(r"full_key: (\S+)", text)
         name = key.group(1) if key else unknown.group(1)
         return f"unknown setting '{name}'{_suggestion(name, config_name, words)}; --help lists all settings"
+    variable = re.search(r"Environment variable '(\w+)' not found", text)
+    if variable:
+        name = variable.group(1)
+        command = f"dp-{config_name.replace('_', '-')} {shlex.join(words)}".rstrip()
+        return f"the environment lacks {name}, from which a setting takes its value; give it: {name}=... {command}"
     group = re.search(r"In '[^']*': Could not find '([^']+)'", text) or re.search(r"Could not find '([^']+)'", text)
     if group:
         options = re.findall(r"^\t([\w-]+)$", text, flags=re.MULTILINE)
         folder, _, name = group.group(1).rpartition("/")
-        known = f", known: {', '.join(options)}" if options else ""
+        close = difflib.get_close_matches(name, options, n=1)
+        meant = f", did you mean {close[0]}? " if close else ", "
+        known = f"{meant}known: {', '.join(options)}" if options else ""
         return f"unknown {folder or 'config'} '{name}'{known}; --config-dir=FOLDER adds your own"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     first = " ".join(lines[:2]) if isinstance(error, ConfigCompositionException) else lines[0] if lines else ""

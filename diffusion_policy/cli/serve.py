@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_policy import __version__
-from diffusion_policy.cli.command import run_command
+from diffusion_policy.cli.command import accept_bare_policy, run_command
 from diffusion_policy.cli.deployed import control_hz, deployed_policy, deployed_rules, deployed_strategy, safe_action
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.settings import build
@@ -23,13 +23,8 @@ _NEEDS = "dp-serve needs {}: pip install 'diffusion-policy[serve]'"
 
 def main() -> int:
     """Runs the command; returns the exit code."""
-    sys.argv[1:] = [_setting(word) for word in sys.argv[1:]]
+    accept_bare_policy()
     return run_command("serve", _serve)
-
-
-def _setting(word: str) -> str:
-    """Returns `checkpoint=policy.pt` for a policy's path alone."""
-    return f"checkpoint={word}" if Path(word).suffix in (".pt", ".pt2", ".onnx") and "=" not in word else word
 
 
 def _serve(config: dict[str, Any], _overrides: list[str]) -> int:

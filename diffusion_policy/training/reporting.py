@@ -43,7 +43,7 @@ def run_summary(out: Path, unit: str = "") -> list[str]:
         last, behind = validations[-1], f" {unit}" if unit else ""
         each = {"held-out": last.get("action_rmse"), "training": last["train_action_rmse"]}
         shown = ", ".join(f"{v:.4g}{behind} on {name} episodes" for name, v in each.items() if v is not None)
-        lines.append(f"error    of sampled actions (RMSE) at step {last['grad_step']}: {shown}")
+        lines.append(f"rmse     of sampled actions at step {last['grad_step']}: {shown}")
     rollouts = [r for r in records if r["kind"] == "rollout" and r.get("max_reward") is not None]
     if rollouts:
         lines.append(f"rollout  {rollout_note(rollouts[-1]['grad_step'], rollouts[-1], _judged_by(out))}")

@@ -3,7 +3,7 @@
 # Of 10, 25 and 50 episodes of Push-T, drawn by the seed of the training: 10,000 windows of a diffusion model of them
 # (SynthER), and 10,000 of them with Gaussian noise. What is there already stays, what was interrupted goes on.
 set -euo pipefail
-out=$1
+out=${1:?expected a folder: scripts/reproduce/augmented_demonstrations.sh FOLDER [SEED...]}
 shift
 seeds=("$@")
 [ $# -gt 0 ] || seeds=(0 1)

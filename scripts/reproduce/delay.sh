@@ -4,7 +4,7 @@
 # evaluates three strategies under 0 to 8 steps of delay: FOLDER/10hz/delay/latency.json and FOLDER/50hz/... Hours on 2
 # cores; what is there already stays.
 set -euo pipefail
-out=$1
+out=${1:?expected a folder: scripts/reproduce/delay.sh FOLDER}
 fifty=(+env.kwargs.control_hz=50 +env.kwargs.max_episode_steps=1500)
 
 train() {  # NAME SETTINGS...

@@ -4,7 +4,7 @@
 # by the seed of the training, 100,000 of a diffusion model of them (SynthER). What is there already stays, what was
 # interrupted goes on.
 set -euo pipefail
-out=$1
+out=${1:?expected a folder: scripts/reproduce/few_transitions.sh FOLDER [SEED...]}
 shift
 seeds=("$@")
 [ $# -gt 0 ] || seeds=(0 1 2)

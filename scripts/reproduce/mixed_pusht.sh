@@ -4,7 +4,7 @@
 # FOLDER/pusht-mixed.zarr. Training took 45 minutes and collecting 55 on one core
 # of a slow machine, beside other work; what is there already stays.
 set -euo pipefail
-out=$1
+out=${1:?expected a folder: scripts/reproduce/mixed_pusht.sh FOLDER}
 actors=""
 for steps in 400 800 1600 4000; do
   run="$out/pusht-$steps"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the data sets for offline RL into a folder: scripts/reproduce/offline_sets.sh FOLDER [TASK...]
-# DP_DATA_DIR/rl_actors holds the agents (npz). What is there already stays, what was interrupted goes on.
+# DP_DATA_DIR/rl_actors holds the agents (npz; docs/offline_rl.md). NEXT_OBS=true stores what
+# followed each step, which dp-augment needs to learn terminals. What is there already stays, what was interrupted goes on.
 #
 #                early (weak)   medium                  expert      normalised returns (D4RL reference, env v5)
 #   hopper       A2C            SAC                     TRPO        25, 36, 111
@@ -10,9 +11,9 @@
 # mixed: 50,000 steps each of the early agent, SAC sampling its Gaussian, the expert with noise 0.3, and random actions;
 # the others: 100,000 steps of each agent.
 set -euo pipefail
-out=$1
+out=${1:?expected a folder for the data sets: scripts/reproduce/offline_sets.sh FOLDER [TASK...]}
 shift
-agents=$DP_DATA_DIR/rl_actors
+agents=${DP_DATA_DIR:?expected the folder that holds rl_actors/*.npz: DP_DATA_DIR=... scripts/reproduce/offline_sets.sh ...}/rl_actors
 
 declare -A robot=([hopper]=Hopper [halfcheetah]=HalfCheetah [walker2d]=Walker2d)
 declare -A medium=([hopper]="sac.npz\"" [halfcheetah]="ppo.npz\"" [walker2d]="sac.npz\", noise: 0.4")

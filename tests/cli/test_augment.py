@@ -44,7 +44,7 @@ def test_demonstrations_are_augmented_by_windows(run, tmp_path: Path) -> None:
     done = run("dataset=demos.zarr", "out=more.zarr", *words)
     assert done.code == 0, done.err
     assert "learned  from 81 windows of 6 episodes" in done.out
-    assert "next     dp-train data.val_ratio=0 data.synthetic=more.zarr" in done.out
+    assert "next     dp-train task=... dataset=demos.zarr seed=0 data.val_ratio=0 data.synthetic=more.zarr" in done.out
     shown = run("more.zarr", name="inspect")
     assert shown.code == 0, shown.out
     done = run("dataset=demos.zarr", "out=other.zarr", *TINY)

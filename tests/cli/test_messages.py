@@ -21,7 +21,7 @@ MINE = ["--config-dir=my_conf", "task=mine"]
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        ("eval", ["runs/a/policy.pt"], "settings are KEY=VALUE, but got 'runs/a/policy.pt'; e.g. checkpoint=runs/a/p"),
+        ("eval", ["runs/a"], "settings are KEY=VALUE, but got 'runs/a'; e.g. checkpoint=runs/a/p"),
         ("eval", ["runs/a"], "e.g. checkpoint=runs/a/policy.pt"),
         ("train", ["demos.zarr"], "e.g. dataset=demos.zarr"),
         ("train", ["runs/a/policy.pt"], "e.g. init=runs/a/policy.pt"),
@@ -32,6 +32,17 @@ MINE = ["--config-dir=my_conf", "task=mine"]
             "unknown setting 'diffusion.num_train_timesteps': policy 'mlp' has no section diffusion; --help",
         ),
         ("train", ["obs.tip.source=stat[7:10]"], """write 'obs.tip.source="stat[7:10]"'"""),
+        ("eval", ["runs/a/policy.pt"], "policy checkpoint runs/a/policy.pt does not exist"),
+        (
+            "benchmark",
+            ["suite=offline", "out=x"],
+            "the environment lacks OFFLINE_SETS, from which a setting takes its value",
+        ),
+        (
+            "train",
+            ["agent=diffusion_qll"],
+            "unknown agent 'diffusion_qll', did you mean diffusion_ql? known: diffusion_ql",
+        ),
         ("train", ["--dataset", "x"], "unknown option --dataset; settings are KEY=VALUE: dataset=x"),
         ("eval", ["--num-envs=3"], "unknown option --num-envs; settings are KEY=VALUE: num_envs=3"),
         ("train", ["--resume"], "unknown option --resume; settings are KEY=VALUE: resume=..."),

@@ -20,6 +20,8 @@ from tests.cli.running import dp
         ("eval", ["film: 16 # episodes in the video", "overlay: false # true: twelve sampled chunks"]),
         ("collect", ["keep: auto # auto (success, or all", "teleop: false # true: you act"]),
         ("render", ["workers: auto # processes that draw"]),
+        ("serve", ["control_hz: null # actions a second", "  rate: null # greatest change a second"]),
+        ("record_eval", ["control_hz: null # actions a second"]),
     ],
 )
 def test_help_explains_settings(command, lines, tmp_path, monkeypatch, capsys):
@@ -45,6 +47,13 @@ def test_words_belong_to_a_setting_and_not_to_its_namesake(tmp_path: Path):
     shown = with_words(help_text, "command", tmp_path).splitlines()
     words = [line.partition("# ")[2] for line in shown]
     assert words == ["", "", "", "", "of the film", "", "of each", "", "of the network", ""]
+
+
+def test_help_shows_how_to_take_a_token_from_the_environment(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DP_TOKEN", raising=False)
+    done = dp("serve", "--help", folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert "DP_TOKEN=$(openssl rand -hex 16) dp-serve" in done.out
+    assert "'token=${oc.env:DP_TOKEN}'" in done.out
 
 
 @pytest.mark.parametrize("words", ["preset=nope", "trainign.batch_size=3"])

@@ -55,7 +55,7 @@ def test_summary_names_last_figures_and_the_best_policy(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.record("validation", 10, VALIDATION)
     assert run_summary(tmp_path, "px") == [
-        "error    of sampled actions (RMSE) at step 10: 12.35 px on held-out episodes, 6 px on training episodes",
+        "rmse     of sampled actions at step 10: 12.35 px on held-out episodes, 6 px on training episodes",
         f"policy   {tmp_path / 'policy.pt'}",
     ]
     log.record("rollout", 20, {"max_reward": 0.9, "success_rate": 0.5})
