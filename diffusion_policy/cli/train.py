@@ -2,6 +2,7 @@
 
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from diffusion_policy.cli.command import run_command
@@ -31,7 +32,11 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
         config = {"resume": resume, **_typed(overrides, config)}
     elif not config["out"]:
         config["out"] = f"runs/{choice['task']}-{choice['preset']}-{datetime.now():%Y%m%d-%H%M%S}"
-    run = train(config)
+    try:
+        run = train(config)
+    except KeyboardInterrupt:
+        print(f"interrupted; {_left(Path(str(resume or config['out'])))}", file=sys.stderr)
+        return 130
     if run.rank:  # one of several processes; the first one reports
         return 0 if run.finished else 130
     if not run.finished:
@@ -42,6 +47,12 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     print(f"metrics  {run.out / 'metrics.jsonl'}")
     print(f"next     dp-eval checkpoint={run.out / 'policy.pt'} episodes=100 out={run.out / 'eval'}")
     return 0
+
+
+def _left(folder: Path) -> str:
+    """Returns what Ctrl-C left that did not wait for a step: the first while loading, the second at any time."""
+    began = (folder / "config.yaml").is_file()
+    return f"go on from what was saved with: dp-train resume={folder}" if began else "nothing was written"
 
 
 def _refuse_with_init(names: set[str]) -> None:
