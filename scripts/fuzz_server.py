@@ -5,7 +5,8 @@
 A server in a process of its own serves a small policy with random weights. Clients send it bytes, frames, messages and
 HTTP that are wrong in random ways, and vanish at random moments. Beside them one proper robot plans and acts. It is a
 finding, and exit code 1, if the server ends, says that it has a defect, refuses a proper client, sends an action that
-is not finite or not permitted, keeps clients that are gone, or grows by more than 200 MB.
+is not finite or not permitted, keeps clients that are gone, or grows by more than 200 MB. Where too few clients came to
+say how it grows, that is exit code 1, too.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from diffusion_policy_client import RemoteController
 from diffusion_policy_client.protocol import ARRAY, PROTOCOL, pack, unpack
 
 GROWTH = 200e6  # bytes
+SETTLED = 200  # clients, after which a server has what it needs, and grows no more
 HELLO = {"type": "hello", "protocol": PROTOCOL, "client": "fuzz", "obs": None, "step_s": None, "planning": "auto"}
 SERVE = "import sys; from diffusion_policy.cli.entry import serve; sys.exit(serve())"
 
@@ -221,7 +223,7 @@ def fuzz_for(seconds: float, seed: int, port: int, pid: int) -> str:
             clients += 1
             actions += attack(fuzz, port)
         robot.tick()
-        if clients == 200:
+        if clients == SETTLED:
             first = memory(pid)
     robot.close()
     time.sleep(2.0)
@@ -229,7 +231,12 @@ def fuzz_for(seconds: float, seed: int, port: int, pid: int) -> str:
         health = said.read().decode()
     if '"clients": 0' not in health:
         raise ValueError(f"clients that are gone are still there: {health}")
-    grown = memory(pid) - first if first else 0
+    if clients < 2 * SETTLED:
+        raise ValueError(
+            f"only {clients} clients came, so how the server grows was NOT checked; {2 * SETTLED} are needed: take "
+            f"more --seconds"
+        )
+    grown = memory(pid) - first
     if grown > GROWTH:
         raise ValueError(f"the server grew by {grown / 1e6:.0f} MB")
     return (

@@ -6,14 +6,14 @@ Letters: Da the axes of one action.
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy_client.errors import ClientError, MismatchError, ObservationError, ServerLostError
+from diffusion_policy_client.errors import ClientError, MismatchError, ServerLostError
 from diffusion_policy_client.link import Link
-from diffusion_policy_client.observation import checked
+from diffusion_policy_client.observation import checked, checked_seed, checked_time
 from diffusion_policy_client.records import RemoteCounts, Tick
 from diffusion_policy_client.rest import Rest
 from diffusion_policy_client.upkeep import Upkeep
@@ -21,6 +21,7 @@ from diffusion_policy_client.upkeep import Upkeep
 FloatArray = NDArray[np.float32]
 
 _ANSWER_S = 5.0  # for what is no tick and no plan
+_SEND_S = 0.5  # for the server to take some of what is sent; after that, or patience, the connection is lost
 
 
 class RemoteController:
@@ -75,8 +76,9 @@ class RemoteController:
         if not lost_s > 0 or not connect_s > 0 or (patience_s is not None and not patience_s > 0):
             raise MismatchError("patience_s, lost_s and connect_s must be positive seconds")
         self._url, self._token, self._connect_s = url, token, connect_s
-        self._hello: dict[str, Any] = {"client": _name(), "obs": obs_spec, "step_s": step_s, "planning": planning}
-        self._send_s = patience_s or 0.5
+        self._hello: dict[str, Any] = {"client": _name(), "obs": obs_spec, "planning": planning}
+        self._hello["step_s"] = None if step_s is None else float(step_s)
+        self._send_s = max(_SEND_S, patience_s or 0.0)
         self._first: dict[str, Any] | None = None  # the action's schema, which must stay
         self._lock = threading.RLock()
         self.counts = RemoteCounts()
@@ -106,43 +108,51 @@ class RemoteController:
         """Why there is no connection, or no plan; None while all is well."""
         return self._upkeep.error or self._failed
 
-    def observe(self, obs: object, time_s: float) -> None:
-        """Sends an observation; without a connection it is dropped, and counted.
+    @property
+    def refused(self) -> str | None:
+        """What the server said of the last observation that it did not take; None while it takes all."""
+        return self._upkeep.refused
+
+    def observe(self, obs: object, time_s: SupportsFloat) -> None:
+        """Sends an observation, and waits for nothing.
+
+        Without a connection it is dropped, and counted; so are older ones that still wait to be sent where the network
+        is too slow for all. One that the server does not take is counted, too, and `refused` says why.
 
         Args:
             obs: {key: (*shape)}, as `obs_spec` says; further keys are not sent.
             time_s: when it was measured, seconds on any clock that only goes forward.
 
         Raises:
-            ObservationError: wrong key, shape or dtype, or the time is no number.
+            ObservationError: wrong key, shape or dtype, or the time is none.
         """
         taken = checked(obs, self.obs_spec)
-        message = {"type": "observe", "time_s": _finite(time_s), "obs": taken}
+        message = {"type": "observe", "time_s": checked_time(time_s), "obs": taken}
         with self._lock:
-            self.counts.unsent += not self._upkeep.send(message)
+            self._upkeep.observe(message)
 
-    def action_at(self, time_s: float) -> FloatArray:
+    def action_at(self, time_s: SupportsFloat) -> FloatArray:
         """Returns the action for a time (*Da), within `patience_s`, whatever the server does; see `tick`."""
         return self.tick(time_s).action
 
-    def tick(self, time_s: float) -> Tick:
+    def tick(self, time_s: SupportsFloat) -> Tick:
         """Returns the action for a time with what it rests on.
 
         Raises:
             ObservationError: there is no action yet: no plan was there before, nor is there a safe action.
         """
-        _finite(time_s)
+        now = checked_time(time_s)
         with self._lock:
-            self._answered_s = time_s if self._answered_s is None else self._answered_s
-            question: dict[str, Any] = {"type": "tick", "time_s": time_s}
+            self._answered_s = now if self._answered_s is None else self._answered_s
+            question: dict[str, Any] = {"type": "tick", "time_s": now, "stopped": self.stopped}
             if self._unheard and self._rest.last is not None:
                 question |= {"sent": self._rest.last, "sent_s": self._rest.last_s}
             answer = self._upkeep.ask(question, self._patience_s)
-            tick = None if answer is None else self._answered(answer, time_s)
-            self.last_tick = self._unanswered(time_s) if tick is None else tick
+            tick = None if answer is None else self._answered(answer, now)
+            self.last_tick = self._unanswered(now) if tick is None else tick
             return self.last_tick
 
-    def plan(self, time_s: float, timeout_s: float = 60.0) -> None:
+    def plan(self, time_s: SupportsFloat, timeout_s: float = 60.0) -> None:
         """Lets the server make a plan from what was observed until a time, and waits for it.
 
         Raises:
@@ -151,10 +161,10 @@ class RemoteController:
             ServerLostError: there is no connection, or no answer in time.
         """
         with self._lock:
-            if self._upkeep.ask({"type": "plan", "time_s": _finite(time_s)}, timeout_s) is None:
+            if self._upkeep.ask({"type": "plan", "time_s": checked_time(time_s)}, timeout_s) is None:
                 raise ServerLostError(self.error or f"no plan came within {timeout_s:g} s")
 
-    def reset(self, seed: int | None = None, at: FloatArray | None = None) -> None:
+    def reset(self, seed: SupportsIndex | None = None, at: FloatArray | None = None) -> None:
         """Begins a new episode; see `TimedController.reset`. A stop stays one, until `release`.
 
         Without a connection the next one begins with it.
@@ -164,12 +174,13 @@ class RemoteController:
             at: (*Da), the action that would leave the robot where it is; rates count from there. None: unknown.
 
         Raises:
-            MismatchError: `at` is no action that is permitted.
+            MismatchError: `at` is no action that is permitted, or the seed no whole number.
         """
+        number = checked_seed(seed)
         with self._lock:
             here = None if at is None else self._rest.checked(at)
             self._rest.begin(here)
-            self.last_tick, self._seed, self._answered_s, self._unheard = None, seed, None, False
+            self.last_tick, self._seed, self._answered_s, self._unheard = None, number, None, False
             if self._upkeep.ask(self._reset_message(), _ANSWER_S) is not None:
                 self._seed = None
 
@@ -226,8 +237,11 @@ class RemoteController:
         except (MismatchError, KeyError, TypeError) as error:
             self._upkeep.lose(f"the server said something else than an action: {error}")
             return None
+        self._answered_s = time_s
+        if self.stopped is not None and tick.stopped is None:
+            return None  # a stop stands until `release`, whether the server knows of it or not
         self.counts.answered += 1
-        self._answered_s, self._unheard, self.stopped = time_s, False, tick.stopped
+        self._unheard, self.stopped = False, self.stopped or tick.stopped
         self._rest.sent(action, time_s)
         return tick
 
@@ -239,12 +253,6 @@ class RemoteController:
         self.counts.held += 1
         self._unheard = True
         return Tick(time_s, action, True, None, None, True, self.stopped)
-
-
-def _finite(time_s: float) -> float:
-    if not np.isfinite(time_s):
-        raise ObservationError(f"a time must be finite seconds, but got {time_s}")
-    return float(time_s)
 
 
 def _name() -> str:

@@ -1,5 +1,6 @@
 """One connection to the server, from the handshake to its end. No call lasts longer than it is let."""
 
+import logging
 import socket
 import struct
 import sys
@@ -11,10 +12,12 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, W
 from websockets.sync.client import ClientConnection, connect
 
 from diffusion_policy_client.errors import ClientError, MismatchError, ServerLostError
+from diffusion_policy_client.outbox import Outbox
 from diffusion_policy_client.protocol import PROTOCOL, ProtocolError, mapping, pack, unpack
 
-_CLOSE_S = 0.2  # for the server to say goodbye, too
+_CLOSE_S = 0.2  # for what is still to be sent, and for the server to say goodbye, too
 _PING_S = 5.0  # between questions whether the server is there, and for its answer
+_UNNUMBERED = -1  # what is no observation, and no question
 
 
 class Link:
@@ -37,11 +40,15 @@ class Link:
 
     def __init__(self, url: str, token: str | None, hello: Mapping[str, Any], open_s: float, send_s: float) -> None:
         self._closing = ExitStack()
+        self._outbox: Outbox | None = None
         try:
             self._connection = self._connected(url, token, open_s)
             _limit_sending(self._connection.socket, send_s)
+            self._outbox = Outbox(self._connection.send)
             self.send({"type": "hello", "protocol": PROTOCOL, **hello})
             self.welcome = self._agreed(url, open_s)
+            horizon = self.welcome["horizons"].get("obs_horizon")
+            self._outbox.fewest = horizon if isinstance(horizon, int) else 1
         except BaseException:
             self.close()
             raise
@@ -53,6 +60,7 @@ class Link:
                 connect(
                     url, additional_headers=headers, compression=None, proxy=None, open_timeout=open_s,
                     ping_interval=_PING_S, ping_timeout=_PING_S, close_timeout=_CLOSE_S, max_size=2**24,
+                    logger=_quiet(),
                 )
             )  # fmt: skip
         except InvalidURI as error:
@@ -83,16 +91,26 @@ class Link:
             raise MismatchError(f"the server at {url} said something else than expected: {error}") from error
         return welcome
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Sends a message.
+    def send(self, message: Mapping[str, Any]) -> int:
+        """Hands a message to the thread that sends; returns how many observations that waited made room for it.
 
         Raises:
-            ServerLostError: the connection is over, or the server does not take it.
+            ServerLostError: the connection is over, or the server did not take what was sent before.
         """
-        try:
-            self._connection.send(pack(message))
-        except (WebSocketException, OSError) as error:
-            raise ServerLostError(f"the connection ended: {error}") from error
+        assert self._outbox is not None
+        if self._outbox.failed is not None:
+            raise ServerLostError(f"the connection ended: {self._outbox.failed}") from self._outbox.failed
+        number = None if message["type"] == "observe" else message.get("id", _UNNUMBERED)
+        return self._outbox.put(pack(message), number)
+
+    def withdraw(self, number: int) -> None:
+        """Forgets a question that was not sent yet, if it was not."""
+        assert self._outbox is not None
+        self._outbox.withdraw(number)
+
+    def unsent(self) -> int:
+        """Returns how many observations wait to be sent."""
+        return 0 if self._outbox is None else self._outbox.unsent()
 
     def receive(self, timeout_s: float) -> dict[str, Any] | None:
         """Returns the next message, None if there is none in time.
@@ -109,8 +127,18 @@ class Link:
 
     def close(self) -> None:
         """Ends the connection; a second call does nothing."""
+        if self._outbox is not None and not self._outbox.close(_CLOSE_S):
+            with suppress(OSError):  # what is being sent ends now: saying goodbye would wait for it
+                self._connection.socket.shutdown(socket.SHUT_RDWR)
         with suppress(WebSocketException, OSError, ClientError):
             self._closing.close()
+
+
+def _quiet() -> logging.Logger:
+    """Returns the library's logger: how a connection ended is said by errors, and by `RemoteController.error`."""
+    found = logging.getLogger("diffusion_policy_client.websockets")
+    found.setLevel(logging.CRITICAL)
+    return found
 
 
 def _limit_sending(sock: socket.socket, seconds: float) -> None:

@@ -9,7 +9,7 @@ Times are seconds on the client's clock, which only goes forward. A token travel
     hello    protocol, client, obs, step_s, planning  welcome  protocol, server, obs, action, horizons, step_s, ...
                                                       refused  message; the connection is then closed
     observe  time_s, obs {key: array}                 (nothing)
-    tick     id, time_s, sent, sent_s                 action   id, time_s, action, observed_s, plan_start_s, starved,
+    tick     id, time_s, sent, sent_s, stopped        action   id, time_s, action, observed_s, plan_start_s, starved,
                                                                stopped, failed
     plan     id, time_s                               done     id, once the plan is there
     reset    id, seed, at, stopped                    done     id
@@ -18,10 +18,12 @@ Times are seconds on the client's clock, which only goes forward. A token travel
 
 `hello.obs` {key: {type, shape}} and `hello.step_s` are what the client takes for granted, None for whatever there is;
 `planning` is `auto` (the server plans as its strategy wants) or `asked` (on `plan` alone). `reset.at` is the action
-that leaves the robot where it is, `reset.stopped` why it stands still, if it does: so a client carries both over to a
-new connection. `tick.sent` is there where the robot did something else than the last answer said, at `sent_s`: that
-answer came too late. `action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be
-no plan.
+that leaves the robot where it is: so a client carries it over to a new connection. `stopped` says why the robot stands
+still, if it does, though nobody told the server: a stop stands until `release`, whichever side it began on. `tick.sent`
+is there where the robot did something else than the last answer said, at `sent_s`: that answer came too late.
+`action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be no plan. `tick` and
+`plan` tell what time it is for the robot, `observe` only when something was measured. An `error` without an id is of an
+observation.
 
 What is no such message ends the connection. A change of any of this raises `PROTOCOL`.
 """

@@ -13,10 +13,11 @@ class RemoteCounts:
     Args:
         answered: ticks that the server answered in time.
         held: ticks that it did not: the robot was held, or went to the safe action.
-        late: answers that came when nobody waited any more: dropped.
+        late: answers to ticks and plans that came when nobody waited any more: dropped.
         lost: connections that ended.
         reconnected: connections that were made anew.
-        unsent: observations that no server took.
+        unsent: observations that were not sent: there was no connection, or newer ones came before it was free.
+        refused: observations that the server did not take; `RemoteController.refused` says why.
     """
 
     answered: int = 0
@@ -25,6 +26,7 @@ class RemoteCounts:
     lost: int = 0
     reconnected: int = 0
     unsent: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,7 @@ class Upkeep:
 
     Attributes:
         error: why there is no connection; None while there is one.
+        refused: what the server said of the last observation that it did not take; None while it takes all.
         welcome: what the first server said.
 
     Raises:
@@ -42,6 +43,7 @@ class Upkeep:
     ) -> None:
         self._connect, self._carried_over, self._counts, self._lock = connect, carried_over, counts, lock
         self.error: str | None = None
+        self.refused: str | None = None
         self._number, self._closed = _CARRIED_OVER, threading.Event()
         link = connect()
         self.welcome = link.welcome
@@ -52,15 +54,21 @@ class Upkeep:
         """Whether there is a connection now."""
         return self._link is not None
 
-    def send(self, message: dict[str, Any]) -> bool:
-        """Sends a message without an answer; returns whether there was a connection that took it."""
+    def observe(self, message: dict[str, Any]) -> None:
+        """Sends an observation, and counts those that will not be."""
+        if not self._send(message):
+            self._counts.unsent += 1
+
+    def _send(self, message: dict[str, Any]) -> bool:
+        """Sends a message; returns whether there was a connection that took it."""
         if self._link is None:
             return False
         try:
-            self._link.send(message)
+            replaced = self._link.send(message)
         except ServerLostError as error:
             self.lose(str(error))
             return False
+        self._counts.unsent += replaced
         return True
 
     def ask(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
@@ -71,7 +79,7 @@ class Upkeep:
         """
         until = time.monotonic() + timeout_s
         self._number += 1
-        if not self.send({**message, "id": self._number}):
+        if not self._send({**message, "id": self._number}):
             return None
         while self._link is not None:
             try:
@@ -80,23 +88,32 @@ class Upkeep:
                 self.lose(str(error))
                 return None
             if answer is None:
+                if message["type"] in ("tick", "plan"):  # whatever else is asked is still to be done
+                    self._link.withdraw(self._number)
                 return None
-            if answer["type"] == "error" and answer.get("id") == _CARRIED_OVER:
-                self.lose(f"the server does not take the robot as it stands: {answer.get('message')}")
-                return None
-            if answer["type"] == "error" and answer.get("id") in (self._number, None):
-                kinds: dict[Any, type[ClientError]] = {"config": MismatchError, "policy": PolicyError}
-                raise kinds.get(answer.get("kind"), ObservationError)(str(answer.get("message")))
             if answer.get("id") == self._number:
-                return answer
-            self._counts.late += 1
+                return _possible(answer)
+            self._hear(answer)
         return None
+
+    def _hear(self, answer: dict[str, Any]) -> None:
+        """Takes what answers nothing that is being asked."""
+        number, is_error = answer.get("id"), answer["type"] == "error"
+        if number == _CARRIED_OVER:  # ticks do not wait for it
+            if is_error:
+                self.lose(f"the server does not take the robot as it stands: {answer.get('message')}")
+        elif number is None and is_error:  # of an observation, which the robot does not wait for, either
+            self._counts.refused += 1
+            self.refused = str(answer.get("message"))
+        else:
+            self._counts.late += 1
 
     def lose(self, why: str) -> None:
         """Gives the connection up and begins to make another."""
         link, self._link, self.error = self._link, None, why
         if link is not None:
             self._counts.lost += 1
+            self._counts.unsent += link.unsent()
             threading.Thread(target=self._reconnect, args=(link,), name="reconnect", daemon=True).start()
 
     def close(self) -> None:
@@ -105,7 +122,9 @@ class Upkeep:
         if self._link is not None:
             self._link.close()
         with self._lock:
-            self._link = None
+            link, self._link = self._link, None
+        if link is not None:  # made meanwhile
+            link.close()
 
     def _reconnect(self, old: Link) -> None:
         old.close()
@@ -113,25 +132,29 @@ class Upkeep:
         while not self._closed.wait(pause):
             pause = min(2 * pause, longest)
             try:
-                link = self._connect()
-            except ClientError as error:
-                self.error = str(error)
-                continue
-            if self._taken(link):
-                return
+                if self._taken(self._connect()):
+                    return
+            except Exception as error:  # whatever it was, the robot is to find its server again
+                self.error = str(error) or type(error).__name__
 
     def _taken(self, link: Link) -> bool:
         """Puts a new connection in the place of the lost one; returns whether there is nothing left to do."""
-        with self._lock:
-            if self._closed.is_set():
+        taken = False
+        try:
+            with self._lock:
+                if not self._closed.is_set():
+                    link.send({**self._carried_over(link), "id": _CARRIED_OVER})
+                    self._link, self.error, taken = link, None, True
+                    self._counts.reconnected += 1
+        finally:
+            if not taken:
                 link.close()
-                return True
-            try:  # its answer is dropped as a late one: ticks do not wait for it
-                link.send({**self._carried_over(link), "id": _CARRIED_OVER})
-            except ServerLostError as error:
-                self.error = str(error)
-                link.close()
-                return False
-            self._link, self.error = link, None
-            self._counts.reconnected += 1
-            return True
+        return True
+
+
+def _possible(answer: dict[str, Any]) -> dict[str, Any]:
+    """Returns an answer, unless it is that something is not possible; raises that."""
+    if answer["type"] != "error":
+        return answer
+    kinds: dict[Any, type[ClientError]] = {"config": MismatchError, "policy": PolicyError}
+    raise kinds.get(answer.get("kind"), ObservationError)(str(answer.get("message")))

@@ -25,6 +25,8 @@ OWN_KEYS = (
 class Recorder:
     """Records a controller's ticks into a zarr; an episode is there as a whole once it ended, or not at all.
 
+    Until then it is in memory: what ends the process at once, without `close`, loses the running episode.
+
     Each tick is a row: the newest observation under its own names, `action` as sent, `time_s` of the tick and
     `observed_s` of the observation on the controller's clock, the newest `plan` (N, *Da) with `plan_start_s` (zeros,
     and the tick's time, while there is none: `planned` says so), whether no plan had an action (`starved`) or safety
@@ -34,6 +36,7 @@ class Recorder:
         path: a data set; episodes are appended where it exists.
         controller: whose ticks are recorded.
         about: plain values to keep with the data: the robot, the policy's file.
+        keep_unfinished: whether `close` writes an episode that did not end, without a label, or forgets it.
 
     Raises:
         ConfigError: an observation has the name of something that is recorded beside it.
@@ -41,11 +44,18 @@ class Recorder:
         OutputExistsError: somebody else is writing to it.
     """
 
-    def __init__(self, path: str | Path, controller: TimedController, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        controller: TimedController,
+        about: Mapping[str, Any] | None = None,
+        *,
+        keep_unfinished: bool = False,
+    ) -> None:
         taken = sorted(set(OWN_KEYS) & set(controller.obs_spec))
         if taken:
             raise ConfigError(f"observations must not be called {', '.join(taken)}: a recording needs these names")
-        self._controller, self._ticks = controller, list[Tick]()
+        self._controller, self._ticks, self._keep = controller, list[Tick](), keep_unfinished
         path = Path(path)
         self.buffer = ReplayBuffer.open(path, "a") if path.exists() else ReplayBuffer.create(path)
         expected = sorted({*OWN_KEYS, *controller.obs_spec})
@@ -117,9 +127,18 @@ class Recorder:
         }
 
     def close(self) -> None:
-        """Forgets an episode that did not end, and lets others write."""
-        self._ticks = []
-        self.buffer.close()
+        """Lets others write, after an episode that did not end was written or forgotten; see `keep_unfinished`.
+
+        Raises:
+            DataError: it does not fit the ones before.
+            StorageError: writing failed; the episodes before are intact.
+        """
+        try:
+            if self._keep:
+                self.end()
+        finally:
+            self._ticks = []
+            self.buffer.close()
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
+from diffusion_policy.serving.door import Door
 from diffusion_policy.serving.inference import Inference
 from diffusion_policy.serving.offer import Offer, RefusedError
 from diffusion_policy.serving.protocol import PROTOCOL, REFUSED, ProtocolError, number, pack, unpack, whole
@@ -30,6 +31,7 @@ _HELLO_S = 10.0  # for a client to say who it is
 _PING_S = 10.0  # between questions whether a client is still there, and for its answer
 _LAST_PLAN_S = 5.0  # for the plan that is being made when the server ends
 _QUEUED = 8  # messages of a client that wait; a faster one is slowed down by TCP
+_IN_THE_DOOR = 16  # connections that are no clients yet, beside as many as there may be clients
 _SPARE_BYTES = 64 * 1024  # of a message, beside the observation's arrays
 
 
@@ -94,6 +96,7 @@ class PolicyServer:
         offer.controller()  # refuses rules that do not fit the policy: now, and not each client
         self._inference = Inference(offer.policy)
         self._clients: set[ServerConnection] = set()
+        self._door = Door(config.max_clients + _IN_THE_DOOR)
 
     async def run(self, stop: asyncio.Event, ready: Callable[[int], object] = lambda port: None) -> None:
         """Serves until `stop` is set.
@@ -119,6 +122,7 @@ class PolicyServer:
                 self._attend, host, port, origins=[None], compression=None, process_request=self._admit,
                 max_size=self._limit, max_queue=_QUEUED, open_timeout=_HELLO_S, ping_interval=_PING_S,
                 ping_timeout=_PING_S, close_timeout=1.0, logger=_quiet(),
+                create_connection=self._door.connection,  # type: ignore[arg-type]  # as its documentation has it
             )  # fmt: skip
         except (OSError, UnicodeError) as error:
             said = getattr(error, "strerror", None) or error
@@ -153,6 +157,7 @@ class PolicyServer:
         if len(self._clients) >= self._config.max_clients:
             await connection.close(1013, f"{self._config.max_clients} clients are here already; max_clients= sets it")
             return
+        self._door.passed(connection)
         self._clients.add(connection)
         client = _Client(connection, self._offer, self._inference)
         try:
@@ -238,14 +243,15 @@ class _Client:
             self._planning = None
 
     async def _plan_once(self, session: Session, asked: dict[str, Any] | None) -> dict[str, Any] | None:
+        episode = session.controller.episode
         try:
             question = session.question(asked)
             session.answered(question, await self._inference.answer(question))
         except DiffusionPolicyError as error:
-            return session.failure(asked, error)
+            return session.failure(asked, error, episode)
         except Exception as error:  # a policy may raise anything: said to its client, and no plan is tried again
             logger.exception("a plan failed")
-            return session.failure(asked, error)
+            return session.failure(asked, error, episode)
         return None if asked is None else {"type": "done", "id": asked["id"]}
 
 

@@ -3,6 +3,7 @@
 Letters: Da the axes of one action.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,11 @@ from diffusion_policy.policies.chunk import Array, FloatArray
 from diffusion_policy.serving.offer import Offer, action_schema, agree
 from diffusion_policy.serving.protocol import PROTOCOL, ProtocolError, array, mapping, number, text, whole
 from diffusion_policy.settings import plain
+
+_KEPT_BYTES = 16 * 2**20
+"""Of observations since the robot last told its time: more, and old ones are let go."""
+_FEWEST, _MOST = 16, 4096
+"""Observations of these, whatever their size."""
 
 
 class Session:
@@ -41,7 +47,9 @@ class Session:
         self.plans_by_itself = hello["planning"] == "auto"
         self.failed: str | None = None
         self._offer = offer
-        self._now = -np.inf  # the client's clock, as far as it has told
+        self._now = -np.inf  # the robot's clock, as far as ticks and plans have told
+        self._keeps = min(_MOST, max(_FEWEST, _KEPT_BYTES // max(1, offer.observation_bytes)))
+        self._untimed: deque[float] = deque(maxlen=self._keeps)  # times of what was observed since
         self._tasks: dict[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]] = {
             "observe": self._observe,
             "tick": self._tick,
@@ -103,14 +111,20 @@ class Session:
         now = self._now if np.isfinite(self._now) else request.observed_s  # reset meanwhile: dropped, and counted
         self.controller.accept(request, prediction, now)
 
-    def failure(self, asked: Mapping[str, Any] | None, error: Exception) -> dict[str, Any] | None:
+    def failure(self, asked: Mapping[str, Any] | None, error: Exception, episode: int) -> dict[str, Any] | None:
         """Returns what a client is told about a plan that could not be made; without a question, its next ticks tell.
 
         No further plan is tried by itself then, until a new episode.
+
+        Args:
+            asked: a `plan` message; None for one that was due.
+            error: why there is none.
+            episode: for which it was to be; what fails for an earlier one is no matter of this one.
         """
         said = f"no plan could be made: {error or type(error).__name__}"[:1000]
         if asked is None:
-            self.failed = said
+            if episode == self.controller.episode:
+                self.failed = said
             return None
         return refusal(asked["id"], "observation" if isinstance(error, ObservationError) else "policy", said)
 
@@ -127,6 +141,7 @@ class Session:
     def _advanced(self, message: Mapping[str, Any]) -> float:
         now = number(message, "time_s")
         self._now = max(self._now, now)
+        self._untimed.clear()
         return now
 
     def _observe(self, message: Mapping[str, Any]) -> None:
@@ -134,12 +149,25 @@ class Session:
         for key, value in obs.items():
             if not isinstance(value, np.ndarray):
                 raise ProtocolError(f"observe.obs.{key[:40]}: expected an array, but got {type(value).__name__}")
-        self.controller.observe(obs, self._advanced(message))
+        time_s = number(message, "time_s")  # a sensor's stamp: what time it is, only the robot tells
+        self.controller.observe(obs, time_s)
+        self._untimed.append(time_s)
+        if len(self._untimed) == self._keeps < len(self.controller.history):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Lets the controller forget what is old, though the robot does not tell its time: memory must not grow.
+
+        It is later than half of the observations say, then: a few wrong stamps do not make it so.
+        """
+        self.controller.history.newest(float(np.median(self._untimed)))
+        self._untimed.clear()
 
     def _tick(self, message: Mapping[str, Any]) -> dict[str, Any]:
         sent = array(message, "sent")
         if sent is not None:
             self.controller.sent_instead(_action(sent), number(message, "sent_s"))
+        self._stop(text(message, "stopped"))
         tick = self.controller.tick(self._advanced(message))
         return {
             "type": "action",
@@ -153,14 +181,18 @@ class Session:
         }
 
     def _reset(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        seed, at, stopped = message.get("seed"), array(message, "at"), text(message, "stopped")
+        seed, at = message.get("seed"), array(message, "at")
         if seed is not None:
             seed = whole(message, "seed")
-        if stopped is not None and self.controller.guard.stopped is None:  # holds, whatever the rest of it does
-            self.controller.guard.stopped = stopped[:200]
+        self._stop(text(message, "stopped"))  # holds, whatever the rest of it does
         self.controller.reset(seed, None if at is None else _action(at))
         self._now, self.failed = -np.inf, None
+        self._untimed.clear()
         return {"type": "done"}
+
+    def _stop(self, why: str | None) -> None:
+        if why is not None and self.controller.guard.stopped is None:
+            self.controller.guard.stopped = why[:200]
 
     def _release(self, message: Mapping[str, Any]) -> dict[str, Any]:
         self.controller.guard.release()

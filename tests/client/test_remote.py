@@ -18,20 +18,10 @@ from diffusion_policy_client import (
     RemoteController,
     ServerLostError,
 )
+from tests.client.robots import WELCOME, remote, until
 from tests.control.clocks import STEP, Telling, seen
 from tests.policies.test_diffusion_policy import make_policy
 from tests.serving.running import PATIENCE_S, Running, offer
-
-
-def remote(running, **settings):
-    return RemoteController(running.url, **{"planning": "asked", "patience_s": PATIENCE_S, **settings})
-
-
-def until(true):
-    ends = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -175,13 +165,16 @@ def test_an_answer_that_is_late_is_dropped_and_rates_count_from_what_was_sent():
 
 
 def test_a_server_that_hangs_delays_no_tick_beyond_patience(running):
-    with remote(running, patience_s=0.05) as controller:
+    with remote(running, patience_s=0.2) as controller:
         until(lambda: _planned(controller))
         gate = threading.Event()
         running._loop.call_soon_threadsafe(gate.wait, PATIENCE_S)
-        begun = time.monotonic()
-        assert controller.tick(1.2).held
-        assert time.monotonic() - begun < 5.0  # 0.05 on an idle machine; the server would hang for a minute
+        took = []
+        for number in range(2, 9):
+            begun = time.monotonic()
+            assert controller.tick(1 + number * STEP).held
+            took.append(time.monotonic() - begun)
+        assert sorted(took)[3] < 2 * 0.2  # most, since the machine may do something else now and then
         gate.set()
 
 
@@ -197,10 +190,8 @@ def test_server_that_takes_nothing_loses_its_connection_and_not_the_robot(runnin
     with Running(running.offered) as large, remote(large, patience_s=0.2) as controller:
         gate = threading.Event()
         large._loop.call_soon_threadsafe(gate.wait, PATIENCE_S)
-        begun = time.monotonic()
-        for tick in range(30):  # 90 MB: more than the buffers between them hold
-            controller.observe(obs, 1 + tick * STEP)
-        assert time.monotonic() - begun < 30
+        ticks = iter(range(10**9))
+        until(lambda: (controller.observe(obs, 1 + next(ticks) * STEP), controller.counts.lost)[1])
         assert controller.counts.lost == 1
         gate.set()
         until(lambda: controller.connected)
@@ -283,13 +274,9 @@ def test_a_server_that_does_not_permit_where_the_robot_stands_is_not_obeyed(runn
     ],
 )
 def test_a_server_that_says_nonsense_is_not_obeyed(answer):
-    infinite = {"low": np.full(1, -np.inf), "high": np.full(1, np.inf), "rate": np.full(1, np.inf)}
-    action = {"shape": [1], "low": None, "high": None, "unit": "", "names": [], "kind": "absolute"}
-    welcome = {"type": "welcome", "protocol": 1, "obs": {}, "horizons": {}, "action": action, "limits": infinite}
-
     def nonsense(connection):
         connection.recv()
-        connection.send(pack({**welcome, "step_s": STEP, "safe_action": np.array([3.0])}))
+        connection.send(pack(WELCOME))
         for _ in connection:
             connection.send(answer)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from diffusion_policy.config import ObsField
-from diffusion_policy_client import RemoteController
+from diffusion_policy_client import MismatchError, RemoteController
 from tests.control.clocks import Telling
 from tests.serving.running import PATIENCE_S, Running, offer
 
@@ -39,7 +39,7 @@ class Node:
 
     def get_logger(self):
         note = lambda text, **_: self.logged.append(text)  # noqa: E731
-        return SimpleNamespace(warning=note, error=note)
+        return SimpleNamespace(warning=note, error=note, fatal=note)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_ros_node_observes_topics_and_publishes_actions(example):
             hear(SimpleNamespace(data=[time.monotonic()]))
             kind, hear = node.subscriptions["observation/eye"]
             assert kind is example.Image
-            hear(SimpleNamespace(data=bytes(range(18)), height=2, width=3))
+            hear(image())
 
         until = time.monotonic() + PATIENCE_S
         while not node.published:
@@ -101,9 +101,56 @@ def test_ros_node_observes_topics_and_publishes_actions(example):
         assert np.array_equal(obs["eye"][0, -1].ravel(), np.arange(18))
         assert len(node.published[0].data) == 1
         assert node.services["reset"](None, SimpleNamespace()).success
-        with pytest.raises(example.ObservationError):
-            controller.tick(time.monotonic())  # another episode
+        said = controller.tick(time.monotonic())  # another episode, in which the robot stays where it is
+        assert (said.plan_start_s, said.action.tolist()) == (None, list(node.published[-1].data))
         assert node.services["release"](None, SimpleNamespace()).success
+
+
+def image(data=bytes(range(18)), height=2, width=3, encoding="rgb8", step=9):
+    return SimpleNamespace(data=data, height=height, width=width, encoding=encoding, step=step)
+
+
+def test_ros_node_takes_pictures_of_either_order_and_drops_what_it_cannot_read(example):
+    policy = Telling()
+    policy.obs_spec = {"now": ObsField("low_dim", (1,)), "eye": ObsField("rgb", (2, 3, 3))}
+    with Running(offer(policy)) as running, RemoteController(running.url, patience_s=PATIENCE_S) as controller:
+        node = example.PolicyNode(controller)
+        (_, now), (_, eye) = node.subscriptions["observation/now"], node.subscriptions["observation/eye"]
+        pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+        eye(image())
+        assert np.array_equal(node._seen["eye"], pixels)
+        eye(image(encoding="bgr8"))
+        assert np.array_equal(node._seen["eye"], pixels[..., ::-1])
+        padded = np.pad(pixels.reshape(2, 9), ((0, 0), (0, 3)))
+        eye(image(padded.tobytes(), step=12))
+        assert np.array_equal(node._seen.pop("eye"), pixels)
+        wrong = [
+            image(encoding="mono8"), image(bytes(17)), image(bytes(24), step=9), image(bytes(12), step=6),
+            image(bytes(36), height=4),
+        ]  # fmt: skip
+        for each in wrong:
+            eye(each)
+        now(SimpleNamespace(data=[1.0, 2.0]))
+        assert node._seen == {}
+        assert len(node.logged) == len(wrong) + 1
+        assert "expected a picture of rgb8 or bgr8, but got 'mono8'" in node.logged[0]
+        assert "/observation/now is dropped" in node.logged[-1]
+
+
+def test_ros_node_ends_where_the_server_does_not_fit_and_a_service_says_what_failed(example, monkeypatch):
+    with Running(offer(Telling())) as running, RemoteController(running.url, patience_s=PATIENCE_S) as controller:
+        node = example.PolicyNode(controller)
+
+        def refuse(*_, **__):
+            raise MismatchError("no such action")
+
+        monkeypatch.setattr(controller, "tick", refuse)
+        monkeypatch.setattr(controller, "reset", refuse)
+        answer = node.services["reset"](None, SimpleNamespace())
+        assert (answer.success, answer.message) == (False, "no such action")
+        with pytest.raises(SystemExit):
+            node.tick()
+        assert node.logged == ["the node ends: no such action"]
 
 
 def test_ros_node_without_ros_says_so():

@@ -95,6 +95,21 @@ def test_episode_that_does_not_end_is_not_there_and_later_ones_are_appended(cont
         assert recorder.buffer.episode_ends.tolist() == [4, 7]
 
 
+def test_episode_that_does_not_end_is_kept_without_a_label_where_that_is_wanted(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller, keep_unfinished=True) as recorder:
+        run(recorder, controller, 4, success=True)
+        controller.reset(1)
+        for now in (1.0, 1.1):
+            controller.observe(seen(now), now)
+            controller.plan(now)
+            tick(recorder, controller, now)
+    with ReplayBuffer.open(tmp_path / "ran.zarr") as buffer:
+        assert buffer.verify()
+        assert buffer.episode_ends.tolist() == [4, 6]
+        assert np.allclose(buffer.get_episode(1)["time_s"], [1.0, 1.1])
+        assert not buffer.get_episode(1)["labelled"].any()
+
+
 def test_a_row_is_what_its_action_rested_on_though_more_was_seen_since(controller, tmp_path):
     with Recorder(tmp_path / "ran.zarr", controller) as recorder:
         controller.observe(seen(0.0), 0.0)

@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -45,6 +46,11 @@ class Raw:
 
     def observe(self, time_s):
         self.connection.send(pack({"type": "observe", "time_s": time_s, "obs": seen(time_s)}))
+
+    def see(self, time_s):
+        """Observes, and tells what time it is."""
+        self.observe(time_s)
+        return self.ask(type="tick", time_s=time_s)
 
     def closed(self):
         """Returns the code and the reason with which the server closed."""
@@ -95,7 +101,7 @@ def test_each_client_has_a_controller_of_its_own(running):
 def test_server_plans_by_itself_as_its_strategy_wants(running):
     with Raw(running.url, planning="auto") as client:
         for number in range(6):
-            client.observe(number * STEP)
+            client.see(number * STEP)
             until(lambda: len(running.offered.policy.asked) == number // 2 + 1)  # noqa: B023
         assert client.ask(type="tick", time_s=5 * STEP)["action"] == pytest.approx(5 * STEP)
         assert running.server.health()["plans"] == 3
@@ -107,7 +113,7 @@ def test_a_slow_policy_stops_neither_ticks_nor_the_other_clients_nor_healthz():
     policy.predict = lambda obs, noise: (let.acquire(timeout=PATIENCE_S), predict(obs, noise))[1]
     with Running(offer(policy, safe_action=np.array([7.0], np.float32))) as running:
         with Raw(running.url, planning="auto") as slow, Raw(running.url) as other:
-            slow.observe(0.0)
+            slow.see(0.0)
             until(lambda: running.server.health()["planning_s"] > 0)
             for client in (slow, other):
                 assert client.ask(type="tick", time_s=0.0)["action"] == 7.0
@@ -253,7 +259,7 @@ def test_a_client_that_goes_while_its_plan_is_made_leaves_nothing():
     policy.predict = lambda obs, noise: (let.acquire(timeout=PATIENCE_S), predict(obs, noise))[1]
     with Running(offer(policy)) as running:
         with Raw(running.url, planning="auto") as client:
-            client.observe(0.0)
+            client.see(0.0)
             until(lambda: running.server.health()["planning_s"] > 0)
         until(lambda: running.clients == 0)
         let.release(99)
@@ -316,6 +322,34 @@ def test_no_more_clients_than_permitted():
             assert (error.value.rcvd.code, error.value.rcvd.reason[:2]) == (1013, "1 ")
         until(lambda: running.clients == 0)
         lives(running)
+
+
+def silent(running):
+    """Returns a connection that says nothing."""
+    return socket.create_connection(("127.0.0.1", running.port))
+
+
+def is_over(plain):
+    plain.settimeout(PATIENCE_S)
+    try:
+        return plain.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_connections_that_say_nothing_are_no_more_than_permitted_and_keep_nobody_out(caplog):
+    with ExitStack() as stack, Running(offer(Telling()), max_clients=2) as running:
+        robot = stack.enter_context(Raw(running.url))
+        crowd = [stack.enter_context(silent(running)) for _ in range(60)]
+        assert all(is_over(plain) for plain in crowd[: 60 - 18])  # as many as clients, and 16
+        assert len(running.server._door) == 18
+        lives(running)
+        robot.observe(1.0)
+        assert robot.ask(type="plan", time_s=1.0)["type"] == "done"  # a client is cut off by nobody
+        for plain in crowd:
+            plain.close()
+        until(lambda: len(running.server._door) == 0)
+    assert [record.message[:11] for record in caplog.records] == ["19 connecti"]  # one line, and no traceback
 
 
 def test_a_stop_is_carried_over_and_only_release_ends_it():

@@ -1,0 +1,104 @@
+"""What time it is, only the robot tells; what is of another episode or too old leaves nothing behind."""
+
+import threading
+
+import numpy as np
+
+from diffusion_policy.config import ObsField
+from diffusion_policy.control.plan import answers
+from diffusion_policy.serving.session import Session
+from tests.control.clocks import STEP, Telling, seen
+from tests.serving.running import PATIENCE_S, Running, offer
+from tests.serving.test_server import HELLO, Raw, until
+
+SAFE = np.array([7.0], np.float32)
+
+
+def session(policy=None, planning="auto"):
+    return Session(offer(policy or Telling(), safe_action=SAFE), {**HELLO, "planning": planning})
+
+
+def observe(client, time_s, stamp_s=None, **more):
+    obs = {**seen(time_s), **more}
+    return client.take({"type": "observe", "time_s": time_s if stamp_s is None else stamp_s, "obs": obs})
+
+
+def tick(client, time_s):
+    return client.take({"type": "tick", "id": 1, "time_s": time_s})
+
+
+def planned(client):
+    """Makes the plan that is due, if one is."""
+    if client.is_due():
+        question = client.question()
+        client.answered(question, answers(client.controller.policy, [question])[0])
+
+
+def test_observations_of_a_wrong_clock_starve_no_robot():
+    for wrong in (0, 5):  # before the robot has told its time, and after
+        client, starved = session(), []
+        for number in range(25):
+            now = 1 + number * STEP
+            if number == wrong:
+                observe(client, now, stamp_s=now + 3600.0)
+            observe(client, now)
+            starved.append(tick(client, now)["starved"])
+            planned(client)
+        assert sum(starved) == 1, wrong  # the first tick, after which the first plan is made
+
+
+def test_what_time_it_is_only_ticks_and_plans_tell():
+    client = session()
+    assert observe(client, 1.0) is None
+    assert not client.is_due()
+    tick(client, 1.0)
+    assert client.is_due()
+    asking = session()
+    observe(asking, 1.0)
+    asking.question({"type": "plan", "time_s": 1.0})
+    observe(asking, 1.0 + 2 * STEP)
+    assert not asking.is_due()
+
+
+def test_plan_that_fails_after_another_episode_began_is_no_matter_of_this_one(caplog):
+    policy, begun, let = Telling(), threading.Event(), threading.Event()
+    predict = policy.predict
+
+    def late(obs, noise):
+        policy.predict = predict
+        begun.set()
+        let.wait(PATIENCE_S)
+        raise RuntimeError("out of memory")
+
+    policy.predict = late
+    with Running(offer(policy, safe_action=SAFE)) as running, Raw(running.url, planning="auto") as client:
+        client.see(1.0)
+        assert begun.wait(PATIENCE_S)
+        client.ask(type="reset", seed=None, at=None, stopped=None)
+        client.observe(2.0)
+        let.set()
+        until(lambda: client.ask(type="tick", time_s=2.0)["plan_start_s"] == 2.0)
+        assert client.ask(type="tick", time_s=2.1)["failed"] is None
+    assert "out of memory" in caplog.text
+
+
+def test_a_client_that_only_observes_does_not_make_the_server_grow():
+    policy = Telling()
+    policy.obs_spec = {"now": ObsField("low_dim", (1,)), "eye": ObsField("rgb", (480, 640, 3))}
+    client, eye = session(policy, "asked"), np.zeros((480, 640, 3), np.uint8)
+    most = 0
+    for number in range(120):
+        observe(client, number * STEP, stamp_s=1e6 if number % 10 == 0 else None, eye=eye)
+        most = max(most, len(client.controller.history))
+    assert most < 48  # 44 MB of pictures; without a bound it would be 120 of them, and go on
+    client.question({"type": "plan", "time_s": 119 * STEP})  # what the policy reads is still there
+    assert client.question().window["now"].ravel().tolist() == np.float32([118 * STEP, 119 * STEP]).tolist()
+
+
+def test_a_stop_that_a_tick_tells_stands_until_release():
+    client = session()
+    said = client.take({"type": "tick", "id": 1, "time_s": 1.0, "stopped": "the server was silent"})
+    assert said["stopped"] == "the server was silent"
+    assert tick(client, 1.1)["stopped"] == "the server was silent"
+    client.take({"type": "release", "id": 2})
+    assert tick(client, 1.2)["stopped"] is None
