@@ -29,12 +29,13 @@ class Guard:
     Attributes:
         counts: what happened so far.
         stopped: why nothing but the safe action is sent; None while all is well.
-        low: (*Da), the least action permitted, -inf where there is no limit.
+        low: (*Da), the least action permitted, the tighter of rule and bound; -inf where there is neither.
         high: (*Da), the greatest.
         rate: (*Da), the greatest change a second.
 
     Raises:
-        ConfigError: a limit has another shape than the action, is not finite, or leaves nothing permitted.
+        ConfigError: a limit has another shape than the action, is not finite, or leaves nothing permitted; or the
+            limits of changes (`kind: delta`) exclude 0, without which such a robot cannot be held.
     """
 
     def __init__(
@@ -48,6 +49,11 @@ class Guard:
         self.high = _limit("high", config.high, bounds[1], action_spec.shape, np.inf)
         if (self.low > self.high).any():
             raise ConfigError(f"safety: low {config.low} is above high {config.high} in some dimension")
+        if self._delta and ((self.low > 0) | (self.high < 0)).any():
+            raise ConfigError(
+                f"safety: limits of actions that are changes must permit 0, which holds the robot, but got low "
+                f"{self.low} and high {self.high}; widen them"
+            )
         self.rate = _limit("rate", config.rate, None, action_spec.shape, np.inf)
         if (self.rate < 0).any():
             raise ConfigError(f"safety.rate must be 0 or more, but got {config.rate}")
@@ -75,9 +81,8 @@ class Guard:
             return False
         for key, (low, high) in self._ranges.items():
             value = obs[key].astype(np.float64)
-            slack = _ROUNDING * np.maximum(
-                np.abs(low), np.abs(high), where=np.isfinite(low + high), out=np.ones_like(low)
-            )
+            known = np.isfinite(low) & np.isfinite(high)
+            slack = _ROUNDING * np.maximum(np.abs(low), np.abs(high), where=known, out=np.ones_like(low))
             if ((value < low - slack) | (value > high + slack)).any():
                 self.counts.range += 1
                 self._maybe_stop(self.config.on_range, f"observation '{key}' was outside of what training had")
@@ -85,21 +90,31 @@ class Guard:
         return True
 
     def permitted(
-        self, action: FloatArray | None, last: FloatArray | None, age_s: float, elapsed_s: float
+        self,
+        action: FloatArray | None,
+        last: FloatArray | None,
+        age_s: float,
+        elapsed_s: float,
+        *,
+        starved: bool = True,
     ) -> FloatArray:
         """Returns what is sent instead of an action: itself where every rule is kept.
 
+        It is within the limits. One exception: where `last` is beyond them, since that is where the robot stands, and
+        there is a rate, it is led back no faster than the rate; nothing leads it further out.
+
         Args:
             action: (*Da), what is wanted; None where no plan has one.
-            last: what was sent before, which was permitted; None for the first.
+            last: what was sent before, or where the robot stands; None where nobody knows.
             age_s: of the newest observation.
             elapsed_s: since `last` was sent.
+            starved: whether no action means that plans ceased to come; False before the first one of an episode.
 
         Raises:
             ObservationError: there is nothing to hold yet: no action was sent, and no safe action is known.
         """
         if action is None:
-            self._maybe_stop(self.config.on_starved, "no plan had an action")
+            self._maybe_stop(self.config.on_starved if starved else "hold", "no plan had an action")
         elif self.config.stale_s is not None and not age_s <= self.config.stale_s:
             self.counts.stale += 1
             self._maybe_stop(self.config.on_stale, f"the newest observation was {age_s:.3g} s old")
@@ -118,17 +133,17 @@ class Guard:
             self.counts.stopped += 1
             action = self._safe
         if action is None:
-            return self.held(last)
+            return self._held(last, reach)
         return self._within(action, last, reach)
 
-    def held(self, last: FloatArray | None) -> FloatArray:
-        """Returns what keeps a robot where it is, the last action having been `last`.
+    def _held(self, last: FloatArray | None, reach: Array) -> FloatArray:
+        """Returns what keeps a robot where it is, or where that is not permitted brings it back.
 
         Raises:
             ObservationError: nothing was sent yet, and there is no safe action.
         """
         if last is not None:
-            return np.zeros_like(last) if self._delta else last
+            return np.zeros_like(last) if self._delta else self._within(last, last, reach)
         if self._safe is None:
             raise ObservationError(
                 "there is no action to send yet; observe and plan first, or give the controller a safe_action"
@@ -140,12 +155,17 @@ class Guard:
         self.stopped = None
 
     def _within(self, action: FloatArray, last: FloatArray | None, reach: Array) -> FloatArray:
-        """Returns the nearest action within its limits and, where possible, its rate."""
-        found = np.asarray(action, np.float64)
-        if last is not None:  # exactly what was wanted where that is slow enough: a sum would round
+        """Returns the nearest action within its limits and its rate; see `permitted` for where these contradict."""
+        found, low, high = np.asarray(action, np.float64), self.low, self.high
+        if last is not None:
             before = last.astype(np.float64)
-            found = np.where(_fast(action, last, reach), before + np.clip(found - before, -reach, reach), found)
-        return np.clip(found.astype(np.float32), self.low, self.high)
+            if self._delta:  # a change says nothing about where the robot stands
+                before = np.clip(before, low, high)
+            # exactly what was wanted where that is slow enough: a sum would round
+            found = np.where(_fast(action, before, reach), before + np.clip(found - before, -reach, reach), found)
+            low = np.minimum(low, (before + reach).astype(np.float32))
+            high = np.maximum(high, (before - reach).astype(np.float32))
+        return np.clip(found.astype(np.float32), low, high)
 
     def _beyond(self, action: FloatArray) -> Array:
         """Returns where an action breaks its limits, not only by how float32 rounds a bound that it was clipped to."""
@@ -158,7 +178,7 @@ class Guard:
             self.stopped = reason
 
 
-def _fast(action: FloatArray, last: FloatArray, reach: Array) -> Array:
+def _fast(action: FloatArray, last: Array, reach: Array) -> Array:
     """Returns where an action changes by more than its reach, and more than float32 rounds."""
     slack = 4 * np.finfo(np.float32).eps * np.maximum(np.abs(action), np.abs(last))
     fast: Array = np.abs(action.astype(np.float64) - last) > reach + slack

@@ -4,6 +4,7 @@ Letters: To obs_horizon.
 """
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ _SAME = 1e-3
 """Observations closer than this part of a step are of one time."""
 _KEPT = 4096
 """Observations at most, whatever their times: a sensor's clock may be wrong."""
+
+_WITNESSES = 5
+"""Latest arrivals whose median tells the time where nobody asks: two wrong stamps among them are outvoted."""
 
 _LATEST_S = 1e15
 """Beyond, differences of times would overflow when they are counted in steps."""
@@ -35,7 +39,7 @@ class ObservationCounts:
         late: older than the newest, but still of use: put in their place.
         dropped: so old that no window reaches them any more.
         repeated: of a time that was there already: the later one stands.
-        missed: places of windows for which an older observation stood, because that time's never came.
+        missed: places of windows for which another observation stood, because that time's never came.
     """
 
     taken: int = 0
@@ -62,6 +66,8 @@ class ObservationHistory:
         self._times: list[float] = []
         self._observations: list[dict[str, Array]] = []
         self._now = -np.inf  # the latest time that somebody asked about
+        self._first_s = np.inf  # time of the first observation of all
+        self._arrived: deque[float] = deque(maxlen=_WITNESSES)  # times of the latest arrivals
         self.counts = ObservationCounts()
 
     def __len__(self) -> int:
@@ -105,17 +111,28 @@ class ObservationHistory:
             self._observations[place] = obs
             self.counts.repeated += 1
             return
-        settled = min(self._now, self._times[-1] if self._times else -np.inf)
+        self._arrived.append(time_s)
+        settled = self._settled_s()
         if time_s < settled - self._reach():
             self.counts.dropped += 1
             return
         late = place < len(self._times) and self._times[place] <= self._now
         self.counts.late += late
         self.counts.taken += not late
+        self._first_s = min(self._first_s, time_s)
         self._times.insert(place, time_s)
         self._observations.insert(place, obs)
         oldest = max(bisect_left(self._times, settled - self._reach()), len(self._times) - _KEPT)
         del self._times[:oldest], self._observations[:oldest]
+
+    def _settled_s(self) -> float:
+        """Returns a time that has come, as far as is known without a clock: what is long before it is of no use.
+
+        Somebody asked about it and there is an observation, or most of what came last is from it or later: one
+        observation alone may have a wrong stamp.
+        """
+        asked = min(self._now, self._times[-1] if self._times else -np.inf)
+        return max(asked, sorted(self._arrived)[(len(self._arrived) - 1) // 2])
 
     def _reach(self) -> float:
         """Returns how many seconds before now are kept: a window, and as much again."""
@@ -126,17 +143,22 @@ class ObservationHistory:
 
         Each place holds the observation nearest to its time, of those not later than half a step behind it, nor later
         than `time_s`; at an episode's beginning, the first one. One that is more than a step older than its place
-        counts as missed.
+        counts as missed, and one that is a step older than all of the window is not used: after a gap, the first one
+        behind it fills the places before, as at an episode's beginning, and each of them counts as missed.
         """
         self._now = max(self._now, time_s)
         known = bisect_right(self._times, time_s + _SAME * self._step)
         if not known:
             return None
+        oldest = bisect_left(self._times, time_s - self._step * (self._horizon + _SAME), 0, known)
+        oldest = min(oldest, known - 1)  # who asks for a window of long ago is told the newest of then
         chosen = []
         for back in reversed(range(self._horizon)):
             wanted = time_s - back * self._step
-            at = self._nearest(wanted, known)
-            self.counts.missed += self._times[at] < wanted - self._step * (1 + _SAME)
+            at = max(oldest, self._nearest(wanted, known))
+            apart = self._times[at] - wanted
+            filled = apart > 0.5 * self._step and wanted > self._first_s + _SAME * self._step
+            self.counts.missed += filled or apart < -self._step * (1 + _SAME)
             chosen.append(self._observations[at])
         return {key: np.stack([obs[key] for obs in chosen]) for key in self._spec}
 

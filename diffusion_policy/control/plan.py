@@ -29,16 +29,23 @@ class Plan:
     """Actions one step apart, the first of them for the moment it was planned from.
 
     Args:
-        start_s: when the first action is to be sent, seconds: the time of the observation that it rests on.
+        start_s: when the first action is to be sent, seconds: the time of the observation that it rests on, or of its
+            arrival where the robot waited for it; see `TimedController.accept`.
         step_s: seconds from one action to the next.
         actions: (N, *Da) in env units.
-        ready_s: when it was there; later than `start_s` by the time that planning took.
+        ready_s: when it was there; later than `observed_s` by the time that planning took.
+        observed_s: time of the newest observation that it rests on; NaN becomes `start_s`.
     """
 
     start_s: float
     step_s: float
     actions: FloatArray
     ready_s: float
+    observed_s: float = math.nan
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.observed_s):
+            object.__setattr__(self, "observed_s", self.start_s)
 
     @property
     def end_s(self) -> float:
@@ -68,7 +75,7 @@ class PlanRequest:
     """What is asked of a policy: everything that the answer depends on, so that anybody may compute it anywhere.
 
     Args:
-        observed_s: time of the newest observation in it: when the plan's first action is due.
+        observed_s: time of the newest observation in it.
         window: {key: (To, *shape)}.
         noise: (*noise_shape,).
         known: of one row, actions that the plan should agree with; None where it is free.

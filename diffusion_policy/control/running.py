@@ -28,7 +28,7 @@ class RunningPlans:
 
     def take(self, plan: Plan, time_s: float) -> None:
         """Takes a plan that arrives at a time, or drops and counts it: overtaken by a newer one, or past as a whole."""
-        if self._plans and self._plans[-1].start_s > plan.start_s:
+        if self._plans and self._plans[-1].observed_s > plan.observed_s:
             self.counts.overtaken += 1
         elif not plan.remaining(time_s):
             self.counts.expired += 1

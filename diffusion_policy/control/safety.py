@@ -23,10 +23,12 @@ class SafetyConfig:
     """The rules. Numbers stand for all dimensions, sequences (*Da) for each.
 
     Args:
-        low: least action permitted, in the action's unit; None: the action's own bound, if it has one.
+        low: least action permitted, in the action's unit; None: the action's own bound, if it has one. A robot that is
+            said to stand beyond (`TimedController.reset(at=...)`) is brought back, no faster than its rate.
         high: greatest action permitted.
-        rate: greatest change a second, in the action's unit; None: any. The first action of an episode changes nothing
-            that is known, unless `TimedController.reset(at=...)` says where the robot is.
+        rate: greatest change a second, in the action's unit; None: any. It counts from the last action, that of the
+            episode before for the first, or from where `reset(at=...)` says that the robot is; after a pause it
+            permits two steps' change at most.
         observed: {key: (low, high)} of observations seen in training, numbers or (*shape); other keys are not looked
             at.
         stale_s: age of the newest observation beyond which actions no longer rest on what is; None: plans that are
@@ -36,7 +38,7 @@ class SafetyConfig:
         on_range: where an observation is outside of what was seen in training; `count` only counts.
         on_nan: where an observation is not finite. It is never taken: the ones before stand.
         on_stale: where observations ceased to come.
-        on_starved: where no plan has an action any more.
+        on_starved: where no plan has an action any more; before the first plan of an episode there is none to miss.
     """
 
     low: Any = None

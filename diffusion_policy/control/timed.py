@@ -8,6 +8,7 @@ Letters: Ta/Tp action/pred horizon, Da the axes of one action, N actions of a pl
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray, KnownAction
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.episode_slots import noise_generator
 
+_LONGEST_STEPS = 2
+"""Since the last action, for which a rate permits change: one tick may be lost or late on a ramp at its rate. A loop
+that stood still for longer left the robot where it was, and does not make good for it with one jump."""
+
 
 class TimedController:
     """Runs a policy on one robot by the clock. Its methods may be called from different threads.
@@ -33,13 +38,16 @@ class TimedController:
     Times are seconds on any clock that only goes forward, the same for all methods. A plan's first action is for the
     time of the newest observation that it rests on, the next for `step_s` later, and so on: whatever time a plan takes
     and whenever it is asked for, each of its actions is sent from its own time on until the next one's, or not at all.
+    The first plan of an episode is another thing where nothing was sent before it arrived: the robot stood still for
+    it, and so its first action is for the time at which it is there.
 
     Args:
         policy: what predicts; see `ChunkPolicy`.
         step_s: seconds from one action to the next, as in training: 1 / control_hz.
         strategy: how plans follow each other; None for a new one each time action_horizon steps have passed, as in
             lock-step (see `make_strategy` for plans that take time).
-        safe_action: (*Da), what is sent before the first plan; None: `action_at` raises then.
+        safe_action: (*Da), what is sent before the first plan where nobody knows where the robot stands; None:
+            `action_at` raises then.
         safety: rules for observations and actions; None for the action's bounds alone.
         seed: fixes all the noise of the first episode; None draws fresh entropy.
 
@@ -65,13 +73,12 @@ class TimedController:
         self.policy, self.step_s = policy, step_s
         self.strategy: Strategy = strategy or Chunking(policy.horizons.action_horizon)
         self.strategy.check(policy.horizons)
-        self.safe_action = (
-            None if safe_action is None else self._checked("safe_action", np.asarray(safe_action, np.float32))
-        )
+        self.safe_action = None if safe_action is None else self._checked("safe_action", safe_action)
         self._safety = safety
         self._lock = threading.RLock()
         self.guard = Guard(safety or SafetyConfig(), self.obs_spec, self.action_spec, self.safe_action)
         self.episode = -1
+        self._last: FloatArray | None = None
         self.reset(seed)
 
     @classmethod
@@ -108,27 +115,33 @@ class TimedController:
             warm_up_guidance(policy)
         return made
 
-    def reset(self, seed: int | None = None, at: FloatArray | None = None) -> None:
+    def reset(self, seed: int | None = None, at: FloatArray | None = None, *, moved: bool = False) -> None:
         """Begins a new episode: observations and plans are forgotten, counts are 0, the noise begins anew.
 
         Answers to what was asked before are no longer taken. A stop stays one, until `guard.release()`.
 
         Args:
             seed: fixes all the noise; None draws fresh entropy.
-            at: (*Da), the action that would leave the robot where it is; rates count from there. None: unknown, and the
+            at: (*Da), the action that would leave the robot where it is; rates count from there. It may be beyond the
+                limits of safety, since it is a fact: the robot is brought back. None: it stands where the last action
+                left it.
+            moved: whether something else moved it since, and nobody knows where to: there is nothing to hold, and the
                 first action is as planned.
 
         Raises:
-            ConfigError: `at` is no action that is permitted.
+            ConfigError: `at` is beyond the action's bounds, or no finite numbers.
         """
-        here = None if at is None else self._checked("at", np.asarray(at, np.float32))
+        here = None if at is None else self._checked("at", at)
         with self._lock:
+            if here is None and not moved:
+                here = self._last
             self.episode += 1
             self.history = ObservationHistory(self.policy.obs_spec, self.policy.horizons.obs_horizon, self.step_s)
             self.guard.counts = SafetyCounts()
             self._plans = RunningPlans()
             self._asked_s: float | None = None
             self._last, self._last_s, self._changed_s = here, float("nan"), -np.inf
+            self._sent = False  # whether anything was, in this episode
             self._generator = noise_generator(seed)
             self.last_tick: Tick | None = None
 
@@ -193,6 +206,8 @@ class TimedController:
     def accept(self, request: PlanRequest, prediction: FloatArray, time_s: float) -> None:
         """Takes the answer to a request at the time it arrives; its actions that are past by then are dropped.
 
+        None is past where the robot waited: an episode's first plan begins at `time_s` if nothing was sent before.
+
         Args:
             request: what was asked.
             prediction: (Tp, *Da) in env units.
@@ -207,27 +222,38 @@ class TimedController:
         if found.shape != expected or not np.isfinite(found).all():
             raise CheckpointError(f"expected {expected} finite numbers as a plan, but got {found.shape}: {found}")
         actions = clipped(found[self.policy.horizons.start :], self.action_spec)
-        plan = Plan(request.observed_s, self.step_s, actions, time_s)
         with self._lock:
             if request.episode != self.episode:
                 self.counts.foreign += 1
-            else:
-                self._plans.take(plan, time_s)
+                return
+            begins_s = request.observed_s
+            if self._plans.newest is None and not self._sent:
+                begins_s = max(begins_s, time_s)
+                if self._asked_s == request.observed_s:  # the next one is due so many steps after its first action
+                    self._asked_s = begins_s
+            self._plans.take(Plan(begins_s, self.step_s, actions, time_s, request.observed_s), time_s)
 
-    def plan(self, time_s: float) -> None:
-        """Makes a plan now and takes it at once, as if planning took no time: for lock-step use and for tests."""
+    def plan(self, time_s: float, clock: Callable[[], float] | None = None) -> None:
+        """Makes a plan now and takes it.
+
+        Args:
+            time_s: now.
+            clock: tells the time when the plan is there; None: it is taken as if planning took no time, for lock-step
+                use and for tests.
+        """
         request = self.request(time_s)
-        self.accept(request, answers(self.policy, [request])[0], time_s)
+        prediction = answers(self.policy, [request])[0]
+        self.accept(request, prediction, time_s if clock is None else clock())
 
     def action_at(self, time_s: float) -> FloatArray:
-        """Returns the action for a time (*Da), always finite and permitted by the rules of safety; see `tick`."""
+        """Returns the action for a time (*Da), always finite and permitted; see `tick` and `Guard.permitted`."""
         return self.tick(time_s).action
 
     def tick(self, time_s: float) -> Tick:
         """Returns the action for a time with what it rests on, which `last_tick` keeps.
 
         Where no plan has one, the robot is held: the last action is sent again, or none where actions are changes;
-        before the first plan it is `safe_action`.
+        where nobody knows the last one, it is `safe_action`.
 
         Raises:
             ObservationError: there was no plan yet and no safe action is known, or the time is no number.
@@ -237,11 +263,13 @@ class TimedController:
             wanted = self.strategy.action(self._plans.all(), time_s)
             age_s = np.inf if newest is None else time_s - newest[0]
             elapsed_s = self.step_s if np.isnan(self._last_s) else time_s - self._last_s
+            elapsed_s = min(elapsed_s, _LONGEST_STEPS * self.step_s)
             self.counts.starved += wanted is None
-            sent = self.guard.permitted(wanted, self._last, age_s, elapsed_s).copy()
+            begun = self._plans.newest is not None
+            sent = self.guard.permitted(wanted, self._last, age_s, elapsed_s, starved=begun).copy()
             if wanted is None or not np.array_equal(sent, wanted):
                 self._changed_s = time_s
-            self._last, self._last_s = sent, time_s
+            self._last, self._last_s, self._sent = sent, time_s, True
             observed_s, observed = (time_s, {}) if newest is None else newest
             stopped = self.guard.stopped is not None
             self.last_tick = Tick(
@@ -253,16 +281,17 @@ class TimedController:
         """Tells that something else was sent than the last tick said: what holds, and rates, count from there.
 
         Args:
-            action: (*Da), as sent.
+            action: (*Da), as sent. It may be beyond the limits of safety, since it is a fact; the next one is not.
             time_s: when.
 
         Raises:
-            ConfigError: it is no action that is permitted.
+            ConfigError: it is beyond the action's bounds, or no finite numbers.
             ObservationError: the time is no number.
         """
-        sent = self._checked("action", np.asarray(action, np.float32))
+        sent = self._checked("action", action)
         with self._lock:
             self._last, self._last_s, self._changed_s = sent, checked_time(time_s), time_s
+            self._sent = True
 
     @property
     def newest_plan(self) -> Plan | None:
@@ -273,16 +302,21 @@ class TimedController:
     def age_s(self, time_s: float) -> float | None:
         """Returns how old the newest observation of the newest plan is, seconds; None before the first plan."""
         plan = self.newest_plan
-        return None if plan is None else time_s - plan.start_s
+        return None if plan is None else time_s - plan.observed_s
 
     def remaining(self, time_s: float) -> int:
         """Returns how many steps from now on the newest plan has actions for."""
         plan = self.newest_plan
         return 0 if plan is None else plan.remaining(time_s)
 
-    def _checked(self, name: str, action: FloatArray) -> FloatArray:
+    def _checked(self, name: str, said: object) -> FloatArray:
+        """Returns a copy of an action (*Da) within the action's bounds."""
+        try:
+            action = np.array(said, np.float32)
+        except (TypeError, ValueError):
+            action = np.empty(0, np.float32)  # as wrong as any other shape
         if action.shape != self.action_spec.shape or not np.isfinite(action).all():
-            raise ConfigError(f"{name} must be {self.action_spec.shape} finite numbers, but got {action}")
+            raise ConfigError(f"{name} must be {self.action_spec.shape} finite numbers, but got {said!r:.200}")
         if not np.array_equal(clipped(action, self.action_spec), action):
             raise ConfigError(f"{name} must be within the action's bounds, but got {action}")
         return action

@@ -66,6 +66,24 @@ def test_missing_times_are_filled_with_the_one_before_and_counted():
     assert history.counts.missed == 1  # 0.2 for 0.3 is a step old, for 0.4 two
 
 
+@pytest.mark.parametrize("gap_s", [0.35, 0.6, 60.0])
+def test_what_was_before_a_gap_is_not_used_behind_it(gap_s):
+    history = made([0.0, 0.1, 0.1 + gap_s])
+    begins = round(0.1 + gap_s, 4)
+    assert window(history, 0.1 + gap_s) == [begins] * 3
+    assert history.counts.missed == 2
+    history.add(seen(begins + 0.1), begins + 0.1)
+    assert window(history, begins + 0.1) == [begins, begins, round(begins + 0.1, 4)]
+    assert history.counts.missed == 3
+
+
+def test_an_episodes_beginning_misses_nothing():
+    history = made([7.0, 7.1])
+    assert window(history, 7.0) == [7.0, 7.0, 7.0]
+    assert window(history, 7.1) == [7.0, 7.0, 7.1]
+    assert history.counts.missed == 0
+
+
 def test_late_repeated_and_useless_observations_are_counted():
     history = made([0.0, 1.0, 0.9])
     assert history.counts.late == 1
@@ -78,6 +96,26 @@ def test_late_repeated_and_useless_observations_are_counted():
 
 def test_memory_does_not_grow():
     assert len(made(np.arange(0, 100, STEP / 4))) <= 6 * 4 + 2
+
+
+def test_memory_does_not_grow_where_nobody_asks():
+    history = ObservationHistory(SPEC, 3, STEP)
+    for time_s in np.arange(0, 100, STEP / 4):
+        history.add(seen(time_s), time_s)
+    assert len(history) <= 6 * 4 + 4
+    assert history.counts.dropped == 0
+
+
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_wrong_stamps_hide_no_true_observation_where_nobody_asks(wrong):
+    history = ObservationHistory(SPEC, 3, STEP)
+    for tick in range(20):
+        history.add(seen(tick * STEP), tick * STEP)
+    for count in range(wrong):
+        history.add(seen(1000.0), 1000.0 + count)
+    history.add(seen(2.0), 2.0)
+    assert history.counts.dropped == 0
+    assert window(history, 2.0) == [1.8, 1.9, 2.0]
 
 
 @pytest.mark.parametrize(

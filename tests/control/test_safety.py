@@ -110,6 +110,89 @@ def test_a_stop_outlives_its_episode_and_rates_count_from_where_the_robot_is():
         controller.reset(at=vector(1, 2))
 
 
+def beyond(settings, at=7.0, kind="absolute", **more):
+    """Returns a controller whose limits are narrower than the action's bounds, and a robot beyond them."""
+    policy = Telling()
+    policy.action_spec = ActionSpec((1,), low=-10.0, high=10.0, kind=kind)
+    controller = TimedController(policy, step_s=STEP, safety=SafetyConfig(low=-1.0, high=1.0, **settings), **more)
+    controller.reset(at=vector(at))
+    return controller
+
+
+@pytest.mark.parametrize("settings", [{}, {"on_limit": "hold"}, {"on_nan": "stop"}])
+@pytest.mark.parametrize("kind", ["absolute", "delta"])
+def test_a_robot_beyond_its_limits_is_never_held_there(settings, kind):
+    controller = beyond(settings, kind=kind)
+    controller.observe({"now": vector(np.nan)}, 0.0)
+    for tick in range(3):
+        assert controller.action_at(tick * STEP) == (1.0 if kind == "absolute" else 0.0)
+    controller.sent_instead(vector(-9), 3 * STEP)
+    assert controller.action_at(4 * STEP) == (-1.0 if kind == "absolute" else 0.0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"on_rate": "hold"}, {"on_rate": "stop"}, {"on_nan": "stop"}])
+def test_a_robot_beyond_its_limits_is_brought_back_at_its_rate(settings):
+    controller = beyond({"rate": 1.0, **settings}, at=1.25)
+    controller.observe(seen(5.0), 0.0)
+    controller.plan(0.0)
+    controller.observe({"now": vector(np.nan)}, 0.0)
+    assert [float(controller.action_at(tick * STEP)[0]) for tick in range(4)] == pytest.approx([1.15, 1.05, 1, 1])
+
+
+def test_rates_count_over_an_episodes_end_unless_the_robot_was_moved():
+    controller = TimedController(Telling(), step_s=STEP, safety=SafetyConfig(rate=1.0))
+    for begins, wanted in ((0.0, 5.0), (10.0, -5.0)):
+        controller.observe(seen(wanted), begins)
+        controller.plan(begins)
+        sent = controller.action_at(begins)
+        controller.reset()
+        assert controller.action_at(begins + STEP) == sent  # and is held there until there is a plan
+        controller.reset()
+    assert sent == pytest.approx(4.9)
+    controller.reset(moved=True)
+    controller.observe(seen(-5.0), 20.0)
+    controller.plan(20.0)
+    assert controller.action_at(20.0) == pytest.approx(-5.0)
+
+
+@pytest.mark.parametrize("pause_s", [0.3, 30.0, 1e9])
+def test_a_pause_of_the_loop_gives_no_licence_for_a_jump(pause_s):
+    controller = TimedController(Telling(), step_s=STEP, safety=SafetyConfig(rate=1.0))
+    for now, wanted in ((0.0, 0.0), (pause_s, 100.0)):
+        controller.observe(seen(wanted), now)
+        controller.plan(now)
+        sent = controller.action_at(now)
+    assert sent == pytest.approx(2 * STEP)
+    assert controller.guard.counts.rate == 1
+
+
+def test_one_lost_tick_of_a_ramp_at_its_rate_breaks_no_rule():
+    controller = TimedController(Telling(), step_s=STEP, safety=SafetyConfig(rate=1.0, on_rate="stop"))
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0)
+    assert [float(controller.action_at(tick * STEP)[0]) for tick in (0, 1, 3, 4)] == pytest.approx([0, 0.1, 0.3, 0.4])
+    assert controller.guard.stopped is None
+
+
+@pytest.mark.parametrize("safe", [None, vector(0)])
+def test_nobody_is_stopped_for_want_of_a_plan_before_the_first_of_an_episode(safe):
+    rules = SafetyConfig(on_starved="stop")
+    controller = TimedController(Telling(), step_s=STEP, safety=rules, safe_action=safe)
+    for begins in (0.0, 10.0):
+        for tick in range(3):
+            with contextlib.suppress(ObservationError):
+                controller.action_at(begins + tick * STEP)
+        assert controller.guard.stopped is None
+        controller.observe(seen(begins), begins + 3 * STEP)
+        controller.plan(begins + 3 * STEP)
+        assert controller.action_at(begins + 3 * STEP) == pytest.approx(begins)
+        controller.reset()
+    controller.observe(seen(0.0), 20.0)
+    controller.plan(20.0)
+    controller.action_at(29.0)
+    assert controller.guard.stopped == "no plan had an action"
+
+
 def test_a_robot_without_plans_is_held_or_stopped():
     for reaction in ("hold", "stop"):
         rules = SafetyConfig(on_starved=reaction)
@@ -185,6 +268,8 @@ def test_observations_unlike_any_of_training(reaction, taken):
     rules = guard(observed={"now": (0.0, 1.0)}, on_range=reaction)
     assert rules.admits({"now": vector(0.5)})
     assert rules.admits({"now": vector(1.0)})
+    anything = guard(observed={"now": (-np.inf, np.inf)}, on_range=reaction)
+    assert anything.admits({"now": vector(1e9)})
     one_sided = guard(observed={"now": (-np.inf, 1.0)}, on_range=reaction)
     assert one_sided.admits({"now": vector(1e9)}) == taken
     assert rules.admits({"now": vector(1.5)}) == taken
@@ -208,6 +293,8 @@ def test_observations_unlike_any_of_training(reaction, taken):
         ({"on_nan": "clip"}, "safety.on_nan: expected count, hold, stop"),
         ({"stale_s": 0}, "safety.stale_s must be positive"),
         ({"safe": vector(5, 5), "high": 1}, "safe_action must be within the limits"),
+        ({"spec": ActionSpec((2,), kind="delta"), "low": (-1, 0.5)}, "must permit 0, which holds the robot"),
+        ({"spec": ActionSpec((2,), low=-2, high=-1, kind="delta")}, "must permit 0, which holds the robot"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(rules, says):
@@ -236,15 +323,19 @@ def strange(chance, time_s):
     return kinds[chance.integers(len(kinds))]
 
 
-@pytest.mark.parametrize(("reaction", "kind"), [("clip", "absolute"), ("hold", "absolute"), ("clip", "delta")])
-def test_ten_thousand_fuzzed_steps_send_nothing_forbidden(reaction, kind):
+@pytest.mark.parametrize(
+    ("reaction", "kind", "rated"),
+    [("clip", "absolute", True), ("hold", "absolute", True), ("clip", "delta", True), ("clip", "absolute", False)],
+)
+def test_ten_thousand_fuzzed_steps_send_nothing_forbidden(reaction, kind, rated):
+    """Limits are narrower than bounds, and robots are said to stand anywhere within the bounds."""
     chance = np.random.default_rng(0)
     low, high, rate = vector(-1.1, -2.3), vector(0.9, 3.7), vector(4.7, 2.3)
-    rules = SafetyConfig(low, high, rate, stale_s=0.35, on_limit=reaction, on_rate=reaction)
+    rules = SafetyConfig(low, high, rate if rated else None, stale_s=0.35, on_limit=reaction, on_rate=reaction)
     policy = Wild(chance)
-    policy.action_spec = ActionSpec((2,), kind=kind)
+    policy.action_spec = ActionSpec((2,), low=-10.0, high=10.0, kind=kind)
     controller = TimedController(policy, step_s=STEP, strategy=Chunking(3), safety=rules, safe_action=vector(0, 0))
-    last, now, waiting = controller.action_at(0.0), 0.0, []
+    last, now, waiting, ways_back = controller.action_at(0.0), 0.0, [], 0
     for tick in range(1, 10_001):
         now = tick * STEP
         with contextlib.suppress(ObservationError):
@@ -257,11 +348,22 @@ def test_ten_thousand_fuzzed_steps_send_nothing_forbidden(reaction, kind):
             waiting.remove(due)
         action = controller.action_at(now)
         assert np.isfinite(action).all()
-        assert ((action >= low) & (action <= high)).all()
-        held = kind == "delta" and not action.any()  # no change at all is always permitted
-        assert held or (np.abs(action - last) <= rate * STEP + 1e-5).all()
+        stood_out = kind == "absolute" and rated  # who stands beyond the limits may be on the way back, at the rate
+        assert (action >= (np.minimum(low, last + rate * STEP - 1e-5) if stood_out else low)).all()
+        assert (action <= (np.maximum(high, last - rate * STEP + 1e-5) if stood_out else high)).all()
+        ways_back += bool(((action < low) | (action > high)).any())
+        held = kind == "delta"  # no change at all is always permitted, and one says nothing about the next
+        assert held or not rated or (np.abs(action - last) <= rate * STEP + 1e-5).all()
         last = action
-        if tick % 997 == 0:
-            controller.reset(tick, at=last)
+        if tick % 97 == 0:
+            place = chance.uniform(-10, 10, 2).astype(np.float32)
+            if tick % 2:
+                controller.reset(tick, at=place)
+            else:
+                controller.sent_instead(place, now)
+            last = place
+        elif tick % 89 == 0:
+            controller.reset(tick)
     assert controller.guard.counts.to_dict().keys() == {"limit", "rate", "range", "nan", "stale", "stopped"}
-    assert controller.episode == 10
+    assert controller.episode > 100
+    assert (ways_back > 100) == (kind == "absolute" and rated)

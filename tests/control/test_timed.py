@@ -43,9 +43,9 @@ def times(first, stop):
 @pytest.mark.parametrize("strategy", [Chunking(4), Chunking(1), Ensembling(), RealTimeChunking(3, delay=2)])
 @pytest.mark.parametrize("delay", [0, 1, 3])
 def test_every_action_is_that_of_its_time_with_any_delay_and_strategy(strategy, delay):
-    controller = TimedController(Holding(), step_s=STEP, strategy=strategy)
+    controller = TimedController(Holding(), step_s=STEP, strategy=strategy, safe_action=np.array([-5.0]))
     sent = run(controller, 30, lambda tick: delay)
-    assert sent[:delay] == [None] * delay
+    assert sent[:delay] == [-5.0] * delay
     assert sent[delay:] == times(delay, 30)
     assert controller.counts.starved == delay
     assert controller.counts.expired == 0
@@ -54,18 +54,55 @@ def test_every_action_is_that_of_its_time_with_any_delay_and_strategy(strategy, 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=40, max_size=40))
 def test_no_action_is_ever_sent_at_another_time_than_its_own(delays):
-    controller = TimedController(Telling(), step_s=STEP, strategy=Chunking(2))
-    last = None
+    controller = TimedController(Telling(), step_s=STEP, strategy=Chunking(2), safe_action=np.array([-5.0]))
+    last = -5.0
     for tick, action in enumerate(run(controller, 40, lambda tick: delays[tick])):
-        assert action is None or action == pytest.approx(tick * STEP, abs=1e-5) or action == last  # held
+        assert action == pytest.approx(tick * STEP, abs=1e-5) or action == last  # held
         last = action
     asked = controller.counts.accepted + controller.counts.expired + controller.counts.overtaken
     assert asked <= len(controller.policy.asked)
 
 
-def test_past_actions_of_a_late_plan_are_dropped_and_counted():
+@pytest.mark.parametrize("took", [0.0, 0.03, 0.3, 9.0])
+def test_the_first_plan_begins_when_it_is_there_since_the_robot_waited_for_it(took):
     controller = TimedController(Telling(), step_s=STEP)
     controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0, lambda: took)
+    assert controller.counts.skipped == controller.counts.expired == 0
+    assert [float(controller.action_at(took + tick * STEP)[0]) for tick in range(7)] == times(0, 7)
+    plan = controller.newest_plan
+    assert (plan.observed_s, plan.start_s, plan.ready_s) == (0.0, took, took)
+    assert controller.age_s(took) == took
+    assert not controller.is_due(took)
+    for tick, due in ((3, False), (4, True)):  # steps after its first action
+        controller.observe(seen(took + tick * STEP), took + tick * STEP)
+        assert controller.is_due(took + tick * STEP) == due
+
+
+def test_a_later_plan_and_one_that_the_robot_did_not_wait_for_begin_at_their_observation():
+    controller = TimedController(Telling(), step_s=STEP, safe_action=np.array([-5.0]))
+    controller.observe(seen(0.0), 0.0)
+    assert controller.action_at(0.0) == -5.0
+    controller.plan(0.0, lambda: 0.3)
+    assert controller.action_at(0.3) == pytest.approx(0.3)
+    controller.reset()
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0, lambda: 0.2)
+    controller.observe(seen(0.2), 0.2)
+    controller.plan(0.2, lambda: 0.4)
+    assert controller.newest_plan.start_s == 0.2
+    assert controller.action_at(0.4) == pytest.approx(0.4)
+    controller.reset()
+    controller.sent_instead(np.zeros(1), 0.0)
+    controller.observe(seen(0.0), 0.0)
+    controller.plan(0.0, lambda: 0.2)
+    assert controller.newest_plan.start_s == 0.0
+
+
+def test_past_actions_of_a_late_plan_are_dropped_and_counted():
+    controller = TimedController(Telling(), step_s=STEP, safe_action=np.array([-5.0]))
+    controller.observe(seen(0.0), 0.0)
+    controller.action_at(0.0)
     request = controller.request(0.0)
     controller.accept(request, answers(controller.policy, [request])[0], 0.3)
     assert controller.counts.skipped == 3
@@ -82,7 +119,7 @@ def test_plans_that_arrive_too_late_or_out_of_order_are_not_obeyed():
     controller.accept(second, answers(controller.policy, [second])[0], 0.2)
     controller.accept(first, answers(controller.policy, [first])[0], 0.2)
     assert controller.counts.overtaken == 1
-    assert controller.newest_plan.start_s == 0.1
+    assert controller.newest_plan.observed_s == 0.1
     third = controller.request(0.1)
     controller.accept(third, answers(controller.policy, [third])[0], 5.0)
     assert controller.counts.expired == 1
