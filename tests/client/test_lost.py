@@ -217,6 +217,7 @@ def test_a_network_that_takes_nothing_lets_no_call_of_the_robot_wait():
             assert controller.tick(number * STEP).held
         assert not network.sent
         assert controller.counts.unsent >= 15  # pictures that newer ones replaced
+        assert link._outbox.unsent() == len(link._outbox._waiting) == 2  # what is observed now, and no tick of then
         assert controller.counts.lost == 0
         network.let.set()
 
@@ -233,6 +234,7 @@ def test_closing_waits_for_no_message_that_is_being_sent():
                 controller.observe({**seen(1.0), "eye": np.zeros((2000, 2000, 3), np.uint8)}, 1.0 + number)
             controller.close()
             until(lambda: not sender.is_alive())
+            assert isinstance(link._outbox.failed.__cause__, ConnectionError)  # cut off, not given up after `_SEND_S`
             assert not controller.connected
 
 
