@@ -37,7 +37,7 @@ def _record_eval(config: dict[str, Any], _overrides: list[str]) -> int:
         step_s=1 / control_hz(config, policy),
         strategy=deployed_strategy(config, policy),
         safe_action=safe_action(config, policy),
-        safety=deployed_rules(config),
+        safety=deployed_rules(config, policy),
     )
     about = {
         "robot": str(config["robot"]),
