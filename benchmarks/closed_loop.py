@@ -3,8 +3,9 @@
     python benchmarks/closed_loop.py [--minutes 10] [--hz 10 50] [--load idle full] [--policy policy.pt]
 
 For every rate, idle and with a busy process on each core: a server, a robot that steps PushT and asks for an action at
-each tick, and beside them, at the same rate, a loop that only sleeps and a bare websocket echo of the same payload. A
-miss is an action that is there later than 10 ms after its tick; for the sleeping loop, a wake-up as late. Without
+each tick, and beside them, at the same rate, a loop that only sleeps and a bare websocket echo of the same payload.
+Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms after its tick, or none, because the loop
+was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. Without
 --policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
 The table is kept as JSON, with a picture of the round trips.
 """
@@ -12,6 +13,7 @@ The table is kept as JSON, with a picture of the round trips.
 import argparse
 import asyncio
 import json
+import math
 import os
 import re
 import signal
@@ -32,13 +34,34 @@ SERVE = "import sys; from diffusion_policy.cli.entry import serve; sys.exit(serv
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def ticks(hz: float, seconds: float) -> Iterator[float]:
-    """Yields the moment of each tick when it has come; one that took longer than a step begins the clock anew."""
-    due, end = time.monotonic() + 0.2, time.monotonic() + 0.2 + seconds
-    while due < end:
-        time.sleep(max(0.0, due - time.monotonic()))
+def due_ticks(hz: float, seconds: float) -> int:
+    """Returns how many ticks there are in a measurement."""
+    return round(hz * seconds)
+
+
+def ticks(
+    hz: float,
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Iterator[float]:
+    """Yields the moment of each tick of a fixed grid when it has come; left out are those before the latest one due."""
+    begun, number = clock() + 0.2, 0
+    while number < due_ticks(hz, seconds):
+        due = begun + number / hz
+        sleep(max(0.0, due - clock()))
         yield due
-        due = due + 1 / hz if time.monotonic() < due + 1 / hz else time.monotonic() + 1 / hz
+        number = max(number + 1, math.floor((clock() - begun) * hz))
+
+
+def missed(late: Any, due: int) -> int:
+    """Returns how many of the ticks that were due came too late or not at all.
+
+    Args:
+        late: seconds by which each tick that came was late.
+        due: how many there were to be.
+    """
+    return int((np.asarray(late) > LATE_S).sum()) + due - len(late)
 
 
 def robot(url: str, hz: float, seconds: float, plans: float, out: str) -> None:
@@ -188,7 +211,7 @@ def measured(policy: Path, hz: float, load: str, args: argparse.Namespace, folde
         if any(part.wait(seconds + 300 + 10 * args.plans) for part in parts):
             raise RuntimeError("a part of the measurement failed; its message is above")
     found = {name: dict(np.load(out)) for name, out in outs.items()}
-    return row(hz, load, found)
+    return row(hz, load, seconds, found)
 
 
 def usable_cores() -> int:
@@ -196,15 +219,17 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def row(hz: float, load: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Returns a measurement as it is kept."""
-    late, slept = found["robot"]["late"], found["sleeper"]["late"]
+def row(hz: float, load: str, seconds: float, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns a measurement as it is kept; `late_ms` are of the ticks that came, the others were skipped."""
+    late, slept, due = found["robot"]["late"], found["sleeper"]["late"], due_ticks(hz, seconds)
     return {
         "hz": hz,
         "load": load,
-        "ticks": len(late),
-        "misses": int((late > LATE_S).sum()),
-        "misses_of_sleep": int((slept > LATE_S).sum()),
+        "ticks": due,
+        "skipped": due - len(late),
+        "misses": missed(late, due),
+        "skipped_of_sleep": due - len(slept),
+        "misses_of_sleep": missed(slept, due),
         "late_ms": quantiles(late),
         "late_of_sleep_ms": quantiles(slept),
         "round_trip_ms": quantiles(found["robot"]["trips"]),
@@ -232,8 +257,9 @@ def said(each: dict[str, Any]) -> str:
     """Returns a measurement for people."""
     trip, back, over = each["round_trip_ms"], each["echo_ms"], each["over_inference_ms"]
     return (
-        f"{each['hz']:g} Hz {each['load']:5} {each['ticks']} ticks: {each['misses']} misses (sleep alone "
-        f"{each['misses_of_sleep']}), held {each['held']}; round trip p50 {trip['p50']:.2f} p99 {trip['p99']:.2f} ms, "
+        f"{each['hz']:g} Hz {each['load']:5} {each['ticks']} ticks: {each['misses']} misses, {each['skipped']} of "
+        f"them skipped (sleep alone {each['misses_of_sleep']}), held {each['held']}; "
+        f"round trip p50 {trip['p50']:.2f} p99 {trip['p99']:.2f} ms, "
         f"echo {back['p50']:.2f} {back['p99']:.2f} ms (p99 x{trip['p99'] / back['p99']:.2f}); over inference p50 "
         f"{over['p50']:.2f} p99 {over['p99']:.2f} ms"
     )

@@ -7,10 +7,13 @@ The stand-in below takes and gives what the policy's schema says; put your drive
 
 import sys
 import time
+from itertools import islice
 
 import numpy as np
 
 from diffusion_policy import Planner, SafetyConfig, TimedController
+from diffusion_policy.control.pace import paced
+from diffusion_policy.control.watchdog import Watchdog
 
 CONTROL_HZ = 10.0  # as the demonstrations were recorded
 
@@ -32,6 +35,9 @@ class Robot:
         """Moves the motors."""
         self.told.append(action)
 
+    def stop(self) -> None:
+        """Brings the motors to rest; called from the watchdog's thread."""
+
 
 def main(path: str, seconds: float) -> None:
     """Runs the policy in a file for some seconds."""
@@ -39,14 +45,12 @@ def main(path: str, seconds: float) -> None:
     controller = TimedController.load(path, step_s=1 / CONTROL_HZ, strategy="chunking", delay=1, safety=rules)
     robot = Robot(controller)
     controller.observe(robot.read(), time.monotonic())
-    controller.plan(time.monotonic())  # the robot stands still until it knows what to do
-    begun = time.monotonic()
-    with Planner(controller) as planner:
-        for tick in range(int(seconds * CONTROL_HZ)):
-            time.sleep(max(0.0, begun + tick / CONTROL_HZ - time.monotonic()))
-            now = time.monotonic()
+    controller.plan(time.monotonic(), time.monotonic)  # the robot stands still until it knows what to do
+    with Planner(controller) as planner, Watchdog(robot.stop, 0.5) as watchdog:  # for a loop that hangs
+        for now in islice(paced(1 / CONTROL_HZ), int(seconds * CONTROL_HZ)):
             controller.observe(robot.read(), now)
             robot.send(controller.action_at(now))
+            watchdog.feed()
             if planner.error is not None:
                 raise planner.error
     print(f"{len(robot.told)} actions; {controller.counts}; {controller.guard.counts}")

@@ -40,11 +40,20 @@ def deployed_strategy(config: dict[str, Any], policy: "ChunkPolicy", every: int 
     return strategy
 
 
-def deployed_rules(config: dict[str, Any]) -> "SafetyConfig":
-    """Returns the section `safety`."""
+def deployed_rules(config: dict[str, Any], policy: "ChunkPolicy") -> "SafetyConfig":
+    """Returns the section `safety`; `observed: trained` takes the ranges that the policy's normalisers kept.
+
+    Raises:
+        ConfigError: a rule makes no sense, or the policy does not know the ranges.
+    """
     from diffusion_policy.control.safety import SafetyConfig
 
-    return build(SafetyConfig, config["safety"] or {}, "safety")
+    rules = dict(config["safety"] or {})
+    if rules.get("observed") == "trained":
+        from diffusion_policy.policies.trained_ranges import trained_ranges
+
+        rules["observed"] = {key: (low.tolist(), high.tolist()) for key, (low, high) in trained_ranges(policy).items()}
+    return build(SafetyConfig, rules, "safety")
 
 
 def control_hz(config: dict[str, Any], policy: "ChunkPolicy") -> float:

@@ -20,8 +20,10 @@ def main() -> int:
 
 def _record_eval(config: dict[str, Any], _overrides: list[str]) -> int:
     from diffusion_policy.control.timed import TimedController
+    from diffusion_policy.rollout.driver import make_robot
+    from diffusion_policy.rollout.person import Terminal
     from diffusion_policy.rollout.provenance import file_sha256
-    from diffusion_policy.rollout.trials import Terminal, Trials, make_robot, run_trials
+    from diffusion_policy.rollout.trials import Trials, run_trials
 
     out, checkpoint = Path(str(config["out"])).expanduser(), Path(str(config["checkpoint"])).expanduser()
     if not config["resume"]:
@@ -35,9 +37,14 @@ def _record_eval(config: dict[str, Any], _overrides: list[str]) -> int:
         step_s=1 / control_hz(config, policy),
         strategy=deployed_strategy(config, policy),
         safe_action=safe_action(config, policy),
-        safety=deployed_rules(config),
+        safety=deployed_rules(config, policy),
     )
-    about = {"robot": str(config["robot"]), "policy": {"path": str(checkpoint), "sha256": file_sha256(checkpoint)}}
+    about = {
+        "robot": str(config["robot"]),
+        "robot_kwargs": config["robot_kwargs"] or {},
+        "policy": {"path": str(checkpoint), "sha256": file_sha256(checkpoint)},
+        "delay": count(config, "delay", 0),
+    }
     trials = Trials(count(config, "trials"), float(seconds), count(config, "seed", 0), out, about)
     robot = make_robot(str(config["robot"]), config["robot_kwargs"] or {})
     last: list[EvalResult] = []

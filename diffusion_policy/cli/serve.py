@@ -57,7 +57,7 @@ def _offer(config: dict[str, Any]) -> "Offer":
         policy=policy,
         step_s=1 / control_hz(config, policy),
         strategy=deployed_strategy(config, policy, config["replan_every"]),
-        safety=deployed_rules(config),
+        safety=deployed_rules(config, policy),
         safe_action=safe_action(config, policy),
         about={
             "server": f"diffusion-policy {__version__}",

@@ -30,7 +30,7 @@ class SafetyConfig:
             episode before for the first, or from where `reset(at=...)` says that the robot is; after a pause it
             permits two steps' change at most.
         observed: {key: (low, high)} of observations seen in training, numbers or (*shape); other keys are not looked
-            at.
+            at. `policies.trained_ranges` reads them from a policy's normalisers.
         stale_s: age of the newest observation beyond which actions no longer rest on what is; None: plans that are
             there are carried out to their end.
         on_limit: where an action is beyond its limits.

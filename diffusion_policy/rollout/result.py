@@ -36,6 +36,7 @@ class EvalResult:
             policy computed; the rest went into the environments. Empty when it was not measured.
         behaviors: the ways that the environment knows, all equally good.
         timing: how planning took time, and how smooth the actions were; empty in lock-step. See `rollout.timing`.
+        safety: how many episodes the rules of safety stopped, and their seeds; empty where there are no such rules.
     """
 
     env_id: str
@@ -50,6 +51,7 @@ class EvalResult:
     speed: Mapping[str, float] = field(default_factory=dict)
     behaviors: Sequence[str] = ()
     timing: Mapping[str, Any] = field(default_factory=dict)
+    safety: Mapping[str, Any] = field(default_factory=dict)
     max_reward: Estimate = field(init=False)
     episode_return: Estimate = field(init=False)
     success_rate: Estimate | None = field(init=False)
@@ -92,6 +94,7 @@ class EvalResult:
             **({"behavior": dict(self.behavior)} if self.behavior else {}),
             **({"subgoals": dict(self.subgoals)} if self.subgoals else {}),
             **({"timing": dict(self.timing)} if self.timing else {}),
+            **({"safety": dict(self.safety)} if self.safety else {}),
             "latency_ms": dict(self.latency_ms),
             "speed": dict(self.speed),
             "per_episode": [episode.to_dict() for episode in self.per_episode],

@@ -4,86 +4,31 @@ What ran is a recording of the library's own format, and the labels stand in it:
 that an interrupted series goes on where it stopped.
 """
 
-import queue
-import sys
-import threading
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any
 
+from diffusion_policy.control.pace import paced
 from diffusion_policy.control.planner import Planner
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, DiffusionPolicyError
-from diffusion_policy.policies.chunk import FloatArray
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.rollout.driver import Robot
 from diffusion_policy.rollout.episode import EpisodeResult
+from diffusion_policy.rollout.person import Person
 from diffusion_policy.rollout.provenance import hardware
 from diffusion_policy.rollout.result import EvalResult
 from diffusion_policy.rollout.statistics import percentiles
 from diffusion_policy.serving.recorder import Recorder
+from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
 RECORDING = "trials.zarr"
-
-
-class Robot(Protocol):
-    """A driver. `reset`, `stop` and `close` are called where it has them: before and after each trial, at the end."""
-
-    def read(self) -> Mapping[str, Any]:
-        """Returns what the sensors show now, as the policy's schema says."""
-
-    def send(self, action: FloatArray) -> None:
-        """Moves the motors."""
-
-
-class Person(Protocol):
-    """Who sets the scene and judges."""
-
-    def ask(self, question: str) -> str | None:
-        """Returns an answer that was given after the question; None when nobody is there any more."""
-
-    def has_spoken(self) -> bool:
-        """Whether a line came since the last question, which it takes."""
-
-
-class Terminal:
-    """A person at a keyboard; lines typed before a question are no answer to it.
-
-    Args:
-        lines: where they type.
-    """
-
-    def __init__(self, lines: TextIO | None = None) -> None:
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(lines or sys.stdin,), name="keyboard", daemon=True).start()
-
-    def ask(self, question: str) -> str | None:
-        """See `Person`."""
-        self.has_spoken()
-        print(question, end=" ", flush=True)
-        line = self._lines.get()
-        if line is None:
-            self._lines.put(None)  # nobody comes back: later questions get no answer, either
-        return line
-
-    def has_spoken(self) -> bool:
-        """See `Person`; the end of all lines stays for the next question."""
-        spoken = False
-        while not self._lines.empty():
-            line = self._lines.get()
-            if line is None:
-                self._lines.put(None)
-                return True
-            spoken = True
-        return spoken
-
-    def _read(self, lines: TextIO) -> None:
-        for line in lines:
-            self._lines.put(line.strip())
-        self._lines.put(None)
+_LATENCIES = "latencies_ms"
 
 
 @dataclass(frozen=True)
@@ -95,7 +40,8 @@ class Trials:
         seconds: of one at most; Enter ends it before.
         seed: trial i uses seed + i for the policy's noise.
         out: a folder; the recording stands in it.
-        about: what must be the same when the series goes on: the robot, the policy's file.
+        about: what must be the same when the series goes on: the robot, its settings, the policy's file. That the
+            strategy, the rules of safety and `seconds` are the same is seen to here.
     """
 
     count: int
@@ -122,14 +68,16 @@ def run_trials(
 ) -> bool:
     """Runs the trials that are still to come; returns whether there are none left.
 
-    A trial is recorded as a whole, with its label, or not at all: one that is repeated, or interrupted, leaves nothing.
+    A trial is recorded as a whole, with its label, or not at all: one that is repeated, or interrupted, leaves nothing,
+    and one that was ended before its first action is not judged. Where safety stops the robot the person is told why;
+    beginning the next trial releases it.
 
     Args:
         trials: what to do.
         controller: what acts.
         robot: what it acts on.
         person: who judges; at the answer q, or when they are gone, the series stops.
-        done: is told the figures after every trial.
+        done: is told the figures after every trial, and at once where there are trials from before.
         clock: the time in seconds.
         sleep: waits so many of them.
 
@@ -140,43 +88,57 @@ def run_trials(
         stack.callback(getattr(robot, "close", lambda: None))
         recorder = stack.enter_context(_recorder(trials, controller))
         act = _Act(controller, robot, person, recorder, clock, sleep)
+        if recorder.buffer.num_episodes:  # whoever was killed before may not have told them
+            done(figures(trials, recorder.buffer))
         while (number := recorder.buffer.num_episodes) < trials.count:
             said = person.ask(f"trial {number + 1} of {trials.count}: set the scene; Enter begins, q stops:")
             if said is None or said.lower().startswith("q"):
                 return False
             try:
-                act.run(trials.seconds, trials.seed + number)
+                took = act.run(trials.seconds, trials.seed + number)
             finally:
                 getattr(robot, "stop", lambda: None)()
-            label = _label(person)
+            if not len(recorder):
+                person.tell("this trial ended before its first action, and does not count; it is to come again")
+                continue
+            label = _label(person, controller.guard.stopped)
             if label is None:
                 return False
             if label != "r":
+                _keep_latencies(recorder.buffer, number, took)
                 recorder.end(label == "y")
-                done(figures(trials, recorder.buffer, act.latencies_ms))
+                done(figures(trials, recorder.buffer))
     return True
 
 
-def figures(trials: Trials, buffer: ReplayBuffer, latencies_ms: list[float]) -> EvalResult:
+def figures(trials: Trials, buffer: ReplayBuffer) -> EvalResult:
     """Returns what a recording comes to; a success counts as a reward of 1.
 
     Args:
         trials: the series.
         buffer: its recording, of one trial at least.
-        latencies_ms: from an observation to its plan, of those made in this session.
     """
-    episodes = [_result(buffer, index, trials.seed + index) for index in range(buffer.num_episodes)]
+    numbers = range(buffer.num_episodes)
+    stopped = [trials.seed + each for each in numbers if buffer.get_episode(each, ["stopped"])["stopped"].any()]
+    kept = buffer.attrs.get(_LATENCIES) or {}
     return EvalResult(
         env_id=f"robot:{trials.about.get('robot', 'unknown')}",
         env_kwargs={},
         seed=trials.seed,
         requested=trials.count,
-        per_episode=episodes,
-        latency_ms={**percentiles(latencies_ms), "batch_size": 1},
+        per_episode=[_result(buffer, index, trials.seed + index) for index in numbers],
+        latency_ms={**percentiles(ms for index in numbers for ms in kept.get(str(index), ())), "batch_size": 1},
         policy=dict(trials.about.get("policy") or {"path": None, "sha256": None}),
         versions=installed_versions(),
         hardware=hardware(),
+        safety={"stopped": len(stopped), "stopped_seeds": stopped},
     )
+
+
+def _keep_latencies(buffer: ReplayBuffer, number: int, took_ms: list[float]) -> None:
+    """Keeps how long the plans of a trial took; of one that comes to nothing after all, the next one's replace them."""
+    kept = dict(buffer.attrs.get(_LATENCIES) or {})
+    buffer.update_attrs({_LATENCIES: {**kept, str(number): [round(ms, 3) for ms in took_ms]}})
 
 
 def _result(buffer: ReplayBuffer, index: int, seed: int) -> EpisodeResult:
@@ -189,7 +151,15 @@ def _result(buffer: ReplayBuffer, index: int, seed: int) -> EpisodeResult:
 
 
 def _recorder(trials: Trials, controller: TimedController) -> Recorder:
-    about = {**trials.about, "seed": trials.seed}
+    strategy, safe = controller.strategy, controller.safe_action
+    about = _kept({
+        **trials.about,
+        "seed": trials.seed,
+        "seconds": trials.seconds,
+        "strategy": {"name": type(strategy).__name__, **(plain(strategy) if is_dataclass(strategy) else {})},
+        "safety": controller.guard.config,
+        "safe_action": None if safe is None else safe.tolist(),
+    })  # fmt: skip
     if trials.recording.exists():
         with ReplayBuffer.open(trials.recording) as begun:
             before = begun.attrs.get("provenance") or {}
@@ -202,9 +172,15 @@ def _recorder(trials: Trials, controller: TimedController) -> Recorder:
     return Recorder(trials.recording, controller, about)
 
 
+def _kept(value: Any) -> Any:
+    """Returns plain values as JSON gives them back; what it does not know, infinity among it, as text."""
+    said = json.dumps(plain(value), default=lambda each: each.tolist() if hasattr(each, "tolist") else str(each))
+    return json.loads(said, parse_constant=str)
+
+
 @dataclass
 class _Act:
-    """Lets a controller act on a robot; `latencies_ms` are from an observation to its plan."""
+    """Lets a controller act on a robot."""
 
     controller: TimedController
     robot: Robot
@@ -212,65 +188,50 @@ class _Act:
     recorder: Recorder
     clock: Callable[[], float]
     sleep: Callable[[float], object]
-    latencies_ms: list[float] = field(default_factory=list)
 
-    def run(self, seconds: float, seed: int) -> None:
-        """Acts for so long, or until somebody speaks."""
-        getattr(self.robot, "reset", lambda: None)()
-        self.controller.reset(seed)
-        self.recorder.drop()  # what a repeated trial left
+    def run(self, seconds: float, seed: int) -> list[float]:
+        """Acts for so long, or until somebody speaks; returns the milliseconds from observations to their plans."""
+        self._begin(seed)
         self.controller.observe(self.robot.read(), self.clock())
-        self.controller.plan(self.clock())  # the robot stands still until it knows what to do
-        begun, number = self.clock(), 0
+        self.controller.plan(self.clock(), self.clock)  # the robot stands still until it knows what to do
+        begun, stopped = self.clock(), False
         took: dict[float, float] = {}
         with Planner(self.controller, self.clock) as planner:
-            while self.clock() < begun + seconds and not self.person.has_spoken():
-                self._tick()
+            for now in paced(self.controller.step_s, self.clock, self.sleep):
+                if now >= begun + seconds or self.person.has_spoken():
+                    break
+                self._tick(now)
                 if planner.error is not None:
                     raise planner.error
-                plan = self.controller.newest_plan
+                plan, why = self.controller.newest_plan, self.controller.guard.stopped
                 if plan is not None:
-                    took[plan.start_s] = 1000 * (plan.ready_s - plan.start_s)
-                number += 1
-                self.sleep(max(0.0, begun + number * self.controller.step_s - self.clock()))
-        self.latencies_ms += took.values()
+                    took[plan.observed_s] = 1000 * (plan.ready_s - plan.observed_s)
+                if why is not None and not stopped:
+                    self.person.tell(f"safety stopped the robot: {why}; Enter ends this trial")
+                stopped = why is not None
+        return list(took.values())
 
-    def _tick(self) -> None:
-        now = self.clock()
+    def _begin(self, seed: int) -> None:
+        """Makes all ready; a stop of the trial before is over, since somebody began this one."""
+        reset = getattr(self.robot, "reset", None)
+        here = None if reset is None else reset()
+        self.controller.guard.release()
+        self.controller.reset(seed, here, moved=reset is not None)
+        self.recorder.drop()  # what a repeated trial left
+
+    def _tick(self, now: float) -> None:
         self.controller.observe(self.robot.read(), now)
         self.robot.send(self.controller.action_at(now))
         self.recorder.tick()
 
 
-def _label(person: Person) -> str | None:
+def _label(person: Person, stopped: str | None) -> str | None:
     """Returns y, n or r; None when they are gone."""
     question = "did it succeed? y yes, n no, r repeat it (this one does not count):"
+    question = question if stopped is None else f"safety stopped it ({stopped}); {question}"
     while (said := person.ask(question)) is not None:
         if said.lower()[:1] in ("y", "n", "r"):
             return said.lower()[0]
         if said.lower().startswith("q"):
             return None
     return None
-
-
-def make_robot(name: str, settings: Mapping[str, Any]) -> Robot:
-    """Returns a driver: `my_pkg.my_robot:Robot` is imported, and called with the settings.
-
-    Raises:
-        ConfigError: there is none of that name, or it has no read and send.
-    """
-    from importlib import import_module
-
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise ConfigError(f"robot: expected a driver as my_pkg.my_robot:Robot, but got {name!r}")
-    try:
-        made: Robot = getattr(import_module(module), attribute)(**settings)
-    except (ImportError, AttributeError, TypeError) as error:
-        if isinstance(error, DiffusionPolicyError):
-            raise
-        raise ConfigError(f"robot={name} could not be made: {error}; is it installed or in this folder?") from error
-    missing = [each for each in ("read", "send") if not callable(getattr(made, each, None))]
-    if missing:
-        raise ConfigError(f"robot={name} must have read() and send(action), but has no {', '.join(missing)}")
-    return made

@@ -88,11 +88,13 @@ def test_what_a_plan_says_is_sent_at_its_time_however_late_it_arrives(toy_policy
 
     sent = []
     kept = Smoothness.of.__func__
-    monkeypatch.setattr(
-        Smoothness, "of", classmethod(lambda cls, actions, *more: (sent.append(actions), kept(cls, actions, *more))[1])
-    )
+    monkeypatch.setattr(Smoothness, "of", classmethod(lambda cls, *given: (sent.append(given), kept(cls, *given))[1]))
     run(Numbering(), Timing(Chunking(3), 2), episodes=1)
-    numbers = [round(float(action[0]) * 10) for action in sent[0]]
+    actions, joints, starved = sent[0]
+    numbers = [round(float(action[0]) * 10) for action in actions]
+    assert joints == [number for number in range(1, len(numbers)) if numbers[number] == 2 and numbers[number - 1] == 4]
+    assert joints[:3] == [5, 8, 11]
+    assert starved == []
     assert numbers[:11] == [0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4]  # asked at 0, 3, 6, 9; there at 0, 5, 8, 11
 
 
