@@ -139,7 +139,7 @@ def test_bundled_demonstrations_are_remade_by_the_recorded_command(tmp_path: Pat
             ["trainig.num_grad_steps=3"],
             "unknown setting 'trainig.num_grad_steps', did you mean training.num_grad",
         ),
-        ("train", ["task=pushtt"], "unknown task 'pushtt', known: "),
+        ("train", ["task=pushtt"], "unknown task 'pushtt', did you mean pusht? known: "),
         (
             "train",
             ["denoiser.name=unet3d", "out=x"],

@@ -1,6 +1,7 @@
 """Agents on the one training loop: exact resume, a policy.pt that deploys, and what cannot be learned from."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
             "training": {"num_grad_steps": 20, "batch_size": 16, "log_every": 5, "val_every": 0, **training},
             "device": "cpu",
             "out": str(tmp_path / out),
-            **AGENTS[kind],
+            **deepcopy(AGENTS[kind]),  # tests change theirs
         }
 
     return config
