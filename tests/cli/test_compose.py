@@ -40,7 +40,7 @@ def test_composed_settings_know_tasks_of_ones_own(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["trian"], "expected a command that Python composes for, train, collect, augment, online; got 'trian'"),
-        (["train", "task=pushtt"], "unknown task 'pushtt', did you mean pusht? known: .*pusht, pusht_image"),
+        (["train", "task=pushtt"], r"unknown task 'pushtt', did you mean pusht\? known: .*pusht, pusht_image"),
         (["train", "optim.lrr=1"], r"unknown setting 'optim\.lrr', did you mean optim\.lr"),
         (["train", "pusht"], "settings are KEY=VALUE, but got 'pusht'"),
     ],
