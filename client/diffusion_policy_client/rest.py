@@ -101,7 +101,8 @@ class Rest:
     def _towards(self, goal: FloatArray, time_s: float) -> FloatArray:
         if self.last is None:
             return goal
-        elapsed_s = self._step_s if np.isnan(self.last_s) else max(0.0, time_s - self.last_s)
+        # as on the server: a pause of the robot's loop permits no jump after it
+        elapsed_s = self._step_s if np.isnan(self.last_s) else min(max(0.0, time_s - self.last_s), 2 * self._step_s)
         reach = np.full(self._shape, np.inf)
         np.multiply(self._rate, elapsed_s, out=reach, where=np.isfinite(self._rate), dtype=np.float64)
         before = self.last.astype(np.float64)
