@@ -5,34 +5,12 @@
 A test fails when a document says something else than benchmarks/results/.
 """
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-
-Rows = list[list[str]]
-
-
-def stored(name: str) -> dict[str, Any]:
-    """Returns the figures of a benchmark."""
-    figures: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return figures
-
-
-def table(head: list[str], rows: Rows) -> str:
-    """Returns a Markdown table, numbers to the right."""
-    align = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, align, *rows])
-
-
-def machine(figures: dict[str, Any]) -> str:
-    """Returns on what it was measured."""
-    said, versions = figures["hardware"], figures["versions"]
-    return f"{said['cpu']}, {figures['threads']} threads, torch {versions['torch'].partition('+')[0]}"
+from figures import ROOT, machine, stored, table
+from suite_tables import edp, finished, suite
 
 
 def latency() -> str:
@@ -127,70 +105,47 @@ def scaling() -> str:
     )
 
 
-def finished(name: str) -> tuple[Any, Any]:
-    """Returns a suite, and its finished cells in benchmarks/results/NAME."""
-    import yaml
-
-    from diffusion_policy.benchmark.results import Results
-    from diffusion_policy.benchmark.suite import Suite
-
-    plan = Suite.from_plain(yaml.safe_load((ROOT / "conf" / "suite" / f"{name}.yaml").read_text(encoding="utf-8")))
-    folder = RESULTS / name
-    return plan, Results.read(folder) if any((folder / "cells").glob("*.json")) else Results([])
-
-
-_HIDDEN = {"offline": ("Lead of diffusion_ql: mean return",), "mixed_pusht": ("eturn", "best checkpoint")}
-"""What the tables of a suite leave out beside the others: words of their titles."""
-
-
-def suite(name: str, *, short: bool = False) -> str:
-    """Returns the tables of the finished cells in benchmarks/results/NAME, "not run" where there is none.
-
-    Args:
-        name: of the suite; methods without any finished cell are left out.
-        short: the first measure only, and the leads in it.
-    """
-    from diffusion_policy.benchmark.measures import MEASURES
-    from diffusion_policy.benchmark.tables import tables
-
-    plan, results = finished(name)
-    if not results.cells:
-        return f"Not run yet: none of {len(plan.cells())} cells is finished."
-    begun = {str(each.figures["method"]) for each in results.cells}
-    methods = [each for each in plan.methods if plan.axis or each in begun]
-    made = tables(results, list(plan.tasks), methods, plan.compared_with, plan.measures)
-    hidden = ("best checkpoint", "Cost", "Lead") if plan.axis else _HIDDEN.get(name, ("max reward", "best checkpoint"))
-    shown = [each for each in made if not any(word in each.title for word in hidden)]
-    if short:
-        first = MEASURES[plan.measures[0]].title.lower()
-        shown = [each for each in shown if first in each.title.lower()]
-    parts = [f"{each.title}:\n\n{table(list(each.head), [list(row) for row in each.rows])}" for each in shown]
-    commits = ", ".join(dict.fromkeys(str(each.figures["commit"])[:7] for each in results.cells)) or "none"
-    done = f"{len(results.cells)} of {len(plan.cells())} cells are finished; commits {commits}."
-    return "\n\n".join(parts if short else [*parts, done])
-
-
-def edp() -> str:
-    """Returns what EDP's one-step estimate saves, and what it costs: training seeds of both, of the same tasks."""
-    from diffusion_policy.benchmark.results import Results
-    from diffusion_policy.benchmark.tables import NOT_RUN, shown
-
-    plan, results = finished("offline")
-    tasks = list(plan.tasks)
-    seeds = {each.cell.seed for each in results.cells if each.cell.method == "edp"} or {0}
-    same = Results([each for each in results.cells if each.cell.seed in seeds])
-    step = stored("ql_step")
+def synther() -> str:
+    """Returns the table of synthetic transitions, by the model that drew them."""
+    figures = stored("synther")
+    real = figures["real"]
+    titles = {
+        "synther": "SynthER",
+        "noise": "noise, as far from real rows",
+        "vae": "autoencoder",
+        "gaussian": "Gaussian",
+    }
     rows = []
-    for method, timed in (("diffusion_ql", "ours"), ("edp", "ours, one_step")):
-        scores = [shown(same.estimate(task, method, "normalized_return"), digits=1) for task in tasks]
-        rows.append([f"`agent={method}`", f"{step[timed]['cpu_ms']:.1f}", *scores])
-    lead = [same.lead(task, "edp", "diffusion_ql", "normalized_return") for task in tasks]
-    if any(lead):
+    for name, title in titles.items():
+        each = figures["models"][name]
         rows.append(
-            ["difference", "", *(NOT_RUN if each is None else shown(each, sign=True, digits=1) for each in lead)]
+            [
+                title,
+                f"{each['ks_mean']:.3f} ({each['ks_min']:.3f})",
+                f"{each['correlation_mean']:.3f} ({each['correlation_min']:.3f})",
+                f"{each['nearest']:.2f}",
+                f"{100 * each['terminal_rate']:.2f}",
+                *("none" if each[key] is None else f"{each[key]:.2f}" for key in _TOLD),
+                f"{each['dynamics_median']:.3f}",
+            ]
         )
-    which = f"training seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
-    return f"{table(['', 'ms of CPU a step', *tasks], rows)}\n\n({machine(step)}; normalised returns of {which}.)"
+    head = [
+        "",
+        "KS complement",
+        "correlation",
+        "nearest",
+        "terminals, %",
+        "precision",
+        "recall",
+        "error of the dynamics",
+    ]
+    rate = 100 * figures["models"]["synther"]["terminal_rate_real"]
+    said = f"{real['transitions']:,} real rows, {rate:.2f} % of them terminal; their nearest neighbours"
+    apart = f"are {real['nearest']:.2f} away; the simulator's own error is {figures['simulator_floor']:.0e}"
+    return f"{table(head, rows)}\n\n({said} {apart}; commit {figures['commit'][:7]}.)"
+
+
+_TOLD = ("terminal_precision", "terminal_recall")
 
 
 def documents() -> list[Path]:
@@ -201,7 +156,8 @@ def documents() -> list[Path]:
 def parts() -> dict[str, Callable[[], str]]:
     """Returns what makes the text of each place, by name."""
     made: dict[str, Callable[[], str]] = {"latency": latency, "training": training, "precision": precision, "edp": edp}
-    for name in ("quick", "demonstrations", "offline", "mixed_pusht"):
+    made["synther"] = synther
+    for name in ("quick", "demonstrations", "offline", "mixed_pusht", "few_transitions", "augmented"):
         made[name] = partial(suite, name)
     for name in ("quick", "offline"):
         made[f"{name}_short"] = partial(suite, name, short=True)

@@ -9,6 +9,6 @@ shift
 seeds=("$@")
 [ $# -gt 0 ] || seeds=(0 1 2)
 for seed in "${seeds[@]}"; do
-  dp-augment dataset="$out/hopper-mixed-v5.zarr" data.episodes=134 model.width=512 training.num_grad_steps=10000 \
+  dp-augment dataset="$out/hopper-mixed-v5.zarr" data.episodes=134 training.num_grad_steps=10000 \
     sampling.steps=32 seed="$seed" samples=100000 resume=true out="$out/hopper-134-synther-s$seed.zarr"
 done
