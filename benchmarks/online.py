@@ -1,13 +1,13 @@
 """SynthER online on Pendulum: soft actor-critic with 1 and 20 gradient steps an environment step, and SynthER with 20.
 
     python benchmarks/online.py docs/online.png --out runs/online
-    python benchmarks/online.py quick.png --out runs/quick --seeds 1 steps=600 refit_every=200 sac.learning_starts=100
+    python benchmarks/online.py quick.png --json quick.json --out runs/quick --seeds 1 steps=600 sac.learning_starts=100
 
 One run of dp-online a cell (method and seed), in a process of its own with one thread; a finished one is kept as
 OUT/METHOD-seedN.json, so that an interrupted benchmark goes on with the cells that lack. With --methods, other methods
 can run in another shell. Further words are settings of dp-online, for all cells. Draws the mean of the cells'
-evaluations over environment steps with its 95 % bootstrap interval over seeds, and writes the numbers beside the
-picture (.json).
+evaluations over environment steps with its 95 % bootstrap interval over seeds. JSON under benchmarks/results/, or where
+--json says.
 
 Sizes are those of preset `fast`: 10,000 environment steps, networks of 64 x 64, batch 128, a model of width 256 that is
 refitted every 1,000 steps. `online=paper` has the published ones.
@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("picture", type=Path)
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="settings of dp-online, for all cells")
     parser.add_argument("--out", type=Path, default=Path("runs/online"), help="folder of the cells")
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "online.json")
     parser.add_argument("--seeds", type=int, default=5, help="0 .. SEEDS - 1")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     args = parser.parse_intermixed_args()
@@ -119,7 +120,7 @@ def main() -> None:
     about = {name: found[0][name] for name in ("commit", "versions", "hardware")}
     commits = sorted({str(one["commit"]) for one in found})
     figures = {**about, "commits": commits, "settings": args.words, "methods": curves}
-    args.picture.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    args.json.write_text(json.dumps(figures, indent=1) + "\n")
     for name, each in curves.items():
         low, high = each["ci95"][-1]
         minutes = sum(each["cpu_minutes"])
