@@ -164,22 +164,23 @@ class RemoteController:
             if self._upkeep.ask({"type": "plan", "time_s": checked_time(time_s)}, timeout_s) is None:
                 raise ServerLostError(self.error or f"no plan came within {timeout_s:g} s")
 
-    def reset(self, seed: SupportsIndex | None = None, at: FloatArray | None = None) -> None:
+    def reset(self, seed: SupportsIndex | None = None, at: FloatArray | None = None, *, moved: bool = False) -> None:
         """Begins a new episode; see `TimedController.reset`. A stop stays one, until `release`.
 
         Without a connection the next one begins with it.
 
         Args:
             seed: fixes all the noise; None draws fresh entropy.
-            at: (*Da), the action that would leave the robot where it is; rates count from there. None: unknown.
+            at: (*Da), the action that would leave the robot where it is; rates count from there. It may be beyond the
+                limits, and the robot is brought back then. None: it stands where the last action left it.
+            moved: whether something else moved it since, and nobody knows where to.
 
         Raises:
-            MismatchError: `at` is no action that is permitted, or the seed no whole number.
+            MismatchError: `at` is beyond the action's bounds or no action, or the seed no whole number.
         """
         number = checked_seed(seed)
         with self._lock:
-            here = None if at is None else self._rest.checked(at)
-            self._rest.begin(here)
+            self._rest.begin(None if at is None else self._rest.placed(at), moved=moved)
             self.last_tick, self._seed, self._answered_s, self._unheard = None, number, None, False
             if self._upkeep.ask(self._reset_message(), _ANSWER_S) is not None:
                 self._seed = None
@@ -223,12 +224,13 @@ class RemoteController:
         return said
 
     def _reset_message(self) -> dict[str, Any]:
-        return {"type": "reset", "seed": self._seed, "at": self._rest.here(), "stopped": self.stopped}
+        here = self._rest.last
+        return {"type": "reset", "seed": self._seed, "at": here, "moved": here is None, "stopped": self.stopped}
 
     def _answered(self, answer: Mapping[str, Any], time_s: float) -> Tick | None:
         """Returns what the server said; None, and the connection is given up, where that is no permitted action."""
         try:
-            action = self._rest.checked(answer["action"])
+            action = self._rest.permitted(answer["action"])
             tick = Tick(
                 time_s, action.copy(), False, answer["observed_s"], answer["plan_start_s"], answer["starved"],
                 answer["stopped"],

@@ -21,15 +21,12 @@ from diffusion_policy.control.plan import Plan, PlanRequest, answers, warm_up_gu
 from diffusion_policy.control.records import PlanCounts, Tick
 from diffusion_policy.control.running import RunningPlans
 from diffusion_policy.control.safety import SafetyConfig, SafetyCounts
+from diffusion_policy.control.sent import Sent
 from diffusion_policy.control.strategies import Chunking, Strategy, make_strategy
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
 from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray, KnownActions, clipped
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.episode_slots import noise_generator
-
-_LONGEST_STEPS = 2
-"""Since the last action, for which a rate permits change: one tick may be lost or late on a ramp at its rate. A loop
-that stood still for longer left the robot where it was, and does not make good for it with one jump."""
 
 
 class TimedController:
@@ -78,7 +75,7 @@ class TimedController:
         self._lock = threading.RLock()
         self.guard = Guard(safety or SafetyConfig(), self.obs_spec, self.action_spec, self.safe_action)
         self.episode = -1
-        self._last: FloatArray | None = None
+        self._sent = Sent(step_s)
         self.reset(seed)
 
     @classmethod
@@ -134,14 +131,13 @@ class TimedController:
         here = None if at is None else self._checked("at", at)
         with self._lock:
             if here is None and not moved:
-                here = self._last
+                here = self._sent.action
             self.episode += 1
             self.history = ObservationHistory(self.policy.obs_spec, self.policy.horizons.obs_horizon, self.step_s)
             self.guard.counts = SafetyCounts()
             self._plans = RunningPlans()
             self._asked_s: float | None = None
-            self._last, self._last_s, self._changed_s = here, float("nan"), -np.inf
-            self._sent = False  # whether anything was, in this episode
+            self._sent = Sent(self.step_s, here)
             self._generator = noise_generator(seed)
             self.last_tick: Tick | None = None
 
@@ -199,7 +195,7 @@ class TimedController:
             known = self.strategy.known(self._plans.all(), observed_s, self.policy.horizons)
             if known is not None:  # what was sent otherwise than planned is not known to have been executed
                 times = observed_s + (np.arange(known.weight.shape[1]) - self.policy.horizons.start) * self.step_s
-                past = (times < observed_s - 0.5 * self.step_s) & (times < self._changed_s + 0.5 * self.step_s)
+                past = (times < observed_s - 0.5 * self.step_s) & (times < self._sent.changed_s + 0.5 * self.step_s)
                 known = KnownActions(known.actions, np.where(past, 0, known.weight).astype(np.float32))
             return PlanRequest(observed_s, window, noise, known, self.episode)
 
@@ -227,7 +223,7 @@ class TimedController:
                 self.counts.foreign += 1
                 return
             begins_s = request.observed_s
-            if self._plans.newest is None and not self._sent:
+            if self._plans.newest is None and not self._sent.anything:
                 begins_s = max(begins_s, time_s)
                 if self._asked_s == request.observed_s:  # the next one is due so many steps after its first action
                     self._asked_s = begins_s
@@ -262,14 +258,10 @@ class TimedController:
             newest = self.history.newest(checked_time(time_s))
             wanted = self.strategy.action(self._plans.all(), time_s)
             age_s = np.inf if newest is None else time_s - newest[0]
-            elapsed_s = self.step_s if np.isnan(self._last_s) else time_s - self._last_s
-            elapsed_s = min(elapsed_s, _LONGEST_STEPS * self.step_s)
             self.counts.starved += wanted is None
-            begun = self._plans.newest is not None
-            sent = self.guard.permitted(wanted, self._last, age_s, elapsed_s, starved=begun).copy()
-            if wanted is None or not np.array_equal(sent, wanted):
-                self._changed_s = time_s
-            self._last, self._last_s, self._sent = sent, time_s, True
+            begun, elapsed_s = self._plans.newest is not None, self._sent.elapsed_s(time_s)
+            sent = self.guard.permitted(wanted, self._sent.action, age_s, elapsed_s, starved=begun).copy()
+            self._sent.take(sent, time_s, as_planned=wanted is not None and np.array_equal(sent, wanted))
             observed_s, observed = (time_s, {}) if newest is None else newest
             stopped = self.guard.stopped is not None
             self.last_tick = Tick(
@@ -290,8 +282,7 @@ class TimedController:
         """
         sent = self._checked("action", action)
         with self._lock:
-            self._last, self._last_s, self._changed_s = sent, checked_time(time_s), time_s
-            self._sent = True
+            self._sent.take(sent, checked_time(time_s), as_planned=False)
 
     @property
     def newest_plan(self) -> Plan | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.control.plan import PlanRequest
+from diffusion_policy.control.sent import LONGEST_STEPS
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, ObservationError
 from diffusion_policy.policies.chunk import Array, FloatArray
 from diffusion_policy.serving.offer import Offer, action_schema, agree
@@ -67,10 +68,12 @@ class Session:
             "action": action_schema(offer.policy.action_spec),
             "horizons": plain(offer.policy.horizons),
             "step_s": offer.step_s,
-            "limits": {"low": guard.low, "high": guard.high, "rate": guard.rate},
+            "limits": {
+                "low": guard.low, "high": guard.high, "rate": guard.rate, "elapsed_s": LONGEST_STEPS * offer.step_s,
+            },
             "safe_action": offer.safe_action,
             **offer.about,
-        }
+        }  # fmt: skip
 
     def take(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
         """Does what a message says; returns the answer, None where it has none.
@@ -181,11 +184,13 @@ class Session:
         }
 
     def _reset(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        seed, at = message.get("seed"), array(message, "at")
+        seed, at, moved = message.get("seed"), array(message, "at"), message.get("moved")
+        if not isinstance(moved, (bool, type(None))):
+            raise ProtocolError("reset.moved: expected true, false or nothing, but got something else")
         if seed is not None:
             seed = whole(message, "seed")
         self._stop(text(message, "stopped"))  # holds, whatever the rest of it does
-        self.controller.reset(seed, None if at is None else _action(at))
+        self.controller.reset(seed, None if at is None else _action(at), moved=bool(moved))
         self._now, self.failed = -np.inf, None
         self._untimed.clear()
         return {"type": "done"}

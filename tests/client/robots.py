@@ -5,13 +5,14 @@ import time
 import numpy as np
 
 from diffusion_policy_client import RemoteController
+from diffusion_policy_client.protocol import PROTOCOL
 from tests.control.clocks import STEP
 from tests.serving.running import PATIENCE_S
 
 WELCOME = {
-    "type": "welcome", "protocol": 1, "obs": {}, "horizons": {}, "step_s": STEP, "safe_action": np.array([3.0]),
+    "type": "welcome", "protocol": PROTOCOL, "obs": {}, "horizons": {}, "step_s": STEP, "safe_action": np.array([3.0]),
     "action": {"shape": [1], "low": None, "high": None, "unit": "", "names": [], "kind": "absolute"},
-    "limits": {"low": np.full(1, -np.inf), "high": np.full(1, np.inf), "rate": np.full(1, np.inf)},
+    "limits": {"low": np.full(1, -np.inf), "high": np.full(1, np.inf), "rate": np.full(1, np.inf), "elapsed_s": 0.2},
 }  # fmt: skip
 
 

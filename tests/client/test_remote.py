@@ -133,6 +133,43 @@ def test_robot_that_is_to_stop_goes_slowly_to_the_safe_action_until_it_is_releas
         assert controller.tick(1.8).stopped is None
 
 
+def test_a_reset_forgets_no_action_unless_the_robot_was_moved(running):
+    with remote(running) as controller:
+        for moved in (False, True):
+            controller.observe(seen(1.0), 1.0)
+            controller.plan(1.0)
+            assert controller.action_at(1.0) == 1.0
+            controller.reset(moved=moved)
+            if moved:
+                with pytest.raises(ObservationError, match="no action to send yet; observe"):
+                    controller.tick(2.0)  # the server says it
+            else:
+                assert controller.tick(2.0).starved
+        controller.observe(seen(1.0), 3.0)
+        controller.plan(3.0)
+        assert controller.action_at(3.0) == 1.0
+        controller.reset()
+        running.stop()
+        assert controller.action_at(4.0) == 1.0
+        controller.reset(moved=True)
+        with pytest.raises(ObservationError, match="the server does not answer"):
+            controller.tick(5.0)
+
+
+def test_a_robot_beyond_its_limits_is_led_back_with_and_without_answers():
+    rules = {"safety": SafetyConfig(low=-1.0, high=1.0, rate=1.0)}
+    with Running(offer(Telling(), **rules)) as running, remote(running) as controller:
+        controller.reset(at=np.array([1.35], np.float32))
+        controller.observe(seen(5.0), 1.0)
+        controller.plan(1.0)
+        sent = [controller.tick(1.0 + number * STEP) for number in range(2)]
+        running.stop()
+        sent += [controller.tick(1.0 + number * STEP) for number in range(2, 5)]
+        assert [tick.action[0] for tick in sent] == pytest.approx([1.25, 1.15, 1.05, 1.0, 1.0])
+        assert [tick.held for tick in sent] == [False, False, True, True, True]
+        assert controller.counts.lost == 1
+
+
 def test_nothing_is_sent_again_where_actions_are_changes():
     policy = Telling()
     policy.action_spec = ActionSpec((1,), kind="delta")
@@ -260,7 +297,7 @@ def test_a_server_that_does_not_permit_where_the_robot_stands_is_not_obeyed(runn
         running.start()
         until(lambda: controller.connected)
         assert controller.tick(5.2).held
-        assert controller.action_at(5.3) == 5.0
+        assert controller.action_at(5.3) == 2.0  # within the rules that were told last
         until(lambda: controller.counts.lost >= 2)
 
 

@@ -170,7 +170,7 @@ def test_token_is_wanted_and_web_pages_stay_outside():
 @pytest.mark.parametrize(
     ("hello", "said"),
     [
-        ({"protocol": 99}, r"client \(test 1\) speaks protocol 99, the server \(unknown\) 1"),
+        ({"protocol": 99}, rf"client \(test 1\) speaks protocol 99, the server \(unknown\) {PROTOCOL}"),
         ({"obs": {"then": {"type": "low_dim", "shape": [1]}}}, r"now low_dim \(1,\); the client has then low_dim"),
         ({"obs": {"now": {"type": "low_dim", "shape": [2]}}}, r"reads now low_dim \(1,\).*has now low_dim \(2,\)"),
         ({"obs": {"now": {"type": "rgb", "shape": [1]}}}, "do not fit in now"),
