@@ -10,7 +10,7 @@ Times are seconds on the client's clock, which only goes forward. A token travel
                                                       refused  message; the connection is then closed
     observe  time_s, obs {key: array}                 (nothing)
     tick     id, time_s, sent, sent_s, stopped        action   id, time_s, action, observed_s, plan_start_s, starved,
-                                                               stopped, failed
+                                                               stopped, failed, slow
     plan     id, time_s                               done     id, once the plan is there
     reset    id, seed, at, moved, stopped             done     id
     release  id                                       done     id
@@ -24,9 +24,10 @@ where it is: so a client carries it over to a new connection; None: it stands wh
 was `moved`, and nobody knows where to. `stopped` says why the robot stands still, if it does, though nobody told the
 server: a stop stands until `release`, whichever side it began on. `tick.sent` is there where the robot did something
 else than the last answer said, at `sent_s`: that answer came too late.
-`action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be no plan. `tick` and
-`plan` tell what time it is for the robot, `observe` only when something was measured. An `error` without an id is of an
-observation.
+`action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be no plan, `action.slow`
+that a plan came too late for the robot to go on. `tick` and `plan` tell what time it is for the robot, `observe`
+only when something was measured. An episode's first plan, for which the robot waits, begins with the tick after it,
+unless something was sent before. An `error` without an id is of an observation.
 
 What is no such message ends the connection. A change of any of this raises `PROTOCOL`.
 """

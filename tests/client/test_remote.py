@@ -88,9 +88,10 @@ def test_robot_is_held_while_the_server_is_away_and_goes_on_when_it_is_back(runn
     with remote(running) as controller:
         controller.observe(seen(1.0), 1.0)
         controller.plan(1.0)
-        assert controller.action_at(1.1) == pytest.approx(1.1)
+        assert controller.action_at(1.1) == pytest.approx(1.0)  # for which the robot waited
+        assert controller.action_at(1.2) == pytest.approx(1.1)
         running.stop()
-        for tick in range(2, 30):
+        for tick in range(3, 31):
             controller.observe(seen(1 + tick * STEP), 1 + tick * STEP)
             said = controller.tick(1 + tick * STEP)
             assert said.action == pytest.approx(1.1)
@@ -176,9 +177,10 @@ def test_nothing_is_sent_again_where_actions_are_changes():
     with Running(offer(policy)) as running, remote(running) as controller:
         controller.observe(seen(1.0), 1.0)
         controller.plan(1.0)
-        assert controller.action_at(1.1) == pytest.approx(1.1)
+        assert controller.action_at(1.1) == pytest.approx(1.0)  # for which the robot waited
+        assert controller.action_at(1.2) == pytest.approx(1.1)
         running.stop()
-        assert controller.action_at(1.2) == 0.0
+        assert controller.action_at(1.3) == 0.0
 
 
 def test_an_answer_that_is_late_is_dropped_and_rates_count_from_what_was_sent():
@@ -293,7 +295,11 @@ def test_a_server_that_does_not_permit_where_the_robot_stands_is_not_obeyed(runn
         assert controller.tick(5.1).held
         running.offered = offer(Telling(), safety=SafetyConfig(high=2.0))  # `reset` has it within the action's bounds
         running.offered.policy.action_spec = ActionSpec((1,), high=2.0, low=-2.0)
-        controller._first = {**controller.action_spec, "low": -2.0, "high": 2.0}  # as if it had been so before
+        controller._upkeep._connect.action = {
+            **controller.action_spec,
+            "low": -2.0,
+            "high": 2.0,
+        }  # as if it had been so before
         running.start()
         until(lambda: controller.connected)
         assert controller.tick(5.2).held

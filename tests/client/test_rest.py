@@ -11,8 +11,8 @@ from diffusion_policy.serving.session import Session
 from diffusion_policy_client import MismatchError
 from diffusion_policy_client.rest import Rest
 from tests.control.clocks import STEP, Telling
+from tests.serving.raw import HELLO
 from tests.serving.running import offer
-from tests.serving.test_server import HELLO
 
 
 def both(kind="absolute", safe=None, **rules):
