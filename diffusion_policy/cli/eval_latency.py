@@ -78,7 +78,7 @@ def evaluate_cases(
             done.append((case, result))
             result.to_json(out / case.name / "eval.json")
             result.to_csv(out / case.name / "episodes.csv")
-            _write(done, out)
+            _write(done, out, controller.policy.action_spec.unit)
             print(f"{len(done)} of {len(compared)} {case.name}: {result.summary()}", file=sys.stderr)
     except EvaluationInterrupted:
         print(f"interrupted: {len(done)} of {len(compared)} cases are kept", file=sys.stderr)
@@ -89,11 +89,11 @@ def evaluate_cases(
     return code
 
 
-def _write(done: "Sequence[tuple[Case, EvalResult]]", out: Path) -> None:
+def _write(done: "Sequence[tuple[Case, EvalResult]]", out: Path, unit: str) -> None:
     from diffusion_policy.rollout.latency import draw, report
 
     (out / "latency.json").write_text(json.dumps(report(done), indent=2, default=str) + "\n", encoding="utf-8")
-    draw(done, out / "latency.png")
+    draw(done, out / "latency.png", unit)
 
 
 def _print(done: "Sequence[tuple[Case, EvalResult]]") -> None:
