@@ -61,6 +61,7 @@ class Recorder:
         if taken:
             raise ConfigError(f"observations must not be called {', '.join(taken)}: a recording needs these names")
         self._controller, self._ticks, self._keep = controller, list[Tick](), keep_unfinished
+        self._last: Tick | None = None
         path = Path(path)
         self.buffer = ReplayBuffer.open(path, "a") if path.exists() else ReplayBuffer.create(path)
         expected = sorted({*OWN_KEYS, *controller.obs_spec})
@@ -80,16 +81,17 @@ class Recorder:
         return len(self._ticks)
 
     def tick(self) -> None:
-        """Records the controller's last tick: what was sent, and what it rested on.
+        """Records the controller's last tick, once: what was sent, and what it rested on.
 
         Ticks before the first observation have nothing to show and are left out. The first tick after the controller
         was reset ends the episode before, without a label.
         """
         last = self._controller.last_tick
-        if last is None or not last.observed:
+        if last is None or not last.observed or last is self._last:
             return
         if self._ticks and self._ticks[-1].episode != last.episode:
             self.end()
+        self._last = last
         self._ticks.append(last)
 
     def end(self, success: bool | None = None, *, truncated: bool = False) -> int:

@@ -171,6 +171,18 @@ def test_a_row_is_what_its_action_rested_on_though_more_was_seen_since(controlle
     assert found["labelled"].tolist() == [False]
 
 
+def test_a_tick_is_one_row_however_often_it_is_recorded(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        run(recorder, controller, 3)
+        recorder.tick()  # nothing was sent since
+        assert len(recorder) == 0
+        controller.observe(seen(1.0), 1.0)
+        controller.action_at(1.0)
+        recorder.tick()
+        recorder.tick()
+        assert len(recorder) == 1
+
+
 def test_a_reset_controller_begins_another_episode(controller, tmp_path):
     with Recorder(tmp_path / "ran.zarr", controller) as recorder:
         for _ in range(2):
