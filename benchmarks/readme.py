@@ -6,6 +6,7 @@ A test fails when a document says something else than benchmarks/results/.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -205,6 +206,10 @@ def parts() -> dict[str, Callable[[], str]]:
         made[name] = partial(suite, name)
     for name in ("quick", "offline"):
         made[f"{name}_short"] = partial(suite, name, short=True)
+    from benchmarks.delay_table import delay
+
+    for rate in ("10hz", "50hz"):
+        made[f"delay_{rate}"] = partial(delay, RESULTS / "delay" / f"{rate}.json")
     return made
 
 
@@ -268,4 +273,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # for benchmarks.delay_table
     main()
