@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from diffusion_policy.control.safety import SafetyConfig
-from diffusion_policy.serving import attendant
+from diffusion_policy.serving import attendant, server
 from diffusion_policy.serving.protocol import pack, unpack
 from tests.control.clocks import STEP, Telling
 from tests.serving.raw import HELLO, Raw, lives, until
@@ -214,6 +214,17 @@ def test_a_client_that_does_not_read_its_answers_is_dropped_by_name(monkeypatch,
         until(lambda: running.clients == 0)
         lives(running)
     assert re.search("dropped a robot that hangs, a client from 127.0.0.1 port .*: it did not read", caplog.text)
+
+
+def test_a_client_that_hangs_and_answers_no_ping_is_dropped_by_name(monkeypatch, caplog):
+    monkeypatch.setattr(server, "_PING_S", 2.0)
+    with ExitStack() as stack, Running(offer(Telling(), safe_action=np.array([7.0], np.float32))) as running:
+        hung = stack.enter_context(connect(running.url, compression=None, ping_interval=None, max_queue=1))
+        hung.send(pack({**HELLO, "client": "a robot that hangs"}))
+        for number in range(20):  # more answers than its library keeps: from then on it reads no pings, either
+            hung.send(pack({"type": "tick", "id": number, "time_s": 1.0}))
+        until(lambda: running.clients == 0 and caplog.text)
+    assert re.search("dropped a robot that hangs, a client from 127.0.0.1 port .*: keepalive ping timeout", caplog.text)
 
 
 def test_a_policy_that_is_too_slow_is_said_once_by_name_and_in_figures(caplog):
