@@ -3,37 +3,20 @@
 import logging
 import threading
 import time
-from contextlib import suppress
 
 import numpy as np
 import pytest
-from websockets.sync.server import serve
 
 from diffusion_policy.config import ObsField
 from diffusion_policy.control.safety import SafetyConfig
-from diffusion_policy.serving.protocol import pack, unpack
-from diffusion_policy_client import ClientError, MismatchError, ObservationError, RemoteController
+from diffusion_policy_client import MismatchError, ObservationError, RemoteController
 from diffusion_policy_client.controller import Link
 from diffusion_policy_client.outbox import Outbox
-from tests.client.robots import WELCOME, remote, until
+from tests.client.robots import WELCOME, Hung, Saying, action, remote, until
 from tests.control.clocks import STEP, Telling, seen
 from tests.serving.running import PATIENCE_S, Running, offer
 
 RULES = {"safety": SafetyConfig(rate=1.0), "safe_action": np.array([0.0], np.float32)}
-
-
-class Hung:
-    """A server whose loop hangs, and whose sockets are open."""
-
-    def __init__(self, running):
-        self._gate = threading.Event()
-        running._loop.call_soon_threadsafe(self._gate.wait, PATIENCE_S)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._gate.set()
 
 
 def test_a_stop_stands_when_the_server_answers_again_until_it_is_released():
@@ -66,95 +49,6 @@ def test_a_pause_of_the_robots_loop_is_no_silence_of_the_server():
             stopped = [controller.tick(60.0 + number * STEP).stopped for number in range(4)]
             assert [why is None for why in stopped] == [True, True, False, False]
             assert "did not answer for 0.3 s" in stopped[-1]
-
-
-@pytest.mark.parametrize("call", ["reset", "release", "plan"])
-def test_a_call_that_waits_for_a_hung_server_holds_up_no_tick(call, monkeypatch):
-    monkeypatch.setattr("diffusion_policy_client.controller._ANSWER_S", PATIENCE_S)
-    with Running(offer(Telling(), **RULES)) as running, remote(running) as controller:
-        controller.reset(at=np.array([5.0], np.float32))
-        controller._patience_s = 0.02
-
-        def waits():
-            with suppress(ClientError):
-                getattr(controller, call)(*([1.0] if call == "plan" else []))
-
-        with Hung(running):
-            waiting = threading.Thread(target=waits, daemon=True)
-            waiting.start()
-            until(lambda: controller._upkeep._mail._is_read)
-            for number in range(5):
-                said = controller.tick(1.0 + number * STEP)
-                assert (said.action, said.held) == (5.0, True)
-            assert waiting.is_alive()
-        waiting.join(PATIENCE_S)
-
-
-def test_ticks_are_answered_while_a_plan_is_waited_for():
-    policy, let = Telling(), threading.Semaphore(0)
-    predict = policy.predict
-    policy.predict = lambda obs, noise: (let.acquire(timeout=PATIENCE_S), predict(obs, noise))[1]
-    with Running(offer(policy, safe_action=np.array([7.0]))) as running, remote(running) as controller:
-        controller.observe(seen(1.0), 1.0)
-        planning = threading.Thread(target=controller.plan, args=(1.0,), daemon=True)
-        planning.start()
-        until(lambda: running.server.health()["planning_s"] > 0)
-        assert [controller.tick(1.0 + number * STEP).held for number in range(5)] == [False] * 5
-        assert planning.is_alive()
-        let.release(9)
-        planning.join(PATIENCE_S)
-        assert controller.action_at(1.6) == pytest.approx(1.6)
-
-
-@pytest.mark.parametrize("call", ["reset", "release"])
-def test_an_answer_to_what_was_asked_before_a_reset_or_a_release_is_worth_nothing(call):
-    asked, ticks = threading.Event(), []
-
-    def answers(message):
-        if message["type"] == "tick":
-            ticks.append(message)
-            asked.set()
-            return []
-        return [action(ticks[0], stopped="a rule was broken"), {"type": "done", "id": message["id"]}]
-
-    with Saying(answers) as url, RemoteController(url, patience_s=PATIENCE_S) as controller:
-        said = []
-        ticking = threading.Thread(target=lambda: said.append(controller.tick(1.0)), daemon=True)
-        ticking.start()
-        assert asked.wait(PATIENCE_S)
-        controller.reset(at=np.array([5.0])) if call == "reset" else controller.release()
-        ticking.join(PATIENCE_S)
-        assert (said[0].action, said[0].held) == (5.0 if call == "reset" else 3.0, True)  # where it stands, or safe
-        assert controller.stopped is None
-
-
-class Saying:
-    """A server that says what a test wants, to each message after hello."""
-
-    def __init__(self, answers, welcomes=()):
-        self._answers, self._welcomes = answers, list(welcomes)
-        self._closing = serve(self._attend, "127.0.0.1", 0)
-
-    def _attend(self, connection):
-        connection.recv()
-        connection.send(pack(self._welcomes.pop(0) if self._welcomes else WELCOME))
-        for data in connection:
-            for answer in self._answers(unpack(data)):
-                connection.send(pack(answer))
-
-    def __enter__(self):
-        server = self._closing.__enter__()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-
-    def __exit__(self, *_):
-        self._closing.shutdown()
-        self._closing.__exit__(None, None, None)
-
-
-def action(message, **more):
-    said = {"observed_s": None, "plan_start_s": None, "starved": False, "stopped": None, "failed": None, "slow": None}
-    return {"type": "action", "id": message["id"], "action": np.array([9.0]), **said, **more}
 
 
 def test_a_server_that_knows_of_no_stop_is_not_obeyed():

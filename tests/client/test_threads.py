@@ -2,15 +2,19 @@
 
 import random
 import threading
+from contextlib import suppress
 
 import numpy as np
+import pytest
 
 from diffusion_policy.control.safety import SafetyConfig
-from diffusion_policy_client import ServerLostError
+from diffusion_policy_client import ClientError, RemoteController, ServerLostError
 from diffusion_policy_client.mail import Mail
-from tests.client.robots import remote
+from tests.client.robots import Hung, Saying, action, remote, until
 from tests.control.clocks import STEP, Telling, seen
 from tests.serving.running import PATIENCE_S, Running, offer
+
+RULES = {"safety": SafetyConfig(rate=1.0), "safe_action": np.array([0.0], np.float32)}
 
 
 def test_whoever_reads_hands_over_what_others_wait_for():
@@ -86,3 +90,63 @@ def test_calls_of_many_threads_with_a_connection_that_breaks_all_end_and_send_no
     assert [error for error in wrong if "nothing was observed" not in str(error)] == []
     assert len(sent) == 121
     assert (np.abs(sent) <= 50).all()
+
+
+@pytest.mark.parametrize("call", ["reset", "release", "plan"])
+def test_a_call_that_waits_for_a_hung_server_holds_up_no_tick(call, monkeypatch):
+    monkeypatch.setattr("diffusion_policy_client.controller._ANSWER_S", PATIENCE_S)
+    with Running(offer(Telling(), **RULES)) as running, remote(running) as controller:
+        controller.reset(at=np.array([5.0], np.float32))
+        controller._patience_s = 0.02
+
+        def waits():
+            with suppress(ClientError):
+                getattr(controller, call)(*([1.0] if call == "plan" else []))
+
+        with Hung(running):
+            waiting = threading.Thread(target=waits, daemon=True)
+            waiting.start()
+            until(lambda: controller._upkeep._mail._is_read)
+            for number in range(5):
+                said = controller.tick(1.0 + number * STEP)
+                assert (said.action, said.held) == (5.0, True)
+            assert waiting.is_alive()
+        waiting.join(PATIENCE_S)
+
+
+def test_ticks_are_answered_while_a_plan_is_waited_for():
+    policy, let = Telling(), threading.Semaphore(0)
+    predict = policy.predict
+    policy.predict = lambda obs, noise: (let.acquire(timeout=PATIENCE_S), predict(obs, noise))[1]
+    with Running(offer(policy, safe_action=np.array([7.0]))) as running, remote(running) as controller:
+        controller.observe(seen(1.0), 1.0)
+        planning = threading.Thread(target=controller.plan, args=(1.0,), daemon=True)
+        planning.start()
+        until(lambda: running.server.health()["planning_s"] > 0)
+        assert [controller.tick(1.0 + number * STEP).held for number in range(5)] == [False] * 5
+        assert planning.is_alive()
+        let.release(9)
+        planning.join(PATIENCE_S)
+        assert controller.action_at(1.6) == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize("call", ["reset", "release"])
+def test_an_answer_to_what_was_asked_before_a_reset_or_a_release_is_worth_nothing(call):
+    asked, ticks = threading.Event(), []
+
+    def answers(message):
+        if message["type"] == "tick":
+            ticks.append(message)
+            asked.set()
+            return []
+        return [action(ticks[0], stopped="a rule was broken"), {"type": "done", "id": message["id"]}]
+
+    with Saying(answers) as url, RemoteController(url, patience_s=PATIENCE_S) as controller:
+        said = []
+        ticking = threading.Thread(target=lambda: said.append(controller.tick(1.0)), daemon=True)
+        ticking.start()
+        assert asked.wait(PATIENCE_S)
+        controller.reset(at=np.array([5.0])) if call == "reset" else controller.release()
+        ticking.join(PATIENCE_S)
+        assert (said[0].action, said[0].held) == (5.0 if call == "reset" else 3.0, True)  # where it stands, or safe
+        assert controller.stopped is None
