@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from figures import ROOT, machine, stored, table
+from delay_table import delay
+from figures import RESULTS, ROOT, machine, stored, table
 from suite_tables import edp, finished, suite
 
 
@@ -181,6 +182,8 @@ def parts() -> dict[str, Callable[[], str]]:
         made[name] = partial(suite, name)
     for name in ("quick", "offline"):
         made[f"{name}_short"] = partial(suite, name, short=True)
+    for rate in ("10hz", "50hz"):
+        made[f"delay_{rate}"] = partial(delay, RESULTS / "delay" / f"{rate}.json")
     return made
 
 

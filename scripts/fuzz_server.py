@@ -87,8 +87,8 @@ class Fuzz:
 
     def word(self) -> str:
         """Returns a key that means something, most often."""
-        known = ["type", "id", "time_s", "obs", "pos", "eye", "at", "seed", "stopped", "sent", "sent_s", "protocol"]
-        return self.chance.choice([*known, "", "\x00", "x" * 50])
+        known = ["type", "id", "time_s", "obs", "pos", "eye", "at", "moved", "seed", "stopped", "sent", "sent_s"]
+        return self.chance.choice([*known, "protocol", "", "\x00", "x" * 50])
 
     def array(self) -> np.ndarray:
         """Returns an array, seldom of a shape that fits."""
@@ -107,7 +107,7 @@ class Fuzz:
                 {"type": "tick", "id": 1, "time_s": now},
                 {"type": "tick", "id": 1, "time_s": now, "sent": np.zeros(2, np.float32), "sent_s": now},
                 {"type": "plan", "id": 2, "time_s": now},
-                {"type": "reset", "id": 3, "seed": 4, "at": np.zeros(2, np.float32), "stopped": None},
+                {"type": "reset", "id": 3, "seed": 4, "at": np.zeros(2, np.float32), "moved": False, "stopped": None},
                 {"type": "release", "id": 5},
                 dict(HELLO),
             ]

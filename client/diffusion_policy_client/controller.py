@@ -11,7 +11,8 @@ from typing import Any, Literal, Self, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy_client.errors import ClientError, MismatchError, ServerLostError
+from diffusion_policy_client.connector import Connector
+from diffusion_policy_client.errors import MismatchError, ServerLostError
 from diffusion_policy_client.link import Link
 from diffusion_policy_client.observation import checked, checked_seed, checked_time
 from diffusion_policy_client.records import RemoteCounts, Tick
@@ -21,11 +22,10 @@ from diffusion_policy_client.upkeep import Upkeep
 FloatArray = NDArray[np.float32]
 
 _ANSWER_S = 5.0  # for what is no tick and no plan
-_SEND_S = 0.5  # for the server to take some of what is sent; after that, or patience, the connection is lost
 
 
 class RemoteController:
-    """Acts by a policy on a server. Calls from several threads wait for each other.
+    """Acts by a policy on a server. Its methods may be called from different threads: who waits holds up nobody else.
 
     Where the server does not answer in time the robot is held: the last action is sent again, or none where actions are
     changes. After `lost_s` without answers, `on_lost` says what happens. Meanwhile the client connects anew, again and
@@ -52,6 +52,7 @@ class RemoteController:
         counts: what happened since the beginning.
         last_tick: the last one, None before the first of an episode.
         stopped: why nothing but the safe action is sent, None while all is well.
+        slow: that a plan came too late for the robot to go on, in figures; None while all come in time.
 
     Raises:
         ServerLostError: there is no server.
@@ -75,26 +76,26 @@ class RemoteController:
             raise MismatchError(f"on_lost: expected hold or stop, but got {on_lost!r}")
         if not lost_s > 0 or not connect_s > 0 or (patience_s is not None and not patience_s > 0):
             raise MismatchError("patience_s, lost_s and connect_s must be positive seconds")
-        self._url, self._token, self._connect_s = url, token, connect_s
-        self._hello: dict[str, Any] = {"client": _name(), "obs": obs_spec, "planning": planning}
-        self._hello["step_s"] = None if step_s is None else float(step_s)
-        self._send_s = max(_SEND_S, patience_s or 0.0)
-        self._first: dict[str, Any] | None = None  # the action's schema, which must stay
-        self._lock = threading.RLock()
+        rate = None if step_s is None else float(step_s)
+        hello = {"obs": obs_spec, "planning": planning, "step_s": rate}
+        connector = Connector(url, token, hello, connect_s, patience_s)
+        self._lock = threading.RLock()  # of what is known: nobody waits for an answer with it
+        self._ticking = threading.Lock()
         self.counts = RemoteCounts()
-        self._upkeep = Upkeep(self._connected, self._carried_over, self.counts, self._lock)
+        self._upkeep = Upkeep(connector, self._carried_over, self.counts, self._lock)
         self.welcome = self._upkeep.welcome
+        connector.keep(self.welcome)
         self.obs_spec: dict[str, Any] = self.welcome["obs"]
         self.action_spec: dict[str, Any] = self.welcome["action"]
-        self._first = self.action_spec
         self.step_s = float(self.welcome["step_s"])
-        self._hello |= {"obs": self.obs_spec, "step_s": self.step_s}
         self._patience_s, self._lost_s, self._on_lost = patience_s or 0.5 * self.step_s, lost_s, on_lost
         self.last_tick: Tick | None = None
         self.stopped: str | None = None
         self._failed: str | None = None
+        self.slow: str | None = None
         self._rest = Rest(self.welcome)
         self._seed: int | None = None  # of a reset that no server has heard of
+        self._begun = 0  # resets and releases: an answer to what was asked before one is worth nothing
         self._unheard = False  # whether the server thinks that another action was sent than was
         self._answered_s: float | None = None
 
@@ -142,15 +143,18 @@ class RemoteController:
             ObservationError: there is no action yet: no plan was there before, nor is there a safe action.
         """
         now = checked_time(time_s)
-        with self._lock:
-            self._answered_s = now if self._answered_s is None else self._answered_s
-            question: dict[str, Any] = {"type": "tick", "time_s": now, "stopped": self.stopped}
-            if self._unheard and self._rest.last is not None:
-                question |= {"sent": self._rest.last, "sent_s": self._rest.last_s}
-            answer = self._upkeep.ask(question, self._patience_s)
-            tick = None if answer is None else self._answered(answer, now)
-            self.last_tick = self._unanswered(now) if tick is None else tick
-            return self.last_tick
+        with self._ticking:
+            with self._lock:
+                begun, self._answered_s = self._begun, now if self._answered_s is None else self._answered_s
+                message: dict[str, Any] = {"type": "tick", "time_s": now, "stopped": self.stopped}
+                if self._unheard and self._rest.last is not None:
+                    message |= {"sent": self._rest.last, "sent_s": self._rest.last_s}
+                question = self._upkeep.ask(message)
+            answer = self._upkeep.answer(question, self._patience_s)
+            with self._lock:
+                tick = None if answer is None or self._begun != begun else self._answered(answer, now)
+                self.last_tick = self._unanswered(now) if tick is None else tick
+                return self.last_tick
 
     def plan(self, time_s: SupportsFloat, timeout_s: float = 60.0) -> None:
         """Lets the server make a plan from what was observed until a time, and waits for it.
@@ -160,35 +164,42 @@ class RemoteController:
             PolicyError: the policy could not make one.
             ServerLostError: there is no connection, or no answer in time.
         """
-        with self._lock:
-            if self._upkeep.ask({"type": "plan", "time_s": checked_time(time_s)}, timeout_s) is None:
-                raise ServerLostError(self.error or f"no plan came within {timeout_s:g} s")
+        question = self._upkeep.ask({"type": "plan", "time_s": checked_time(time_s)})
+        if self._upkeep.answer(question, timeout_s) is None:
+            raise ServerLostError(self.error or f"no plan came within {timeout_s:g} s")
 
-    def reset(self, seed: SupportsIndex | None = None, at: FloatArray | None = None) -> None:
+    def reset(self, seed: SupportsIndex | None = None, at: FloatArray | None = None, *, moved: bool = False) -> None:
         """Begins a new episode; see `TimedController.reset`. A stop stays one, until `release`.
 
         Without a connection the next one begins with it.
 
         Args:
             seed: fixes all the noise; None draws fresh entropy.
-            at: (*Da), the action that would leave the robot where it is; rates count from there. None: unknown.
+            at: (*Da), the action that would leave the robot where it is; rates count from there. It may be beyond the
+                limits, and the robot is brought back then. None: it stands where the last action left it.
+            moved: whether something else moved it since, and nobody knows where to.
 
         Raises:
-            MismatchError: `at` is no action that is permitted, or the seed no whole number.
+            MismatchError: `at` is beyond the action's bounds or no action, or the seed no whole number.
         """
         number = checked_seed(seed)
         with self._lock:
-            here = None if at is None else self._rest.checked(at)
-            self._rest.begin(here)
+            self._rest.begin(None if at is None else self._rest.placed(at), moved=moved)
             self.last_tick, self._seed, self._answered_s, self._unheard = None, number, None, False
-            if self._upkeep.ask(self._reset_message(), _ANSWER_S) is not None:
+            self._begun += 1
+            begun, question = self._begun, self._upkeep.ask(self._reset_message())
+        heard = self._upkeep.answer(question, _ANSWER_S) is not None
+        with self._lock:
+            if heard and self._begun == begun:
                 self._seed = None
 
     def release(self) -> None:
         """Lets the policy act again after a stop."""
         with self._lock:
             self.stopped, self._answered_s = None, None
-            self._upkeep.ask({"type": "release"}, _ANSWER_S)
+            self._begun += 1
+            question = self._upkeep.ask({"type": "release"})
+        self._upkeep.answer(question, _ANSWER_S)
 
     def close(self) -> None:
         """Ends the connection, for good."""
@@ -202,19 +213,6 @@ class RemoteController:
     ) -> None:
         self.close()
 
-    def _connected(self) -> Link:
-        link = Link(self._url, self._token, self._hello, self._connect_s, self._send_s)
-        try:
-            Rest(link.welcome)  # its rules must be some
-            if self._first is not None and link.welcome["action"] != self._first:
-                raise MismatchError(
-                    f"{self._url} has another policy now: its action is {link.welcome['action']}, it was {self._first}"
-                )
-        except ClientError:
-            link.close()
-            raise
-        return link
-
     def _carried_over(self, link: Link) -> dict[str, Any]:
         """Returns what a new connection is told first: where the robot stands, and whether it was stopped."""
         said = self._reset_message()
@@ -223,17 +221,18 @@ class RemoteController:
         return said
 
     def _reset_message(self) -> dict[str, Any]:
-        return {"type": "reset", "seed": self._seed, "at": self._rest.here(), "stopped": self.stopped}
+        here = self._rest.last
+        return {"type": "reset", "seed": self._seed, "at": here, "moved": here is None, "stopped": self.stopped}
 
     def _answered(self, answer: Mapping[str, Any], time_s: float) -> Tick | None:
         """Returns what the server said; None, and the connection is given up, where that is no permitted action."""
         try:
-            action = self._rest.checked(answer["action"])
+            action = self._rest.permitted(answer["action"])
             tick = Tick(
                 time_s, action.copy(), False, answer["observed_s"], answer["plan_start_s"], answer["starved"],
                 answer["stopped"],
             )  # fmt: skip
-            self._failed = answer["failed"]
+            self._failed, self.slow = answer["failed"], self.slow or answer["slow"]
         except (MismatchError, KeyError, TypeError) as error:
             self._upkeep.lose(f"the server said something else than an action: {error}")
             return None
@@ -246,16 +245,13 @@ class RemoteController:
         return tick
 
     def _unanswered(self, time_s: float) -> Tick:
-        silent_s = time_s - (time_s if self._answered_s is None else self._answered_s)
+        answered_s = time_s if self._answered_s is None else self._answered_s
+        if self.last_tick is not None and not self.last_tick.held:  # while nobody asked, nobody was silent
+            self._answered_s = answered_s = max(answered_s, time_s - self.step_s)
+        silent_s = time_s - answered_s
         if self._on_lost == "stop" and self.stopped is None and silent_s >= self._lost_s:
             self.stopped = f"the server did not answer for {silent_s:.3g} s"
         action = self._rest.action(time_s, stopped=self.stopped is not None)
         self.counts.held += 1
         self._unheard = True
         return Tick(time_s, action, True, None, None, True, self.stopped)
-
-
-def _name() -> str:
-    from diffusion_policy_client import __version__
-
-    return f"diffusion-policy-client {__version__}"

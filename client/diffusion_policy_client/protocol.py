@@ -10,20 +10,24 @@ Times are seconds on the client's clock, which only goes forward. A token travel
                                                       refused  message; the connection is then closed
     observe  time_s, obs {key: array}                 (nothing)
     tick     id, time_s, sent, sent_s, stopped        action   id, time_s, action, observed_s, plan_start_s, starved,
-                                                               stopped, failed
+                                                               stopped, failed, slow
     plan     id, time_s                               done     id, once the plan is there
-    reset    id, seed, at, stopped                    done     id
+    reset    id, seed, at, moved, stopped             done     id
     release  id                                       done     id
                                                       error    id, kind, message: what was asked is not possible
 
 `hello.obs` {key: {type, shape}} and `hello.step_s` are what the client takes for granted, None for whatever there is;
-`planning` is `auto` (the server plans as its strategy wants) or `asked` (on `plan` alone). `reset.at` is the action
-that leaves the robot where it is: so a client carries it over to a new connection. `stopped` says why the robot stands
-still, if it does, though nobody told the server: a stop stands until `release`, whichever side it began on. `tick.sent`
-is there where the robot did something else than the last answer said, at `sent_s`: that answer came too late.
-`action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be no plan. `tick` and
-`plan` tell what time it is for the robot, `observe` only when something was measured. An `error` without an id is of an
-observation.
+`planning` is `auto` (the server plans as its strategy wants) or `asked` (on `plan` alone). `welcome.limits` are the
+rules that the client keeps by itself where there is no answer: `low`, `high`, `rate` (a second), and the seconds since
+the last action, `elapsed_s`, for which the rate permits change at most. `reset.at` is the action that leaves the robot
+where it is: so a client carries it over to a new connection; None: it stands where the last action left it, unless it
+was `moved`, and nobody knows where to. `stopped` says why the robot stands still, if it does, though nobody told the
+server: a stop stands until `release`, whichever side it began on. `tick.sent` is there where the robot did something
+else than the last answer said, at `sent_s`: that answer came too late.
+`action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be no plan, `action.slow`
+that a plan came too late for the robot to go on. `tick` and `plan` tell what time it is for the robot, `observe`
+only when something was measured. An episode's first plan, for which the robot waits, begins with the tick after it,
+unless something was sent before. An `error` without an id is of an observation.
 
 What is no such message ends the connection. A change of any of this raises `PROTOCOL`.
 """
@@ -35,7 +39,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Both sides must speak the same."""
 ARRAY = 1
 """msgpack's number for an array: [dtype, shape, bytes], C order, little-endian."""

@@ -1,5 +1,7 @@
 """What a robot does while nobody says anything: it stays where it is, or goes to a safe action as slowly as it must.
 
+The rules are the server's, and mean the same here: see `diffusion_policy.control.guard`.
+
 Letters: Da the axes of one action.
 """
 
@@ -21,8 +23,8 @@ class Rest:
         welcome: what the server said when it admitted us.
 
     Attributes:
-        last: (*Da), the last action that was sent; None before the first.
-        last_s: its time; NaN before the first.
+        last: (*Da), the last action that was sent, or what leaves the robot where it is; None where nobody knows.
+        last_s: its time; NaN before the first of an episode.
     """
 
     def __init__(self, welcome: Mapping[str, Any]) -> None:
@@ -31,52 +33,56 @@ class Rest:
         self.rules(welcome)
 
     def rules(self, welcome: Mapping[str, Any]) -> None:
-        """Takes the rules of a server: limits, and its safe action if it has one.
+        """Takes the rules of a server: bounds, limits, and its safe action if it has one.
 
         Raises:
             MismatchError: they are none.
         """
         try:
-            self._shape, self._delta = tuple(welcome["action"]["shape"]), welcome["action"]["kind"] == "delta"
-            self._step_s = float(welcome["step_s"])
-            self._low, self._high, self._rate = (
-                np.array(welcome["limits"][name], np.float32).reshape(self._shape) for name in ("low", "high", "rate")
-            )
-            safe = welcome.get("safe_action")
-            self._safe = None if safe is None else np.array(safe, np.float32).reshape(self._shape)
+            action, limits, safe = welcome["action"], welcome["limits"], welcome.get("safe_action")
+            self._shape, self._delta = tuple(action["shape"]), action["kind"] == "delta"
+            both = action["low"] is not None and action["high"] is not None
+            ends = (action["low"], action["high"]) if both else (-np.inf, np.inf)
+            self._bounds = tuple(_spread(end, self._shape) for end in ends)
+            self._low, self._high, self._rate = (_spread(limits[name], self._shape) for name in ("low", "high", "rate"))
+            self._step_s, self._longest_s = float(welcome["step_s"]), float(limits["elapsed_s"])
+            self._safe = None if safe is None else _spread(safe, self._shape)
         except (KeyError, TypeError, ValueError) as error:
             raise MismatchError(f"the server told rules that are none: {error!r}; is it dp-serve?") from error
 
-    def checked(self, action: object) -> FloatArray:
-        """Returns an action (*Da).
+    def placed(self, action: object) -> FloatArray:
+        """Returns an action (*Da) that leaves the robot where it is: maybe beyond the limits, since it is a fact.
+
+        Raises:
+            MismatchError: it is none within the action's bounds.
+        """
+        return self._between(action, *self._bounds)
+
+    def permitted(self, action: object) -> FloatArray:
+        """Returns an action (*Da) of the server's.
+
+        One beyond the limits is permitted where the robot stands there, if it leads no further out: it leads back.
 
         Raises:
             MismatchError: it is none that is permitted.
         """
-        try:
-            found = np.array(action, np.float32)
-        except (TypeError, ValueError) as error:
-            raise MismatchError(f"expected an action of {self._shape} numbers, but got {action!r:.100}") from error
-        if found.shape != self._shape or not np.isfinite(found).all():
-            raise MismatchError(f"expected an action of {self._shape} finite numbers, but got {action}")
-        if not ((found >= self._low) & (found <= self._high)).all():
-            raise MismatchError(f"expected an action within {self._low} and {self._high}, but got {action}")
-        return found
+        low, high = self._low, self._high
+        if self.last is not None and not self._delta:
+            low, high = np.minimum(low, self.last), np.maximum(high, self.last)
+        return self._between(action, low, high)
 
-    def begin(self, here: FloatArray | None) -> None:
-        """Forgets the last action; `here` leaves the robot where it is, None where nobody knows."""
-        self.last, self.last_s = here, float("nan")
+    def begin(self, here: FloatArray | None, *, moved: bool) -> None:
+        """Begins an episode.
+
+        Args:
+            here: (*Da), leaves the robot where it is; None: it stands where the last action left it.
+            moved: whether something else moved it since, so that nobody knows, unless `here` says it.
+        """
+        self.last, self.last_s = here if moved or here is not None else self.last, float("nan")
 
     def sent(self, action: FloatArray, time_s: float) -> None:
         """Remembers what was sent."""
         self.last, self.last_s = action, time_s
-
-    def here(self) -> FloatArray | None:
-        """Returns the action that leaves the robot where it is; None where nobody knows."""
-        if not self._delta:
-            return self.last
-        nothing = np.zeros(self._shape, np.float32)
-        return nothing if ((self._low <= 0) & (self._high >= 0)).all() else None
 
     def action(self, time_s: float, *, stopped: bool) -> FloatArray:
         """Returns what is sent at a time without an answer, and remembers it.
@@ -85,9 +91,9 @@ class Rest:
             ObservationError: nothing was sent yet, and no safe action is known.
         """
         if stopped and self._safe is not None:
-            action = self._towards(self._safe, time_s)
+            action = self._within(self._safe, time_s)
         elif self.last is not None:
-            action = np.zeros(self._shape, np.float32) if self._delta else self.last
+            action = np.zeros(self._shape, np.float32) if self._delta else self._within(self.last, time_s)
         elif self._safe is not None:
             action = self._safe
         else:
@@ -98,13 +104,35 @@ class Rest:
         self.sent(action, time_s)
         return action.copy()
 
-    def _towards(self, goal: FloatArray, time_s: float) -> FloatArray:
-        if self.last is None:
-            return goal
-        # as on the server: a pause of the robot's loop permits no jump after it
-        elapsed_s = self._step_s if np.isnan(self.last_s) else min(max(0.0, time_s - self.last_s), 2 * self._step_s)
-        reach = np.full(self._shape, np.inf)
-        np.multiply(self._rate, elapsed_s, out=reach, where=np.isfinite(self._rate), dtype=np.float64)
-        before = self.last.astype(np.float64)
-        found: FloatArray = np.clip(before + np.clip(goal - before, -reach, reach), self._low, self._high)
-        return found.astype(np.float32)
+    def _within(self, wanted: FloatArray, time_s: float) -> FloatArray:
+        """Returns the nearest action within limits and rate; who stands beyond the limits is led back at the rate."""
+        found, low, high = wanted.astype(np.float64), self._low, self._high
+        if self.last is not None:
+            before = self.last.astype(np.float64)
+            if self._delta:  # a change says nothing about where the robot stands
+                before = np.clip(before, low, high)
+            elapsed_s = self._step_s if np.isnan(self.last_s) else min(max(0.0, time_s - self.last_s), self._longest_s)
+            reach = np.full(self._shape, np.inf)
+            np.multiply(self._rate, elapsed_s, out=reach, where=np.isfinite(self._rate), dtype=np.float64)
+            near = np.abs(found - before) <= reach
+            found = np.where(near, found, before + np.clip(found - before, -reach, reach))
+            low = np.minimum(low, (before + reach).astype(np.float32))
+            high = np.maximum(high, (before - reach).astype(np.float32))
+        return np.clip(found.astype(np.float32), low, high)
+
+    def _between(self, action: object, low: FloatArray, high: FloatArray) -> FloatArray:
+        try:
+            found = np.array(action, np.float32)
+        except (TypeError, ValueError) as error:
+            raise MismatchError(f"expected an action of {self._shape} numbers, but got {action!r:.100}") from error
+        if found.shape != self._shape or not np.isfinite(found).all():
+            raise MismatchError(f"expected an action of {self._shape} finite numbers, but got {action}")
+        if not ((found >= low) & (found <= high)).all():
+            raise MismatchError(f"expected an action within {low} and {high}, but got {action}")
+        return found
+
+
+def _spread(value: Any, shape: tuple[int, ...]) -> FloatArray:
+    """Returns numbers, or one for all, as an array (*Da)."""
+    found = np.array(value, np.float32)
+    return found.reshape(shape) if found.ndim else np.full(shape, found)

@@ -1,22 +1,39 @@
 """A connection that is made anew when it ends, as often as it takes."""
 
 import threading
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffusion_policy_client.errors import ClientError, MismatchError, ObservationError, PolicyError, ServerLostError
 from diffusion_policy_client.link import Link
+from diffusion_policy_client.mail import Mail
 from diffusion_policy_client.records import RemoteCounts
 
 _RETRY_S = (0.05, 2.0)  # the first pause between attempts to reconnect, and the longest
 _CARRIED_OVER = 0  # number of the question that tells a new connection where the robot stands
 
 
+class Question(NamedTuple):
+    """What was asked, and where.
+
+    Args:
+        number: of the question.
+        kind: its type.
+        link: the connection.
+        mail: brings the answer.
+    """
+
+    number: int
+    kind: str
+    link: Link
+    mail: Mail
+
+
 class Upkeep:
     """Asks a server; where the connection ends, it says so at once, and a thread makes another.
 
-    Its calls are made with the lock held; none lasts longer than it is let.
+    `observe` and `ask` only hand over what is to be sent, and may be called with the lock held. Nobody may hold it who
+    waits for an answer.
 
     Args:
         connect: makes a connection, or raises ClientError.
@@ -48,6 +65,7 @@ class Upkeep:
         link = connect()
         self.welcome = link.welcome
         self._link: Link | None = link
+        self._mail = Mail(link.receive, self._hear)
 
     @property
     def connected(self) -> bool:
@@ -71,50 +89,63 @@ class Upkeep:
         self._counts.unsent += replaced
         return True
 
-    def ask(self, message: dict[str, Any], timeout_s: float) -> dict[str, Any] | None:
-        """Returns the answer to a question, None if there is none in time.
+    def ask(self, message: dict[str, Any]) -> Question | None:
+        """Sends a question; None where there is no connection."""
+        with self._lock:
+            self._number += 1
+            question = None if self._link is None else Question(self._number, message["type"], self._link, self._mail)
+            if question is not None:
+                question.mail.expect(question.number)
+            return question if self._send({**message, "id": self._number}) else None
+
+    def answer(self, question: Question | None, timeout_s: float) -> dict[str, Any] | None:
+        """Returns the answer to a question, None if there is none in time; called without the lock.
 
         Raises:
             ClientError: the answer is that this is not possible.
         """
-        until = time.monotonic() + timeout_s
-        self._number += 1
-        if not self._send({**message, "id": self._number}):
+        if question is None:
             return None
-        while self._link is not None:
-            try:
-                answer = self._link.receive(until - time.monotonic())
-            except ServerLostError as error:
-                self.lose(str(error))
-                return None
-            if answer is None:
-                if message["type"] in ("tick", "plan"):  # whatever else is asked is still to be done
-                    self._link.withdraw(self._number)
-                return None
-            if answer.get("id") == self._number:
-                return _possible(answer)
-            self._hear(answer)
+        try:
+            answer = question.mail.answer(question.number, timeout_s)
+        except ServerLostError as error:
+            self.lose(str(error), question.link)
+            return None
+        if self._link is not question.link:
+            return None  # it was given up meanwhile, and what it says is worth nothing
+        if answer is not None:
+            return _possible(answer)
+        if question.kind in ("tick", "plan"):  # whatever else is asked is still to be done
+            question.link.withdraw(question.number)
         return None
 
     def _hear(self, answer: dict[str, Any]) -> None:
-        """Takes what answers nothing that is being asked."""
+        """Takes what nobody waits for."""
         number, is_error = answer.get("id"), answer["type"] == "error"
-        if number == _CARRIED_OVER:  # ticks do not wait for it
-            if is_error:
-                self.lose(f"the server does not take the robot as it stands: {answer.get('message')}")
-        elif number is None and is_error:  # of an observation, which the robot does not wait for, either
-            self._counts.refused += 1
-            self.refused = str(answer.get("message"))
-        else:
-            self._counts.late += 1
+        with self._lock:
+            if number == _CARRIED_OVER:  # ticks do not wait for it
+                if is_error:
+                    self.lose(f"the server does not take the robot as it stands: {answer.get('message')}")
+            elif number is None and is_error:  # of an observation, which the robot does not wait for, either
+                self._counts.refused += 1
+                self.refused = str(answer.get("message"))
+            else:
+                self._counts.late += 1
 
-    def lose(self, why: str) -> None:
-        """Gives the connection up and begins to make another."""
-        link, self._link, self.error = self._link, None, why
-        if link is not None:
+    def lose(self, why: str, of: Link | None = None) -> None:
+        """Gives the connection up and begins to make another.
+
+        Args:
+            why: what `error` says until then.
+            of: the connection that is meant: where there is another by now, nothing happens.
+        """
+        with self._lock:
+            if self._link is None or self._closed.is_set() or of not in (None, self._link):
+                return
+            link, self._link, self.error = self._link, None, why
             self._counts.lost += 1
             self._counts.unsent += link.unsent()
-            threading.Thread(target=self._reconnect, args=(link,), name="reconnect", daemon=True).start()
+        threading.Thread(target=self._reconnect, args=(link,), name="reconnect", daemon=True).start()
 
     def close(self) -> None:
         """Ends the connection, for good; whoever waits for an answer in another thread waits no longer."""
@@ -145,6 +176,7 @@ class Upkeep:
                 if not self._closed.is_set():
                     link.send({**self._carried_over(link), "id": _CARRIED_OVER})
                     self._link, self.error, taken = link, None, True
+                    self._mail = Mail(link.receive, self._hear)
                     self._counts.reconnected += 1
         finally:
             if not taken:

@@ -78,25 +78,25 @@ def evaluate_cases(
             done.append((case, result))
             result.to_json(out / case.name / "eval.json")
             result.to_csv(out / case.name / "episodes.csv")
-            _write(done, out)
+            _write(done, out, controller.policy.action_spec.unit)
             print(f"{len(done)} of {len(compared)} {case.name}: {result.summary()}", file=sys.stderr)
     except EvaluationInterrupted:
         print(f"interrupted: {len(done)} of {len(compared)} cases are kept", file=sys.stderr)
         code = 130
     if done:
-        _print(done)
+        _print(done, controller.policy.action_spec.unit)
         print(f"results  {out / 'latency.json'}\npicture  {out / 'latency.png'}")
     return code
 
 
-def _write(done: "Sequence[tuple[Case, EvalResult]]", out: Path) -> None:
+def _write(done: "Sequence[tuple[Case, EvalResult]]", out: Path, unit: str) -> None:
     from diffusion_policy.rollout.latency import draw, report
 
     (out / "latency.json").write_text(json.dumps(report(done), indent=2, default=str) + "\n", encoding="utf-8")
-    draw(done, out / "latency.png")
+    draw(done, out / "latency.png", unit)
 
 
-def _print(done: "Sequence[tuple[Case, EvalResult]]") -> None:
+def _print(done: "Sequence[tuple[Case, EvalResult]]", unit: str) -> None:
     from diffusion_policy.rollout.latency import HEAD, row
 
     table = Table(box=SIMPLE_HEAD)
@@ -106,7 +106,10 @@ def _print(done: "Sequence[tuple[Case, EvalResult]]") -> None:
         table.add_row(*row(case, result))
     console = Console()
     Console(width=max(console.width, 100)).print(table)  # narrower, columns would vanish
-    print("jump: change of speed where another plan comes into force, elsewhere: at other steps; ms: of a policy call")
+    print(
+        f"jerk in {unit or 'action'} / env step³; jump in {unit or 'action'} / env step²: change of speed where another"
+    )
+    print("plan comes into force, elsewhere: at other steps; starved: env steps without a plan; ms: of a policy call")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -21,8 +21,8 @@ def main() -> int:
 def _record_eval(config: dict[str, Any], _overrides: list[str]) -> int:
     from diffusion_policy.control.timed import TimedController
     from diffusion_policy.rollout.driver import make_robot
-    from diffusion_policy.rollout.person import Terminal
-    from diffusion_policy.rollout.provenance import file_sha256
+    from diffusion_policy.rollout.person import who_answers
+    from diffusion_policy.rollout.provenance import policy_facts
     from diffusion_policy.rollout.trials import Trials, run_trials
 
     out, checkpoint = Path(str(config["out"])).expanduser(), Path(str(config["checkpoint"])).expanduser()
@@ -42,7 +42,7 @@ def _record_eval(config: dict[str, Any], _overrides: list[str]) -> int:
     about = {
         "robot": str(config["robot"]),
         "robot_kwargs": config["robot_kwargs"] or {},
-        "policy": {"path": str(checkpoint), "sha256": file_sha256(checkpoint)},
+        "policy": policy_facts(policy, checkpoint),
         "delay": count(config, "delay", 0),
     }
     trials = Trials(count(config, "trials"), float(seconds), count(config, "seed", 0), out, about)
@@ -57,7 +57,7 @@ def _record_eval(config: dict[str, Any], _overrides: list[str]) -> int:
 
     with results_in(out):
         try:
-            finished = run_trials(trials, controller, robot, Terminal(), done=done)
+            finished = run_trials(trials, controller, robot, who_answers(sys.stdin), done=done)
         except KeyboardInterrupt:
             print("interrupted; this trial does not count", file=sys.stderr)
             finished = False

@@ -17,6 +17,7 @@ from diffusion_policy.policies.chunk import (
     GuidedChunkPolicy,
     KnownActions,
     blank_windows,
+    clipped,
 )
 
 _ROUNDING = 1e-3
@@ -112,6 +113,23 @@ def answers(policy: ChunkPolicy, requests: Sequence[PlanRequest], batch_size: in
         padded = [*some, *[some[-1]] * (size - len(some))]
         found += list(_predictions(policy, padded)[: len(some)])
     return found
+
+
+def planned_actions(prediction: FloatArray, policy: ChunkPolicy) -> FloatArray:
+    """Returns the actions of a plan from now on, (N, *Da), within the action's bounds.
+
+    Args:
+        prediction: (Tp, *Da) in env units.
+        policy: whose it is.
+
+    Raises:
+        CheckpointError: it has another shape, or is not finite.
+    """
+    expected = (policy.horizons.pred_horizon, *policy.action_spec.shape)
+    found = np.asarray(prediction, np.float32)
+    if found.shape != expected or not np.isfinite(found).all():
+        raise CheckpointError(f"expected {expected} finite numbers as a plan, but got {found.shape}: {found}")
+    return clipped(found[policy.horizons.start :], policy.action_spec)
 
 
 def warm_up_guidance(policy: ChunkPolicy) -> None:

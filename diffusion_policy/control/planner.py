@@ -1,5 +1,6 @@
 """Plans in a thread of its own while the running chunk plays."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -8,13 +9,16 @@ from types import TracebackType
 from diffusion_policy.control.plan import answers
 from diffusion_policy.control.timed import TimedController
 
+logger = logging.getLogger(__name__)
+
 
 class Planner:
     """Keeps a controller supplied with plans: asks as often as its strategy wants, computes, hands over.
 
     A context manager, as often as one likes; the thread ends with it. torch leaves Python's lock while it computes, so
     ticks go on. If a policy raises, planning ends: once its plans are over the controller holds, or stops
-    (`SafetyConfig.on_starved`), and whoever ticks should look at `error`.
+    (`SafetyConfig.on_starved`), and whoever ticks should look at `error`. That a policy is too slow for its
+    rate is said once, as a warning of this module's logger, and stands in `TimedController.slow`.
 
     Args:
         controller: whose plans it makes.
@@ -75,5 +79,8 @@ class Planner:
         if request is None:
             return False
         prediction = answers(self._controller.policy, [request])[0]
+        was_slow = self._controller.slow is not None
         self._controller.accept(request, prediction, self._clock())
+        if self._controller.slow is not None and not was_slow:
+            logger.warning("%s: %s", type(self._controller.strategy).__name__, self._controller.slow)
         return True

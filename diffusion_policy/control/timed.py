@@ -14,25 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_policy.config import ActionSpec, ObsSpec
+from diffusion_policy.control.episode import Episode
 from diffusion_policy.control.guard import Guard
-from diffusion_policy.control.history import ObservationHistory, checked_time
-from diffusion_policy.control.plan import Plan, PlanRequest, answers, warm_up_guidance
-from diffusion_policy.control.records import PlanCounts, Tick
-from diffusion_policy.control.running import RunningPlans
+from diffusion_policy.control.history import checked_time
+from diffusion_policy.control.plan import PlanRequest, answers, planned_actions, warm_up_guidance
+from diffusion_policy.control.readings import Readings
+from diffusion_policy.control.records import Tick
 from diffusion_policy.control.safety import SafetyConfig, SafetyCounts
+from diffusion_policy.control.sent import checked_action
 from diffusion_policy.control.strategies import Chunking, Strategy, make_strategy
-from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
-from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray, KnownActions, clipped
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
 from diffusion_policy.policies.controller import RecedingHorizonController
-from diffusion_policy.policies.episode_slots import noise_generator
-
-_LONGEST_STEPS = 2
-"""Since the last action, for which a rate permits change: one tick may be lost or late on a ramp at its rate. A loop
-that stood still for longer left the robot where it was, and does not make good for it with one jump."""
 
 
-class TimedController:
+class TimedController(Readings):
     """Runs a policy on one robot by the clock. Its methods may be called from different threads.
 
     Times are seconds on any clock that only goes forward, the same for all methods. A plan's first action is for the
@@ -52,8 +48,6 @@ class TimedController:
         seed: fixes all the noise of the first episode; None draws fresh entropy.
 
     Attributes:
-        history: the observations.
-        episode: its number, from 0.
         last_tick: the last action and what it rested on; None before the first of an episode.
         guard: applies the rules; `guard.stopped` says why it stopped, `guard.release()` lets it go on.
     """
@@ -73,13 +67,12 @@ class TimedController:
         self.policy, self.step_s = policy, step_s
         self.strategy: Strategy = strategy or Chunking(policy.horizons.action_horizon)
         self.strategy.check(policy.horizons)
-        self.safe_action = None if safe_action is None else self._checked("safe_action", safe_action)
+        self.safe_action = None if safe_action is None else checked_action("safe_action", safe_action, self.action_spec)
         self._safety = safety
         self._lock = threading.RLock()
         self.guard = Guard(safety or SafetyConfig(), self.obs_spec, self.action_spec, self.safe_action)
-        self.episode = -1
-        self._last: FloatArray | None = None
-        self.reset(seed)
+        self._current = Episode(policy, self.strategy, step_s, seed=seed, here=None, before=None)
+        self.last_tick: Tick | None = None
 
     @classmethod
     def load(
@@ -131,34 +124,12 @@ class TimedController:
         Raises:
             ConfigError: `at` is beyond the action's bounds, or no finite numbers.
         """
-        here = None if at is None else self._checked("at", at)
+        here = None if at is None else checked_action("at", at, self.action_spec)
         with self._lock:
             if here is None and not moved:
-                here = self._last
-            self.episode += 1
-            self.history = ObservationHistory(self.policy.obs_spec, self.policy.horizons.obs_horizon, self.step_s)
-            self.guard.counts = SafetyCounts()
-            self._plans = RunningPlans()
-            self._asked_s: float | None = None
-            self._last, self._last_s, self._changed_s = here, float("nan"), -np.inf
-            self._sent = False  # whether anything was, in this episode
-            self._generator = noise_generator(seed)
-            self.last_tick: Tick | None = None
-
-    @property
-    def counts(self) -> PlanCounts:
-        """Of plans and ticks; `history.counts` are those of observations, `guard.counts` those of safety."""
-        return self._plans.counts
-
-    @property
-    def obs_spec(self) -> ObsSpec:
-        """The observations that `observe` takes."""
-        return self.policy.obs_spec
-
-    @property
-    def action_spec(self) -> ActionSpec:
-        """Shape, bounds and units of actions."""
-        return self.policy.action_spec
+                here = self._current.sent.action
+            self._current = Episode(self.policy, self.strategy, self.step_s, seed=seed, here=here, before=self._current)
+            self.guard.counts, self.last_tick = SafetyCounts(), None
 
     def observe(self, obs: object, time_s: float) -> None:
         """Takes an observation; see `ObservationHistory` for what late, missed and repeated ones mean.
@@ -175,8 +146,7 @@ class TimedController:
     def is_due(self, time_s: float) -> bool:
         """Whether the strategy wants a plan: there is an observation, newer than the last plan's by its interval."""
         with self._lock:
-            newest = self.history.newest(checked_time(time_s))
-            return newest is not None and self.strategy.is_due(self._asked_s, newest[0], self.step_s)
+            return self._current.is_due(time_s)
 
     def request_if_due(self, time_s: float) -> PlanRequest | None:
         """Returns `request(time_s)` if a plan is due, None otherwise; nothing happens in between."""
@@ -190,20 +160,9 @@ class TimedController:
             ObservationError: nothing was observed until then, or the time is no number.
         """
         with self._lock:
-            newest = self.history.newest(checked_time(time_s))
-            window = None if newest is None else self.history.window(newest[0])
-            if newest is None or window is None:
-                raise ObservationError(f"nothing was observed until {time_s:g} s; call observe(obs, time_s) first")
-            self._asked_s = observed_s = newest[0]
-            noise = self._generator.standard_normal(self.policy.noise_shape, dtype=np.float32)
-            known = self.strategy.known(self._plans.all(), observed_s, self.policy.horizons)
-            if known is not None:  # what was sent otherwise than planned is not known to have been executed
-                times = observed_s + (np.arange(known.weight.shape[1]) - self.policy.horizons.start) * self.step_s
-                past = (times < observed_s - 0.5 * self.step_s) & (times < self._changed_s + 0.5 * self.step_s)
-                known = KnownActions(known.actions, np.where(past, 0, known.weight).astype(np.float32))
-            return PlanRequest(observed_s, window, noise, known, self.episode)
+            return self._current.request(time_s)
 
-    def accept(self, request: PlanRequest, prediction: FloatArray, time_s: float) -> None:
+    def accept(self, request: PlanRequest, prediction: FloatArray, time_s: float | None) -> None:
         """Takes the answer to a request at the time it arrives; its actions that are past by then are dropped.
 
         None is past where the robot waited: an episode's first plan begins at `time_s` if nothing was sent before.
@@ -211,27 +170,21 @@ class TimedController:
         Args:
             request: what was asked.
             prediction: (Tp, *Da) in env units.
-            time_s: now.
+            time_s: now; None where only the robot tells what time it is: it arrives with the next tick then.
 
         Raises:
             CheckpointError: the answer has another shape, or is not finite; nothing has changed then.
         """
-        checked_time(time_s)
-        expected = (self.policy.horizons.pred_horizon, *self.action_spec.shape)
-        found = np.asarray(prediction, np.float32)
-        if found.shape != expected or not np.isfinite(found).all():
-            raise CheckpointError(f"expected {expected} finite numbers as a plan, but got {found.shape}: {found}")
-        actions = clipped(found[self.policy.horizons.start :], self.action_spec)
+        actions = planned_actions(prediction, self.policy)
+        if time_s is not None:
+            checked_time(time_s)
         with self._lock:
             if request.episode != self.episode:
                 self.counts.foreign += 1
-                return
-            begins_s = request.observed_s
-            if self._plans.newest is None and not self._sent:
-                begins_s = max(begins_s, time_s)
-                if self._asked_s == request.observed_s:  # the next one is due so many steps after its first action
-                    self._asked_s = begins_s
-            self._plans.take(Plan(begins_s, self.step_s, actions, time_s, request.observed_s), time_s)
+            elif time_s is None:
+                self._current.plans.expect(request, actions)
+            else:
+                self._current.plans.arrive(request, actions, time_s, waits=self._current.waits)
 
     def plan(self, time_s: float, clock: Callable[[], float] | None = None) -> None:
         """Makes a plan now and takes it.
@@ -259,17 +212,15 @@ class TimedController:
             ObservationError: there was no plan yet and no safe action is known, or the time is no number.
         """
         with self._lock:
-            newest = self.history.newest(checked_time(time_s))
-            wanted = self.strategy.action(self._plans.all(), time_s)
+            current = self._current
+            newest = current.history.newest(checked_time(time_s))
+            current.plans.tick(time_s, waits=current.waits)
+            wanted = self.strategy.action(current.plans.all(), time_s)
             age_s = np.inf if newest is None else time_s - newest[0]
-            elapsed_s = self.step_s if np.isnan(self._last_s) else time_s - self._last_s
-            elapsed_s = min(elapsed_s, _LONGEST_STEPS * self.step_s)
-            self.counts.starved += wanted is None
-            begun = self._plans.newest is not None
-            sent = self.guard.permitted(wanted, self._last, age_s, elapsed_s, starved=begun).copy()
-            if wanted is None or not np.array_equal(sent, wanted):
-                self._changed_s = time_s
-            self._last, self._last_s, self._sent = sent, time_s, True
+            current.plans.counts.starved += wanted is None
+            begun, elapsed_s = current.plans.newest is not None, current.sent.elapsed_s(time_s)
+            sent = self.guard.permitted(wanted, current.sent.action, age_s, elapsed_s, starved=begun).copy()
+            current.sent.take(sent, time_s, as_planned=wanted is not None and np.array_equal(sent, wanted))
             observed_s, observed = (time_s, {}) if newest is None else newest
             stopped = self.guard.stopped is not None
             self.last_tick = Tick(
@@ -288,35 +239,6 @@ class TimedController:
             ConfigError: it is beyond the action's bounds, or no finite numbers.
             ObservationError: the time is no number.
         """
-        sent = self._checked("action", action)
+        sent = checked_action("action", action, self.action_spec)
         with self._lock:
-            self._last, self._last_s, self._changed_s = sent, checked_time(time_s), time_s
-            self._sent = True
-
-    @property
-    def newest_plan(self) -> Plan | None:
-        """The plan that arrived last, None before the first."""
-        with self._lock:
-            return self._plans.newest
-
-    def age_s(self, time_s: float) -> float | None:
-        """Returns how old the newest observation of the newest plan is, seconds; None before the first plan."""
-        plan = self.newest_plan
-        return None if plan is None else time_s - plan.observed_s
-
-    def remaining(self, time_s: float) -> int:
-        """Returns how many steps from now on the newest plan has actions for."""
-        plan = self.newest_plan
-        return 0 if plan is None else plan.remaining(time_s)
-
-    def _checked(self, name: str, said: object) -> FloatArray:
-        """Returns a copy of an action (*Da) within the action's bounds."""
-        try:
-            action = np.array(said, np.float32)
-        except (TypeError, ValueError):
-            action = np.empty(0, np.float32)  # as wrong as any other shape
-        if action.shape != self.action_spec.shape or not np.isfinite(action).all():
-            raise ConfigError(f"{name} must be {self.action_spec.shape} finite numbers, but got {said!r:.200}")
-        if not np.array_equal(clipped(action, self.action_spec), action):
-            raise ConfigError(f"{name} must be within the action's bounds, but got {action}")
-        return action
+            self._current.sent.take(sent, checked_time(time_s), as_planned=False)

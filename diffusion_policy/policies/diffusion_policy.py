@@ -22,7 +22,8 @@ from diffusion_policy.models import transformer as _registers_transformer  # noq
 from diffusion_policy.models import unet1d as _registers_unet1d  # noqa: F401
 from diffusion_policy.policies.chunk import ActionChunk, FloatArray, KnownActions
 from diffusion_policy.policies.inputs import Array, given_noise, known_actions, observed
-from diffusion_policy.policies.policy import Draws, Policy, register_policy
+from diffusion_policy.policies.kinds import register_policy
+from diffusion_policy.policies.policy import Draws, Policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 from diffusion_policy.settings import build, plain
 

@@ -17,7 +17,8 @@ from diffusion_policy.policies.baselines import lstm_gmm as _registers_lstm_gmm 
 from diffusion_policy.policies.baselines import mlp as _registers_mlp  # noqa: F401
 from diffusion_policy.policies.checkpoint import read_policy_file
 from diffusion_policy.policies.device import pick_device
-from diffusion_policy.policies.policy import POLICIES, Policy
+from diffusion_policy.policies.kinds import POLICIES
+from diffusion_policy.policies.policy import Policy
 from diffusion_policy.settings import section
 
 POLICY_SECTIONS = ("policy", "horizons", "denoiser", "encoder", "diffusion", "sampler", "normalization")

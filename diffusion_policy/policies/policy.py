@@ -5,11 +5,11 @@ Letters: B batch, To/Ta/Tp obs/action/pred horizon, Da numbers in an action, Dc 
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy.policies.inputs import Array, given_noise, observed
 from diffusion_policy.policies.policy_config import PolicyConfig
 from diffusion_policy.policies.selection import Selector
-from diffusion_policy.registry import Registry
 from diffusion_policy.settings import plain, section
 
 Draws = Mapping[str, Tensor]
@@ -251,18 +250,3 @@ class Policy(ConditionedModule):
                 f"loads any"
             )
         return saved.build(cls.from_sections).to(chosen).eval()
-
-
-POLICIES: Registry[type[Policy]] = Registry("policy")
-P = TypeVar("P", bound=type[Policy])
-
-
-def register_policy(name: str) -> Callable[[P], P]:
-    """Returns a decorator that makes a kind of policy known as `policy=name`."""
-
-    def add(cls: P) -> P:
-        cls.kind = name
-        POLICIES.register(name)(cls)
-        return cls
-
-    return add

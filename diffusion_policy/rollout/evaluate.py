@@ -16,7 +16,7 @@ from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout.environments import check_renderer
 from diffusion_policy.rollout.episode import EpisodeResult, SlotSetup
 from diffusion_policy.rollout.progress import ProgressBar
-from diffusion_policy.rollout.provenance import file_sha256, hardware
+from diffusion_policy.rollout.provenance import hardware, policy_facts
 from diffusion_policy.rollout.result import EvalResult
 from diffusion_policy.rollout.rollouts import Plan, Rollouts
 from diffusion_policy.rollout.slots import LocalSlots, Slots
@@ -166,7 +166,6 @@ def _result(
     finished: Mapping[int, EpisodeResult],
     rollouts: Rollouts | TimedRollouts,
 ) -> EvalResult:
-    path = controller.path
     return EvalResult(
         env_id=plan.env_id,
         env_kwargs=plan.env_kwargs,
@@ -174,12 +173,7 @@ def _result(
         requested=plan.episodes,
         per_episode=[finished[index] for index in sorted(finished)],
         latency_ms={**percentiles(rollouts.latencies_ms), "batch_size": controller.batch_size},
-        policy={
-            "path": str(path) if path else None,
-            "sha256": file_sha256(path) if path else None,
-            "engine": getattr(controller.policy, "engine", "torch"),
-            "sampling": dict(getattr(controller.policy, "sampling", {})),
-        },
+        policy=policy_facts(controller.policy, controller.path),
         versions=installed_versions(),
         hardware=hardware(),
         speed=rollouts.speed(),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_policy.config import Horizons
 from diffusion_policy.control.plan import warm_up_guidance
@@ -15,15 +15,19 @@ from diffusion_policy.rollout.evaluate import evaluate
 from diffusion_policy.rollout.result import EvalResult
 from diffusion_policy.rollout.timing import Timing
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 HEAD = ("strategy", "delay", "max reward", "success", "jerk", "jump", "elsewhere", "starved", "ms")
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73")  # Okabe and Ito (2008)
 _FIGURES = (
-    ("max_reward", "mean max reward"),
-    ("success", "success rate"),
-    ("jerk", "jerk"),
-    ("jump", "jump at joints"),
+    ("max_reward", "mean max reward", "reward"),
+    ("success", "success rate", "share of episodes"),
+    ("jerk", "jerk", "{unit} / env step³"),
+    ("jump", "jump at joints", "{unit} / env step²"),
 )
+"""What is drawn: its name, a title, and its unit, where {unit} is an action's."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +130,22 @@ def report(done: Sequence[tuple[Case, EvalResult]]) -> dict[str, Any]:
     return {**{key: first[key] for key in shared}, "cases": found}
 
 
-def draw(done: Sequence[tuple[Case, EvalResult]], path: Path) -> None:
-    """Draws reward, success, jerk and jumps over the delay, one line a strategy, with 95 % intervals."""
+def draw(done: Sequence[tuple[Case, EvalResult]], path: Path, unit: str = "") -> "Figure":
+    """Draws reward, success, jerk and jumps over the delay, one line a strategy, with 95 % intervals.
+
+    Args:
+        done: what was evaluated.
+        path: the picture's.
+        unit: of an action.
+
+    Returns:
+        What was drawn.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 6.5), layout="constrained")
-    for axes, (key, title) in zip(figure.subplots(2, 2).flat, _FIGURES, strict=True):
+    for axes, (key, title, measure) in zip(figure.subplots(2, 2).flat, _FIGURES, strict=True):
         for colour, name in zip(_COLOURS * 9, dict.fromkeys(case.strategy for case, _ in done), strict=False):
             points = [
                 (case.timing.latency_steps, _figure(result, key)) for case, result in done if case.strategy == name
@@ -144,13 +157,14 @@ def draw(done: Sequence[tuple[Case, EvalResult]], path: Path) -> None:
             low, high = ([value["ci95"][side] for _, value in known] for side in (0, 1))
             axes.plot(delays, means, marker="o", color=colour, label=name.replace("_", " "))
             axes.fill_between(delays, low, high, color=colour, alpha=0.15)
-        axes.set(title=title, xlabel="delay, env steps")
+        axes.set(title=title, xlabel="delay, env steps", ylabel=measure.format(unit=unit or "action"))
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
     figure.savefig(path, dpi=110)
+    return figure
 
 
 def _longest(case: Case) -> int:

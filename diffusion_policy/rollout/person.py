@@ -19,6 +19,40 @@ class Person(Protocol):
         """Shows something that needs no answer."""
 
 
+def who_answers(lines: TextIO) -> Person:
+    """Returns who answers: a person where the lines come from a terminal, and else who wrote them."""
+    return Terminal(lines) if lines.isatty() else Piped(lines)
+
+
+class Piped:
+    """Answers from a pipe or a file, one a line, in the order of the questions; so nobody ends a trial before its time.
+
+    Args:
+        lines: the answers.
+    """
+
+    def __init__(self, lines: TextIO) -> None:
+        self._lines = lines
+
+    def ask(self, question: str) -> str | None:
+        """See `Person`; the next line, whenever it was written."""
+        print(question, end=" ", flush=True)
+        line = self._lines.readline()
+        print(line.strip(), flush=True)
+        if line:
+            return line.strip()
+        print(f"the answers ran out: nobody answers '{question}'; one a line, two for each trial", file=sys.stderr)
+        return None
+
+    def has_spoken(self) -> bool:
+        """Returns False: the next line answers the next question."""
+        return False
+
+    def tell(self, what: str) -> None:
+        """See `Person`."""
+        print(what, flush=True)
+
+
 class Terminal:
     """A person at a keyboard; lines typed before a question are no answer to it.
 
@@ -26,9 +60,9 @@ class Terminal:
         lines: where they type.
     """
 
-    def __init__(self, lines: TextIO | None = None) -> None:
+    def __init__(self, lines: TextIO) -> None:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=(lines or sys.stdin,), name="keyboard", daemon=True).start()
+        threading.Thread(target=self._read, args=(lines,), name="keyboard", daemon=True).start()
 
     def ask(self, question: str) -> str | None:
         """See `Person`."""

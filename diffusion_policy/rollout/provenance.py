@@ -47,6 +47,16 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def policy_facts(policy: object, path: Path | None) -> dict[str, Any]:
+    """Returns what a result tells of a policy: its file, what computed, and how it was asked to sample."""
+    return {
+        "path": str(path) if path else None,
+        "sha256": file_sha256(path) if path else None,
+        "engine": getattr(policy, "engine", "torch"),
+        "sampling": dict(getattr(policy, "sampling", {})),
+    }
+
+
 def _cpu_model() -> str:
     listing = Path("/proc/cpuinfo")
     if listing.is_file():

@@ -169,7 +169,7 @@ def _recorder(trials: Trials, controller: TimedController) -> Recorder:
                     f"{trials.recording} was begun with {name} {before.get(name)!r}, but got {value!r}; go on with the "
                     f"same, or choose another out="
                 )
-    return Recorder(trials.recording, controller, about)
+    return Recorder(trials.recording, controller, about, keep_unfinished=False)
 
 
 def _kept(value: Any) -> Any:

@@ -84,7 +84,7 @@ def agree(offer: Offer, hello: Mapping[str, Any]) -> None:
     """
     if hello.get("type") != "hello":
         raise ProtocolError(f"expected hello as the first message, but got {hello.get('type')!r:.40}")
-    client = (text(hello, "client") or "unknown")[:80]
+    client = client_name(hello)
     if hello.get("protocol") != PROTOCOL:
         raise RefusedError(
             f"the client ({client}) speaks protocol {hello.get('protocol')!r:.20}, the server "
@@ -100,6 +100,16 @@ def agree(offer: Offer, hello: Mapping[str, Any]) -> None:
             f"start dp-serve with control_hz={1 / number(hello, 'step_s') if hello['step_s'] else 0:g}, or leave "
             f"step_s to the server"
         )
+
+
+def client_name(hello: Mapping[str, Any]) -> str:
+    """Returns what a client calls itself, in printable letters.
+
+    Raises:
+        ProtocolError: it is no text.
+    """
+    said = (text(hello, "client") or "unknown")[:80]
+    return said if said.isprintable() else ascii(said)
 
 
 def _check_obs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

@@ -18,25 +18,30 @@ from diffusion_policy.policies.chunk import Array
 
 OWN_KEYS = (
     "action", "time_s", "observed_s", "plan", "plan_start_s", "planned", "starved", "stopped", "success", "labelled",
+    "truncated",
 )  # fmt: skip
 """What a row holds beside the observation."""
 
 
 class Recorder:
-    """Records a controller's ticks into a zarr; an episode is there as a whole once it ended, or not at all.
+    """Records a controller's ticks into a zarr, episode by episode; a context manager.
 
-    Until then it is in memory: what ends the process at once, without `close`, loses the running episode.
+    An episode is in memory until it ends. One that did not end is written by `close`, which leaving the context calls
+    whatever the reason, Ctrl-C too. What ends the process at once (kill -9) loses the running episode, and leaves a
+    data set of those before.
 
     Each tick is a row: the newest observation under its own names, `action` as sent, `time_s` of the tick and
     `observed_s` of the observation on the controller's clock, the newest `plan` (N, *Da) with `plan_start_s` (zeros,
     and the tick's time, while there is none: `planned` says so), whether no plan had an action (`starved`) or safety
-    had `stopped` it, and what somebody who watched said: `success`, where `labelled`.
+    had `stopped` it, and what somebody who watched said: `success`, where `labelled`. `truncated` is true in the last
+    row of an episode that did not end.
 
     Args:
         path: a data set; episodes are appended where it exists.
         controller: whose ticks are recorded.
         about: plain values to keep with the data: the robot, the policy's file.
-        keep_unfinished: whether `close` writes an episode that did not end, without a label, or forgets it.
+        keep_unfinished: whether `close` writes an episode that did not end, truncated and without a label, or forgets
+            it.
 
     Raises:
         ConfigError: an observation has the name of something that is recorded beside it.
@@ -50,12 +55,13 @@ class Recorder:
         controller: TimedController,
         about: Mapping[str, Any] | None = None,
         *,
-        keep_unfinished: bool = False,
+        keep_unfinished: bool = True,
     ) -> None:
         taken = sorted(set(OWN_KEYS) & set(controller.obs_spec))
         if taken:
             raise ConfigError(f"observations must not be called {', '.join(taken)}: a recording needs these names")
         self._controller, self._ticks, self._keep = controller, list[Tick](), keep_unfinished
+        self._last: Tick | None = None
         path = Path(path)
         self.buffer = ReplayBuffer.open(path, "a") if path.exists() else ReplayBuffer.create(path)
         expected = sorted({*OWN_KEYS, *controller.obs_spec})
@@ -75,23 +81,25 @@ class Recorder:
         return len(self._ticks)
 
     def tick(self) -> None:
-        """Records the controller's last tick: what was sent, and what it rested on.
+        """Records the controller's last tick, once: what was sent, and what it rested on.
 
         Ticks before the first observation have nothing to show and are left out. The first tick after the controller
         was reset ends the episode before, without a label.
         """
         last = self._controller.last_tick
-        if last is None or not last.observed:
+        if last is None or not last.observed or last is self._last:
             return
         if self._ticks and self._ticks[-1].episode != last.episode:
             self.end()
+        self._last = last
         self._ticks.append(last)
 
-    def end(self, success: bool | None = None) -> int:
+    def end(self, success: bool | None = None, *, truncated: bool = False) -> int:
         """Ends the episode and writes it; returns how many ticks it had. One without ticks is not written.
 
         Args:
             success: what somebody who watched says; None where nobody does.
+            truncated: whether it did not end by itself: something else cut it off.
 
         Raises:
             DataError: the episode does not fit the ones before; it is still here.
@@ -102,7 +110,8 @@ class Recorder:
             rows = [self._row(tick) for tick in self._ticks]
             episode: dict[str, Array] = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
             labels = {"success": bool(success), "labelled": success is not None}
-            self.buffer.add_episode({**episode, **{key: np.full(count, value) for key, value in labels.items()}})
+            episode |= {key: np.full(count, value) for key, value in labels.items()}
+            self.buffer.add_episode({**episode, "truncated": truncated & (np.arange(count) == count - 1)})
             self._ticks = []
         return count
 
@@ -135,7 +144,7 @@ class Recorder:
         """
         try:
             if self._keep:
-                self.end()
+                self.end(truncated=True)
         finally:
             self._ticks = []
             self.buffer.close()

@@ -1,6 +1,7 @@
 """Policies over the network: many robots, each with a controller of its own, and one policy that plans for all.
 
-Needs `websockets` and `msgpack` (the extra `serve`). `protocol` says what is said; `session` what it does.
+Needs `websockets` and `msgpack` (the extra `serve`). `protocol` says what is said; `session` what it does; `attendant`
+keeps a client's connection.
 """
 
 import asyncio
@@ -18,16 +19,16 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from diffusion_policy.errors import ConfigError, DiffusionPolicyError
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.serving.attendant import Attendant, DeafError, dismiss
 from diffusion_policy.serving.door import Door
 from diffusion_policy.serving.inference import Inference
 from diffusion_policy.serving.offer import Offer, RefusedError
-from diffusion_policy.serving.protocol import PROTOCOL, REFUSED, ProtocolError, number, pack, unpack, whole
-from diffusion_policy.serving.session import Session, refusal
+from diffusion_policy.serving.protocol import PROTOCOL, REFUSED, ProtocolError, pack
 
 logger = logging.getLogger(__name__)
 
-_HELLO_S = 10.0  # for a client to say who it is
+_OPENING_S = 10.0  # for a connection to become a websocket
 _PING_S = 10.0  # between questions whether a client is still there, and for its answer
 _LAST_PLAN_S = 5.0  # for the plan that is being made when the server ends
 _QUEUED = 8  # messages of a client that wait; a faster one is slowed down by TCP
@@ -120,7 +121,7 @@ class PolicyServer:
         try:
             return await serve(
                 self._attend, host, port, origins=[None], compression=None, process_request=self._admit,
-                max_size=self._limit, max_queue=_QUEUED, open_timeout=_HELLO_S, ping_interval=_PING_S,
+                max_size=self._limit, max_queue=_QUEUED, open_timeout=_OPENING_S, ping_interval=_PING_S,
                 ping_timeout=_PING_S, close_timeout=1.0, logger=_quiet(),
                 create_connection=self._door.connection,  # type: ignore[arg-type]  # as its documentation has it
             )  # fmt: skip
@@ -155,109 +156,37 @@ class PolicyServer:
     async def _attend(self, connection: ServerConnection) -> None:
         """Serves one client from its hello to its end; whatever it does, the others do not notice."""
         if len(self._clients) >= self._config.max_clients:
-            await connection.close(1013, f"{self._config.max_clients} clients are here already; max_clients= sets it")
+            await dismiss(
+                connection, 1013, f"{self._config.max_clients} clients are here already; max_clients= sets it"
+            )
             return
         self._door.passed(connection)
         self._clients.add(connection)
-        client = _Client(connection, self._offer, self._inference)
+        client = Attendant(connection, self._offer, self._inference)
         try:
             await client.attend()
-        except ConnectionClosed:
-            pass
+        except ConnectionClosed as error:
+            if error.sent is not None and error.sent.code == 1011:  # the library's, for pings without an answer
+                logger.warning("dropped %s: %s", client.name, error.sent.reason)
+        except DeafError as error:
+            logger.warning("dropped %s: %s", client.name, error)
+            connection.transport.abort()  # it would not read a goodbye, either
         except RefusedError as error:
-            logger.info("refused a client: %s", error)
+            logger.info("refused %s: %s", client.name, error)
             with suppress(ConnectionClosed):
                 await connection.send(pack({"type": "refused", "message": str(error)}))
-                await connection.close(REFUSED, _reason(str(error)))
+                await dismiss(connection, REFUSED, str(error))
         except TimeoutError:
-            await connection.close(1002, f"no hello within {_HELLO_S:g} s")
+            await dismiss(connection, 1002, "no hello came in time")
         except ProtocolError as error:
-            logger.info("closed a connection: %s", error)
-            await connection.close(1002, _reason(str(error)))
+            logger.info("closed the connection of %s: %s", client.name, error)
+            await dismiss(connection, 1002, str(error))
         except Exception:  # a defect of ours: said whole, and only this client is lost
-            logger.exception("a client was lost by a defect of the server")
-            await connection.close(1011, "a defect of the server; its log says which")
+            logger.exception("%s was lost by a defect of the server", client.name)
+            await dismiss(connection, 1011, "a defect of the server; its log says which")
         finally:
             client.leave()
             self._clients.discard(connection)
-
-
-class _Client:
-    """A connection, its session, and the plans that are made for it, one at a time: nobody crowds the others out."""
-
-    def __init__(self, connection: ServerConnection, offer: Offer, inference: Inference) -> None:
-        self._connection, self._offer, self._inference = connection, offer, inference
-        self._planning: asyncio.Task[None] | None = None
-        self._asked: dict[str, Any] | None = None  # a `plan` that waits for the one that is being made
-
-    async def attend(self) -> None:
-        """Serves until the client goes.
-
-        Raises:
-            RefusedError: the client does not fit.
-            ProtocolError: it said something that is no message.
-            TimeoutError: it said nothing.
-        """
-        async with asyncio.timeout(_HELLO_S):
-            hello = unpack(await self._connection.recv())
-        session = Session(self._offer, hello)
-        await self._connection.send(pack(session.welcome()))
-        async for data in self._connection:
-            message = unpack(data)
-            if message["type"] == "reset" and self._asked is not None:  # its time is of the episode before
-                asked, self._asked = self._asked, None
-                await self._connection.send(pack(refusal(asked["id"], "observation", "another episode began")))
-            answer = self._plan_asked(message) if message["type"] == "plan" else session.take(message)
-            if answer is not None:
-                await self._connection.send(pack(answer))
-            self._plan_on(session)
-
-    def leave(self) -> None:
-        """Lets go of the plan that is being made."""
-        if self._planning is not None:
-            self._planning.cancel()
-
-    def _plan_asked(self, message: dict[str, Any]) -> dict[str, Any] | None:
-        number_of, _ = whole(message, "id"), number(message, "time_s")
-        if self._asked is not None:
-            return refusal(number_of, "observation", "a plan was asked for already; wait for it")
-        self._asked = message
-        return None
-
-    def _plan_on(self, session: Session) -> None:
-        """Begins with plans if there is one to be made and none is."""
-        if self._planning is None and (self._asked is not None or session.is_due()):
-            self._planning = asyncio.create_task(self._plan(session))
-
-    async def _plan(self, session: Session) -> None:
-        """Makes plans as long as there are some to be made."""
-        try:
-            while self._asked is not None or session.is_due():
-                asked, self._asked = self._asked, None
-                answer = await self._plan_once(session, asked)
-                if answer is not None:
-                    await self._connection.send(pack(answer))
-        except ConnectionClosed:
-            pass
-        finally:
-            self._planning = None
-
-    async def _plan_once(self, session: Session, asked: dict[str, Any] | None) -> dict[str, Any] | None:
-        episode = session.controller.episode
-        try:
-            question = session.question(asked)
-            session.answered(question, await self._inference.answer(question))
-        except DiffusionPolicyError as error:
-            return session.failure(asked, error, episode)
-        except Exception as error:  # a policy may raise anything: said to its client, and no plan is tried again
-            logger.exception("a plan failed")
-            return session.failure(asked, error, episode)
-        return None if asked is None else {"type": "done", "id": asked["id"]}
-
-
-def _reason(said: str) -> str:
-    """Returns a reason that fits into a closing message, 123 bytes at most."""
-    return said.encode()[:120].decode(errors="ignore")
 
 
 def _quiet() -> logging.Logger:

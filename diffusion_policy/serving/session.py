@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.control.plan import PlanRequest
+from diffusion_policy.control.sent import LONGEST_STEPS
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, ObservationError
 from diffusion_policy.policies.chunk import Array, FloatArray
-from diffusion_policy.serving.offer import Offer, action_schema, agree
+from diffusion_policy.serving.offer import Offer, action_schema, agree, client_name
 from diffusion_policy.serving.protocol import PROTOCOL, ProtocolError, array, mapping, number, text, whole
 from diffusion_policy.settings import plain
 
@@ -32,7 +33,9 @@ class Session:
         hello: the client's first message.
 
     Attributes:
+        name: what the client calls itself.
         controller: the client's own.
+        strategy: its name.
         plans_by_itself: whether the server plans as the strategy wants.
         failed: why no plan can be made any more, None while all is well.
 
@@ -43,7 +46,9 @@ class Session:
 
     def __init__(self, offer: Offer, hello: Mapping[str, Any]) -> None:
         agree(offer, hello)
+        self.name = client_name(hello)
         self.controller = offer.controller()
+        self.strategy = type(offer.strategy).__name__
         self.plans_by_itself = hello["planning"] == "auto"
         self.failed: str | None = None
         self._offer = offer
@@ -67,10 +72,12 @@ class Session:
             "action": action_schema(offer.policy.action_spec),
             "horizons": plain(offer.policy.horizons),
             "step_s": offer.step_s,
-            "limits": {"low": guard.low, "high": guard.high, "rate": guard.rate},
+            "limits": {
+                "low": guard.low, "high": guard.high, "rate": guard.rate, "elapsed_s": LONGEST_STEPS * offer.step_s,
+            },
             "safe_action": offer.safe_action,
             **offer.about,
-        }
+        }  # fmt: skip
 
     def take(self, message: Mapping[str, Any]) -> dict[str, Any] | None:
         """Does what a message says; returns the answer, None where it has none.
@@ -105,11 +112,13 @@ class Session:
     def answered(self, request: PlanRequest, prediction: FloatArray) -> None:
         """Takes the answer to a question, at the latest time that the client has told.
 
+        An episode's first plan, for which the robot waits, begins with the tick after it, however long it took.
+
         Raises:
             CheckpointError: the answer has another shape, or is not finite.
         """
-        now = self._now if np.isfinite(self._now) else request.observed_s  # reset meanwhile: dropped, and counted
-        self.controller.accept(request, prediction, now)
+        known = np.isfinite(self._now) and not self.controller.waits  # where it was reset meanwhile, it is dropped
+        self.controller.accept(request, prediction, self._now if known else None)
 
     def failure(self, asked: Mapping[str, Any] | None, error: Exception, episode: int) -> dict[str, Any] | None:
         """Returns what a client is told about a plan that could not be made; without a question, its next ticks tell.
@@ -178,14 +187,17 @@ class Session:
             "starved": bool(tick.starved),
             "stopped": self.controller.guard.stopped,
             "failed": self.failed,
+            "slow": self.controller.slow,
         }
 
     def _reset(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        seed, at = message.get("seed"), array(message, "at")
+        seed, at, moved = message.get("seed"), array(message, "at"), message.get("moved")
+        if not isinstance(moved, (bool, type(None))):
+            raise ProtocolError("reset.moved: expected true, false or nothing, but got something else")
         if seed is not None:
             seed = whole(message, "seed")
         self._stop(text(message, "stopped"))  # holds, whatever the rest of it does
-        self.controller.reset(seed, None if at is None else _action(at))
+        self.controller.reset(seed, None if at is None else _action(at), moved=bool(moved))
         self._now, self.failed = -np.inf, None
         self._untimed.clear()
         return {"type": "done"}

@@ -6,33 +6,17 @@ import time
 
 import numpy as np
 import pytest
-from websockets.sync.server import serve
 
 from diffusion_policy.config import ObsField
 from diffusion_policy.control.safety import SafetyConfig
-from diffusion_policy.serving.protocol import pack, unpack
 from diffusion_policy_client import MismatchError, ObservationError, RemoteController
 from diffusion_policy_client.controller import Link
 from diffusion_policy_client.outbox import Outbox
-from tests.client.robots import WELCOME, remote, until
+from tests.client.robots import WELCOME, Hung, Saying, action, remote, until
 from tests.control.clocks import STEP, Telling, seen
 from tests.serving.running import PATIENCE_S, Running, offer
 
 RULES = {"safety": SafetyConfig(rate=1.0), "safe_action": np.array([0.0], np.float32)}
-
-
-class Hung:
-    """A server whose loop hangs, and whose sockets are open."""
-
-    def __init__(self, running):
-        self._gate = threading.Event()
-        running._loop.call_soon_threadsafe(self._gate.wait, PATIENCE_S)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._gate.set()
 
 
 def test_a_stop_stands_when_the_server_answers_again_until_it_is_released():
@@ -57,33 +41,14 @@ def test_a_stop_stands_when_the_server_answers_again_until_it_is_released():
         assert controller.action_at(1.9) == pytest.approx(0.7)  # to the plan's 1.9, no faster than permitted
 
 
-class Saying:
-    """A server that says what a test wants, to each message after hello."""
-
-    def __init__(self, answers, welcomes=()):
-        self._answers, self._welcomes = answers, list(welcomes)
-        self._closing = serve(self._attend, "127.0.0.1", 0)
-
-    def _attend(self, connection):
-        connection.recv()
-        connection.send(pack(self._welcomes.pop(0) if self._welcomes else WELCOME))
-        for data in connection:
-            for answer in self._answers(unpack(data)):
-                connection.send(pack(answer))
-
-    def __enter__(self):
-        server = self._closing.__enter__()
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-
-    def __exit__(self, *_):
-        self._closing.shutdown()
-        self._closing.__exit__(None, None, None)
-
-
-def action(message, **more):
-    said = {"observed_s": None, "plan_start_s": None, "starved": False, "stopped": None, "failed": None}
-    return {"type": "action", "id": message["id"], "action": np.array([9.0]), **said, **more}
+def test_a_pause_of_the_robots_loop_is_no_silence_of_the_server():
+    with Running(offer(Telling(), **RULES)) as running, remote(running, on_lost="stop", lost_s=0.25) as controller:
+        assert not controller.tick(1.0).held
+        with Hung(running):
+            controller._patience_s = 0.01
+            stopped = [controller.tick(60.0 + number * STEP).stopped for number in range(4)]
+            assert [why is None for why in stopped] == [True, True, False, False]
+            assert "did not answer for 0.3 s" in stopped[-1]
 
 
 def test_a_server_that_knows_of_no_stop_is_not_obeyed():

@@ -5,29 +5,19 @@ import time
 
 import numpy as np
 import pytest
-from websockets.sync.server import serve
 
 from diffusion_policy.config import ActionSpec, ObsField
 from diffusion_policy.control.safety import SafetyConfig
 from diffusion_policy.control.timed import TimedController
-from diffusion_policy.serving.protocol import pack
 from diffusion_policy_client import (
     MismatchError,
     ObservationError,
     PolicyError,
-    RemoteController,
-    ServerLostError,
 )
-from tests.client.robots import WELCOME, remote, until
+from tests.client.robots import remote, until
 from tests.control.clocks import STEP, Telling, seen
 from tests.policies.test_diffusion_policy import make_policy
 from tests.serving.running import PATIENCE_S, Running, offer
-
-
-@pytest.fixture
-def running():
-    with Running(offer(Telling())) as found:
-        yield found
 
 
 def test_actions_of_the_server_are_those_of_a_local_controller():
@@ -88,9 +78,10 @@ def test_robot_is_held_while_the_server_is_away_and_goes_on_when_it_is_back(runn
     with remote(running) as controller:
         controller.observe(seen(1.0), 1.0)
         controller.plan(1.0)
-        assert controller.action_at(1.1) == pytest.approx(1.1)
+        assert controller.action_at(1.1) == pytest.approx(1.0)  # for which the robot waited
+        assert controller.action_at(1.2) == pytest.approx(1.1)
         running.stop()
-        for tick in range(2, 30):
+        for tick in range(3, 31):
             controller.observe(seen(1 + tick * STEP), 1 + tick * STEP)
             said = controller.tick(1 + tick * STEP)
             assert said.action == pytest.approx(1.1)
@@ -133,15 +124,53 @@ def test_robot_that_is_to_stop_goes_slowly_to_the_safe_action_until_it_is_releas
         assert controller.tick(1.8).stopped is None
 
 
+def test_a_reset_forgets_no_action_unless_the_robot_was_moved(running):
+    with remote(running) as controller:
+        for moved in (False, True):
+            controller.observe(seen(1.0), 1.0)
+            controller.plan(1.0)
+            assert controller.action_at(1.0) == 1.0
+            controller.reset(moved=moved)
+            if moved:
+                with pytest.raises(ObservationError, match="no action to send yet; observe"):
+                    controller.tick(2.0)  # the server says it
+            else:
+                assert controller.tick(2.0).starved
+        controller.observe(seen(1.0), 3.0)
+        controller.plan(3.0)
+        assert controller.action_at(3.0) == 1.0
+        controller.reset()
+        running.stop()
+        assert controller.action_at(4.0) == 1.0
+        controller.reset(moved=True)
+        with pytest.raises(ObservationError, match="the server does not answer"):
+            controller.tick(5.0)
+
+
+def test_a_robot_beyond_its_limits_is_led_back_with_and_without_answers():
+    rules = {"safety": SafetyConfig(low=-1.0, high=1.0, rate=1.0)}
+    with Running(offer(Telling(), **rules)) as running, remote(running) as controller:
+        controller.reset(at=np.array([1.35], np.float32))
+        controller.observe(seen(5.0), 1.0)
+        controller.plan(1.0)
+        sent = [controller.tick(1.0 + number * STEP) for number in range(2)]
+        running.stop()
+        sent += [controller.tick(1.0 + number * STEP) for number in range(2, 5)]
+        assert [tick.action[0] for tick in sent] == pytest.approx([1.25, 1.15, 1.05, 1.0, 1.0])
+        assert [tick.held for tick in sent] == [False, False, True, True, True]
+        assert controller.counts.lost == 1
+
+
 def test_nothing_is_sent_again_where_actions_are_changes():
     policy = Telling()
     policy.action_spec = ActionSpec((1,), kind="delta")
     with Running(offer(policy)) as running, remote(running) as controller:
         controller.observe(seen(1.0), 1.0)
         controller.plan(1.0)
-        assert controller.action_at(1.1) == pytest.approx(1.1)
+        assert controller.action_at(1.1) == pytest.approx(1.0)  # for which the robot waited
+        assert controller.action_at(1.2) == pytest.approx(1.1)
         running.stop()
-        assert controller.action_at(1.2) == 0.0
+        assert controller.action_at(1.3) == 0.0
 
 
 def test_an_answer_that_is_late_is_dropped_and_rates_count_from_what_was_sent():
@@ -195,98 +224,6 @@ def test_server_that_takes_nothing_loses_its_connection_and_not_the_robot(runnin
         assert controller.counts.lost == 1
         gate.set()
         until(lambda: controller.connected)
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"obs_spec": {"then": {"type": "low_dim", "shape": [1]}}}, r"reads now low_dim \(1,\); the client has then"),
-        ({"step_s": 0.02}, "client acts every 0.02 s"),
-        ({"token": "not-this-one"}, None),
-        ({"on_lost": "fly"}, "expected hold or stop"),
-        ({"patience_s": 0}, "must be positive"),
-    ],
-)
-def test_what_does_not_fit_is_said_when_connecting(running, settings, said):
-    if said is None:
-        with Running(offer(Telling()), token="the-right-one") as guarded:
-            with pytest.raises(MismatchError, match="wants another token"):
-                remote(guarded, **settings)
-            with remote(guarded, token="the-right-one") as controller:
-                assert controller.connected
-        return
-    with pytest.raises(MismatchError, match=said):
-        remote(running, **settings)
-
-
-def test_no_server_is_one_error_in_time(running):
-    running.stop()
-    with pytest.raises(ServerLostError, match="no server at"):
-        remote(running)
-    with pytest.raises(MismatchError, match="expected ws://"):
-        RemoteController("nonsense")
-
-
-def test_a_server_with_another_policy_is_not_obeyed_and_the_right_one_is_found_again(running):
-    with remote(running) as controller:
-        assert _planned(controller)
-        right = running.offered
-        running.stop()
-        controller.tick(1.1)
-        other = Telling()
-        other.action_spec = ActionSpec((1,), low=-1.0, high=1.0)
-        running.offered = offer(other)
-        running.start()
-        until(lambda: "has another policy now" in (controller.error or ""))
-        other.obs_spec = {"else": ObsField("low_dim", (1,))}
-        until(lambda: "else low_dim" in (controller.error or ""))
-        assert controller.action_at(1.2) == pytest.approx(1.0)
-        running.stop()
-        running.offered = right
-        running.start()
-        until(lambda: controller.connected)
-
-
-def test_a_server_that_does_not_permit_where_the_robot_stands_is_not_obeyed(running):
-    with remote(running) as controller:
-        controller.observe(seen(5.0), 5.0)
-        controller.plan(5.0)
-        assert controller.action_at(5.0) == 5.0
-        running.stop()
-        assert controller.tick(5.1).held
-        running.offered = offer(Telling(), safety=SafetyConfig(high=2.0))  # `reset` has it within the action's bounds
-        running.offered.policy.action_spec = ActionSpec((1,), high=2.0, low=-2.0)
-        controller._first = {**controller.action_spec, "low": -2.0, "high": 2.0}  # as if it had been so before
-        running.start()
-        until(lambda: controller.connected)
-        assert controller.tick(5.2).held
-        assert controller.action_at(5.3) == 5.0
-        until(lambda: controller.counts.lost >= 2)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"garbage",
-        pack({"type": "action", "id": 1}),
-        pack({"type": "action", "id": 1, "action": np.array([np.nan]), "observed_s": None, "plan_start_s": None}),
-        pack({"type": "action", "id": 1, "action": "up", "observed_s": 0, "plan_start_s": 0, "starved": 0}),
-    ],
-)
-def test_a_server_that_says_nonsense_is_not_obeyed(answer):
-    def nonsense(connection):
-        connection.recv()
-        connection.send(pack(WELCOME))
-        for _ in connection:
-            connection.send(answer)
-
-    with serve(nonsense, "127.0.0.1", 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        with RemoteController(url, patience_s=PATIENCE_S) as controller:
-            assert controller.tick(0.0).action == 3.0
-            assert controller.counts.lost == 1
-        server.shutdown()
 
 
 def test_a_robot_that_goes_leaves_no_client_and_no_thread_behind(running):

@@ -1,4 +1,4 @@
-"""A policy whose right actions are known: each is the time at which it is due."""
+"""Time that goes forward when it is told, and a policy whose right actions are known: each is the time it is due at."""
 
 import numpy as np
 
@@ -6,6 +6,19 @@ from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.policies.chunk import ActionChunk
 
 STEP = 0.1
+
+
+class Clock:
+    """Goes forward by sleeping, and when it is told."""
+
+    def __init__(self, now=0.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
 
 
 class Telling:

@@ -9,7 +9,7 @@ import pytest
 from diffusion_policy.control.planner import Planner
 from diffusion_policy.control.strategies import Chunking
 from diffusion_policy.control.timed import TimedController
-from tests.control.clocks import STEP, Telling, seen
+from tests.control.clocks import STEP, Clock, Telling, seen
 
 PATIENCE_S = 30.0
 
@@ -25,15 +25,6 @@ class Gated(Telling):
         self.begun.release()
         assert self.let.acquire(timeout=PATIENCE_S)
         return super().predict(obs, noise)
-
-
-class Clock:
-    """Goes forward when it is told."""
-
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 def until(true):
@@ -131,3 +122,26 @@ def test_planner_starts_again_and_leaves_a_plan_that_hangs():
     with planner:
         until(lambda: controller.newest_plan is not None)
     assert planner.error is None
+
+
+def test_a_policy_that_is_too_slow_for_its_rate_is_said_once_in_figures(caplog):
+    policy, clock = Gated(), Clock()
+    controller = TimedController(policy, step_s=STEP, strategy=Chunking(2))
+    for episode in range(2):
+        clock.now = 10.0 * episode
+        controller.reset()
+        with Planner(controller, clock):
+            for took in (0.0, 0.5, 0.6):  # a plan has actions for 0.7 s, and the next one is asked for after 0.2 s
+                now, before = clock.now, controller.counts.accepted
+                controller.observe(seen(now), now)
+                assert policy.begun.acquire(timeout=PATIENCE_S)
+                clock.now = now + took
+                assert (controller.slow is None) == (episode == 0)
+                policy.let.release()
+                until(lambda: controller.counts.accepted > before)  # noqa: B023
+                clock.now = max(clock.now, now + 2 * STEP)
+    said = (
+        "a plan came 0.6 s after the observation that it rests on, 0.4 s after the end of the one before; its 7 actions"
+    )
+    assert caplog.messages == [f"Chunking: {controller.slow}"]
+    assert controller.slow.startswith(said)

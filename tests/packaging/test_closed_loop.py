@@ -5,30 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.control.clocks import Clock
+
 
 def loaded():
-    path = Path(__file__).parents[2] / "benchmarks" / "closed_loop.py"
-    spec = importlib.util.spec_from_file_location("closed_loop", path)
+    path = Path(__file__).parents[2] / "benchmarks" / "closed_loop_parts.py"
+    spec = importlib.util.spec_from_file_location("closed_loop_parts", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-class Clock:
-    """Goes forward by sleeping, and when it is told."""
-
-    now = 7.0
-
-    def __call__(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-
-
 def counted(takes, hz=50.0, seconds=2.0):
     """Returns (misses, due, ticks that came); `takes` is {number of a tick that came: seconds its action takes}."""
-    module, clock, late = loaded(), Clock(), []
+    module, clock, late = loaded(), Clock(7.0), []
     for number, due in enumerate(module.ticks(hz, seconds, clock, clock.sleep)):
         clock.now += takes.get(number, 0.001)
         late.append(clock.now - due)

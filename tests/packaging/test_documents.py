@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,31 @@ def test_another_figure_makes_another_table(readme: ModuleType, tmp_path: Path, 
     before = readme.latency()
     monkeypatch.setattr(sys.modules["figures"], "RESULTS", tmp_path)
     assert readme.latency() != before
+
+
+def test_delays_are_a_table_of_what_dp_eval_leaves(tmp_path: Path) -> None:
+    from benchmarks.delay_table import HEAD, NOT_RUN, delay
+
+    def case(name: str, steps: int, jump: float | None) -> dict[str, Any]:
+        means = {key: {"mean": value, "ci95": [value - 1, value + 1]} for key, value in (("jerk", 3.0), ("drift", 2.0))}
+        timing = {"latency_steps": steps, "starved_steps": 7, "jump": jump and {"mean": jump, "ci95": [1, 2]}, **means}
+        score = {"mean": 0.5, "ci95": [0.25, 0.75]}
+        return {"name": name, "episodes": 50, "max_reward": score, "success_rate": score, "timing": timing}
+
+    assert delay(tmp_path / "10hz.json") == NOT_RUN
+    figures = {
+        "seed": 100000,
+        "hardware": {"cpu": "a CPU"},
+        "cases": [case("real_time-4", 4, 1.5), case("x-8", 8, None)],
+    }
+    (tmp_path / "10hz.json").write_text(json.dumps(figures))
+    head, _, first, second, *rest = delay(tmp_path / "10hz.json").splitlines()
+    assert head.count("|") == first.count("|") == second.count("|") == len(HEAD) + 1
+    assert first == (
+        "| real time | 4 | 0.500 [0.250, 0.750] | 50% | 3.0 [2.0, 4.0] | 1.5 [1.0, 2.0] | 2.0 [1.0, 3.0] | 7 |"
+    )
+    assert second.split(" | ")[5] == "-"
+    assert rest[-1].startswith("(50 episodes each, seeds from 100000;")
 
 
 def test_every_stored_figure_says_on_what_it_was_measured() -> None:

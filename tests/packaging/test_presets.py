@@ -18,8 +18,8 @@ from diffusion_policy.benchmark.suite import Suite
 from diffusion_policy.config import action_spec_from, obs_spec_from
 from diffusion_policy.diffusion.edm import Churn, EdmConfig
 from diffusion_policy.paths import config_dir
+from diffusion_policy.policies.kinds import POLICIES
 from diffusion_policy.policies.library import POLICY_SECTIONS, make_policy
-from diffusion_policy.policies.policy import POLICIES
 from diffusion_policy.settings import plain
 from diffusion_policy.training.augmenting.run import MODEL_SECTIONS
 

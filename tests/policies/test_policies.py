@@ -12,8 +12,9 @@ from diffusion_policy.errors import CheckpointError, ConfigError, UnknownNameErr
 from diffusion_policy.film.overlay import ChunkOverlay
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+from diffusion_policy.policies.kinds import POLICIES
 from diffusion_policy.policies.library import load_policy, make_policy
-from diffusion_policy.policies.policy import POLICIES, Policy
+from diffusion_policy.policies.policy import Policy
 from tests.policies.ambiguous import trained
 
 OBS = {"pos": ObsField("low_dim", (2,)), "grip": ObsField("low_dim", (1,))}

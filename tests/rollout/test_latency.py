@@ -75,7 +75,10 @@ def test_rows_json_and_picture_tell_the_same(guided, tmp_path):
     assert [(each["name"], each["timing"]["latency_steps"]) for each in said["cases"]] == [
         ("chunking-0", 0), ("chunking-3", 3), ("ensembling-0", 0), ("ensembling-3", 3)]  # fmt: skip
     assert f"{said['cases'][0]['timing']['jerk']['mean']:.3g}" == rows[0][4]
-    draw(done, tmp_path / "latency.png")
+    drawn = draw(done, tmp_path / "latency.png", "px")
+    assert [axes.get_ylabel() for axes in drawn.axes] == [
+        "reward", "share of episodes", "px / env step³", "px / env step²"]  # fmt: skip
+    assert {axes.get_xlabel() for axes in drawn.axes} == {"delay, env steps"}
     assert (tmp_path / "latency.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,8 +1,5 @@
 """Trials that a person judges: figures as an evaluation's, from a recording that goes on where it stopped."""
 
-import io
-import json
-import sys
 import time
 
 import numpy as np
@@ -13,15 +10,13 @@ from diffusion_policy.control.strategies import Ensembling
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.rollout.driver import make_robot
-from diffusion_policy.rollout.person import Terminal
 from diffusion_policy.rollout.statistics import wilson_rate
 from diffusion_policy.rollout.trials import Trials, run_trials
-from tests.cli.running import dp
-from tests.control.clocks import Telling
-from tests.policies.test_diffusion_policy import make_policy
+from tests.control.clocks import Clock, Telling
 
 STEP = 0.02
+
+
 BEGIN = ""
 
 
@@ -102,18 +97,6 @@ def test_a_series_gives_the_figures_of_an_evaluation(tmp_path):
         assert np.array_equal(buffer["action"], np.stack(robot.told))
 
 
-class Clock:
-    """Goes forward by sleeping, and while a policy thinks."""
-
-    now = 50.0
-
-    def __call__(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
-
-
 class Slow(Telling):
     """Takes more time than its plans cover."""
 
@@ -127,7 +110,7 @@ class Slow(Telling):
 
 
 def test_the_robot_waits_for_its_first_plan_begins_with_its_first_action_and_the_wait_is_told(tmp_path):
-    robot, found, clock = Robot(), [], Clock()
+    robot, found, clock = Robot(), [], Clock(50.0)
     controller, person = TimedController(Slow(clock), step_s=STEP), Person(robot, BEGIN, "y", ticks=2)
     wanted = trials(tmp_path, 1)
     assert run_trials(wanted, controller, robot, person, done=found.append, clock=clock, sleep=clock.sleep)
@@ -275,91 +258,3 @@ def test_another_strategy_or_other_rules_cannot_go_on_with_a_series(tmp_path, ot
     run(trials(tmp_path), BEGIN, "y", "q", **same)
     with pytest.raises(ConfigError, match=f"was begun with {says} "):
         run(trials(tmp_path), BEGIN, "y", **{**same, **other})
-
-
-def test_lines_typed_before_a_question_are_no_answer_and_the_end_is_one(capsys):
-    class Keyboard(io.StringIO):
-        pass
-
-    terminal = Terminal(Keyboard("early\n\n"))
-    until = time.monotonic() + 30
-    while terminal._lines.qsize() < 3:
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    assert terminal.ask("now?") is None
-    assert terminal.ask("and now?") is None
-    assert terminal.has_spoken()
-
-
-DRIVER = """
-import numpy as np
-class Robot:
-    def __init__(self, gain=1):
-        self.sent = 0
-    def read(self):
-        return {"pos": np.zeros(2), "points": np.zeros((3, 2))}
-    def send(self, action):
-        self.sent += 1
-class Half:
-    def read(self):
-        return {}
-"""
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    (tmp_path / "toy_driver.py").write_text(DRIVER)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    make_policy().save(tmp_path / "policy.pt")
-    yield tmp_path
-    sys.modules.pop("toy_driver", None)
-
-
-def test_command_writes_what_dp_eval_writes_and_goes_on(place, monkeypatch, capsys):
-    from diffusion_policy.rollout import person as module
-
-    words = ["checkpoint=policy.pt", "robot=toy_driver:Robot", "out=judged", "trials=2", "seconds=2"]
-    words += ["safe_action=[100,100]"]  # this machine may be so busy that all of the first plan is past when it comes
-    answers = iter([BEGIN, "y"])
-    monkeypatch.setattr(module.Terminal, "__init__", lambda self: None)
-    monkeypatch.setattr(module.Terminal, "has_spoken", lambda self: False)
-    monkeypatch.setattr(module.Terminal, "ask", lambda self, question: next(answers, None))
-    done = dp("record_eval", *words, folder=place, monkeypatch=monkeypatch, capsys=capsys)
-    assert done.code == 130, done.err
-    assert json.loads((place / "judged/eval.json").read_text())["requested"] == 2
-    again = dp("record_eval", *words, folder=place, monkeypatch=monkeypatch, capsys=capsys)
-    assert (again.code, "go on with resume=true" in again.err) == (2, True)
-    for other in ("delay=2", "+robot_kwargs.gain=2", "seconds=3"):
-        done = dp("record_eval", *words, "resume=true", other, folder=place, monkeypatch=monkeypatch, capsys=capsys)
-        assert (done.code, "was begun with" in done.err) == (2, True)
-    answers = iter([BEGIN, "n"])
-    done = dp("record_eval", *words, "resume=true", folder=place, monkeypatch=monkeypatch, capsys=capsys)
-    assert done.code == 0
-    found = json.loads((place / "judged/eval.json").read_text())
-    assert [each["success"] for each in found["per_episode"]] == [True, False]
-    assert found["success_rate"]["mean"] == 0.5
-    assert len((place / "judged/episodes.csv").read_text().splitlines()) == 3
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["robot=toy_driver:Robot", "out=judged", "seconds=0"], "seconds must be a positive number"),
-        (["robot=toy_driver", "out=judged"], "expected a driver as my_pkg.my_robot:Robot"),
-        (["robot=absent:Robot", "out=judged"], "could not be made"),
-        (["robot=toy_driver:Half", "out=judged"], "has no send"),
-        (["robot=toy_driver:Robot", "+robot_kwargs.gian=1", "out=judged"], "could not be made"),
-        (["out=judged"], "robot: expected a value"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(place, monkeypatch, capsys, words, said):
-    done = dp("record_eval", "checkpoint=policy.pt", *words, folder=place, monkeypatch=monkeypatch, capsys=capsys)
-    assert done.code == 2
-    assert said in done.err
-    assert len(done.err.strip().splitlines()) == 1
-    assert not (place / "judged").exists()
-
-
-def test_an_error_of_the_driver_itself_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        make_robot("tests.rollout.broken_driver:Broken", {})

@@ -1,5 +1,11 @@
 """What a controller did is a data set: it is whole, it opens like any other, and it is training data."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +16,9 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from diffusion_policy.serving.recorder import Recorder
 from tests.control.clocks import STEP, Telling, seen
+
+ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
 def tick(recorder, controller, now):
@@ -82,32 +91,70 @@ def test_ticks_without_a_plan_and_starved_and_stopped_ones_are_marked(tmp_path):
     assert found["stopped"].tolist() == [False, False, False, False, True]
 
 
-def test_episode_that_does_not_end_is_not_there_and_later_ones_are_appended(controller, tmp_path):
-    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
-        run(recorder, controller, 4)
-        controller.observe(seen(1.0), 1.0)
-        tick(recorder, controller, 1.0)
-        with pytest.raises(OutputExistsError):
-            Recorder(tmp_path / "ran.zarr", controller)
-    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
-        assert recorder.end() == 0
-        run(recorder, controller, 3)
-        assert recorder.buffer.episode_ends.tolist() == [4, 7]
-
-
-def test_episode_that_does_not_end_is_kept_without_a_label_where_that_is_wanted(controller, tmp_path):
-    with Recorder(tmp_path / "ran.zarr", controller, keep_unfinished=True) as recorder:
+def interrupted(path, controller):
+    with Recorder(path, controller) as recorder:
         run(recorder, controller, 4, success=True)
         controller.reset(1)
         for now in (1.0, 1.1):
             controller.observe(seen(now), now)
             controller.plan(now)
             tick(recorder, controller, now)
+        with pytest.raises(OutputExistsError):
+            Recorder(path, controller)
+        raise KeyboardInterrupt
+
+
+def test_episode_that_does_not_end_is_kept_and_marked_and_later_ones_are_appended(controller, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(tmp_path / "ran.zarr", controller)
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        assert recorder.end() == 0
+        run(recorder, controller, 3)
     with ReplayBuffer.open(tmp_path / "ran.zarr") as buffer:
         assert buffer.verify()
-        assert buffer.episode_ends.tolist() == [4, 6]
+        assert buffer.episode_ends.tolist() == [4, 6, 9]
         assert np.allclose(buffer.get_episode(1)["time_s"], [1.0, 1.1])
         assert not buffer.get_episode(1)["labelled"].any()
+        assert np.flatnonzero(buffer["truncated"]).tolist() == [5]
+
+
+def test_episode_that_does_not_end_is_forgotten_where_that_is_wanted(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller, keep_unfinished=False) as recorder:
+        run(recorder, controller, 4)
+        controller.observe(seen(1.0), 1.0)
+        tick(recorder, controller, 1.0)
+    with ReplayBuffer.open(tmp_path / "ran.zarr") as buffer:
+        assert buffer.episode_ends.tolist() == [4]
+        assert not buffer["truncated"].any()
+
+
+KILLED = """
+import os, signal, sys
+from diffusion_policy.control.timed import TimedController
+from diffusion_policy.serving.recorder import Recorder
+from tests.control.clocks import STEP, Telling, seen
+controller = TimedController(Telling(), step_s=STEP)
+recorder = Recorder("ran.zarr", controller)
+for number in range(9):
+    controller.observe(seen(number * STEP), number * STEP)
+    if controller.is_due(number * STEP):
+        controller.plan(number * STEP)
+    controller.action_at(number * STEP)
+    recorder.tick()
+    if number == 5:
+        recorder.end(True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_process_leaves_the_episodes_before_and_nobody_locked_out(controller, tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env={**os.environ, "PYTHONPATH": PATH})
+    assert done.returncode == -signal.SIGKILL
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        run(recorder, controller, 3)
+    with ReplayBuffer.open(tmp_path / "ran.zarr") as buffer:
+        assert buffer.verify()
+        assert buffer.episode_ends.tolist() == [6, 9]
 
 
 def test_a_row_is_what_its_action_rested_on_though_more_was_seen_since(controller, tmp_path):
@@ -122,6 +169,18 @@ def test_a_row_is_what_its_action_rested_on_though_more_was_seen_since(controlle
         found = recorder.buffer.get_episode(0)
     assert (found["now"][0, 0], found["plan_start_s"][0]) == (0.0, 0.0)
     assert found["labelled"].tolist() == [False]
+
+
+def test_a_tick_is_one_row_however_often_it_is_recorded(controller, tmp_path):
+    with Recorder(tmp_path / "ran.zarr", controller) as recorder:
+        run(recorder, controller, 3)
+        recorder.tick()  # nothing was sent since
+        assert len(recorder) == 0
+        controller.observe(seen(1.0), 1.0)
+        controller.action_at(1.0)
+        recorder.tick()
+        recorder.tick()
+        assert len(recorder) == 1
 
 
 def test_a_reset_controller_begins_another_episode(controller, tmp_path):

@@ -3,13 +3,14 @@
 import threading
 
 import numpy as np
+import pytest
 
 from diffusion_policy.config import ObsField
 from diffusion_policy.control.plan import answers
 from diffusion_policy.serving.session import Session
 from tests.control.clocks import STEP, Telling, seen
+from tests.serving.raw import HELLO, Raw, until
 from tests.serving.running import PATIENCE_S, Running, offer
-from tests.serving.test_server import HELLO, Raw, until
 
 SAFE = np.array([7.0], np.float32)
 
@@ -58,6 +59,53 @@ def test_what_time_it_is_only_ticks_and_plans_tell():
     asking.question({"type": "plan", "time_s": 1.0})
     observe(asking, 1.0 + 2 * STEP)
     assert not asking.is_due()
+
+
+@pytest.mark.parametrize("planning", ["asked", "auto"])
+def test_the_first_plan_begins_with_the_robots_next_tick_however_long_it_took(planning):
+    client = Session(offer(Telling()), {**HELLO, "planning": planning})  # no safe action: nothing is sent before
+    observe(client, 1.0)
+    if planning == "auto":
+        assert "no action to send yet" in tick(client, 1.0)["message"]
+    question = client.question({"type": "plan", "time_s": 1.0})
+    client.answered(question, answers(client.controller.policy, [question])[0])
+    said = [tick(client, 4.0 + number * STEP) for number in range(7)]  # 3 s later; the plan has actions for 0.7
+    assert [each["action"][0] for each in said] == pytest.approx([1.0 + number * STEP for number in range(7)])
+    assert said[0]["plan_start_s"] == 4.0
+    assert not any(each["starved"] for each in said)
+    assert client.controller.counts.skipped == client.controller.counts.expired == 0
+
+
+def test_a_first_plan_that_the_robot_did_not_wait_for_begins_at_its_observation():
+    client = session(planning="asked")
+    observe(client, 1.0)
+    question = client.question({"type": "plan", "time_s": 1.0})
+    assert tick(client, 1.1)["action"] == 7.0  # it went to the safe action meanwhile
+    client.answered(question, answers(client.controller.policy, [question])[0])
+    assert tick(client, 1.3)["action"] == pytest.approx(1.3)
+    client.take({"type": "reset", "id": 1, "seed": None, "at": None, "stopped": None})
+    question = None
+    observe(client, 2.0)
+    question = client.question({"type": "plan", "time_s": 2.0})
+    client.answered(question, answers(client.controller.policy, [question])[0])
+    held = np.array([7.5], np.float32)  # by the client, which had no answer
+    said = client.take({"type": "tick", "id": 1, "time_s": 2.3, "sent": held, "sent_s": 2.2})
+    assert said["action"] == pytest.approx(2.3)
+
+
+def test_a_client_is_told_when_planning_is_too_slow_for_its_rate():
+    client, asked = session(), None
+    observe(client, 1.0)
+    for number in range(9):
+        said = tick(client, 1 + number * STEP)
+        assert said["slow"] is None
+        asked = asked or client.question()
+    client.answered(asked, answers(client.controller.policy, [asked])[0])
+    said = tick(client, 1.9)
+    assert said["slow"].startswith(
+        "a plan came 0.8 s after the observation that it rests on, and its 7 actions last 0.7 s"
+    )
+    assert said["starved"]
 
 
 def test_plan_that_fails_after_another_episode_began_is_no_matter_of_this_one(caplog):

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.transformer import transformer_encoder
-from diffusion_policy.policies.policy import Draws, Policy, register_policy
+from diffusion_policy.policies.kinds import register_policy
+from diffusion_policy.policies.policy import Draws, Policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 
 

@@ -20,7 +20,8 @@ from diffusion_policy.models.clusters import kmeans, nearest
 from diffusion_policy.models.mixture import choose
 from diffusion_policy.models.transformer import transformer_encoder, undecayed
 from diffusion_policy.policies.baselines.stepwise import check_stepwise
-from diffusion_policy.policies.policy import Draws, Policy, register_policy
+from diffusion_policy.policies.kinds import register_policy
+from diffusion_policy.policies.policy import Draws, Policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 
 

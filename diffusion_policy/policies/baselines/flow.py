@@ -16,7 +16,8 @@ from torch import Tensor
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.diffusion.flow import Velocity, flow_loss, integrate
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.policies.policy import Draws, Policy, register_policy
+from diffusion_policy.policies.kinds import register_policy
+from diffusion_policy.policies.policy import Draws, Policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 from diffusion_policy.settings import build, plain
 

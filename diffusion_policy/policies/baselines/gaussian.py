@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.models.mlp import check_sizes, mlp
-from diffusion_policy.policies.policy import Draws, Policy, register_policy
+from diffusion_policy.policies.kinds import register_policy
+from diffusion_policy.policies.policy import Draws, Policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 
 _LOG_STD = (-5.0, 2.0)

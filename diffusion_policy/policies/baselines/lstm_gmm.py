@@ -17,7 +17,8 @@ from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.models.mixture import Mixture, MixtureHead
 from diffusion_policy.policies.baselines.stepwise import check_stepwise
-from diffusion_policy.policies.policy import Draws, Policy, register_policy
+from diffusion_policy.policies.kinds import register_policy
+from diffusion_policy.policies.policy import Draws, Policy
 from diffusion_policy.policies.policy_config import PolicyConfig
 
 
