@@ -95,5 +95,5 @@ def _otherwise(told: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     return (
         difference({"augmenter": mine}, {"augmenter": theirs})  # first: with these, the digest is another one, too
         or difference(begun, now)
-        or difference(*digests)
+        or difference(digests[0], digests[1])
     )

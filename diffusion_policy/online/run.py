@@ -117,7 +117,8 @@ def _trained(parts: OnlineParts, settings: Mapping[str, Any], out: Path) -> Onli
     run, records = parts.run, Records(out / "metrics.jsonl")
     agent = make_agent(run, parts.sac, parts.device)
     begun = time.perf_counter(), time.process_time()
-    stopped, failed = False, None
+    stopped = False
+    failed: DiffusionPolicyError | None = None
     with Interrupt() as interrupt:
         with ProgressBar("online", run.steps) as bar:
             measures = Measures(partial(_evaluated, parts), parts.evaluation.every, records, bar, interrupt)
