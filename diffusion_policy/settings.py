@@ -59,6 +59,29 @@ def plain(value: Any) -> Any:
     return value
 
 
+def difference(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 3) -> str:
+    """Returns which settings differ, by name: "optim.lr 0.001, but got 0.1"; empty where none does.
+
+    Args:
+        before: plain nested values.
+        now: likewise.
+        most: so many are told, and how many more there are.
+    """
+    old, new = _flat(before), _flat(now)
+    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    told = [f"{name} {old.get(name)!r}, but got {new.get(name)!r}" for name in names[:most]]
+    return "; ".join([*told, *([f"{len(names) - most} more differ"] if len(names) > most else [])])
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Returns {"optim.lr": 0.001} of nested values; an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        nested = isinstance(value, Mapping) and value
+        flat.update(_flat(value, f"{before}{name}.") if nested else {f"{before}{name}": value})
+    return flat
+
+
 def section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Returns the mapping `settings[name]`, empty when it is absent.
 

@@ -5,7 +5,7 @@ import pytest
 from diffusion_policy.config import ActionSpec, Horizons, ObsField, action_spec_from, obs_spec_from
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.registry import Registry
-from diffusion_policy.settings import build, plain
+from diffusion_policy.settings import build, difference, plain
 
 
 def test_horizons_executed_actions_start_now() -> None:
@@ -38,6 +38,15 @@ def test_build_names_unknown_and_missing_settings() -> None:
         build(ObsField, {"type": "low_dim", "shap": [2]}, "obs.x")
     with pytest.raises(ConfigError, match=r"obs\.x: missing setting shape"):
         build(ObsField, {"type": "low_dim"}, "obs.x")
+
+
+def test_difference_names_what_differs_and_nothing_else() -> None:
+    before = {"optim": {"lr": 0.1, "betas": [0.9, 0.99]}, "noise": {}, "seed": 0}
+    assert difference(before, {"seed": 0, "noise": {}, "optim": {"betas": [0.9, 0.99], "lr": 0.1}}) == ""
+    assert difference(before, {**before, "optim": {"lr": 0.2, "betas": [0.9, 0.99]}}) == "optim.lr 0.1, but got 0.2"
+    assert difference(before, {**before, "horizons": {"obs_horizon": 2}}) == "horizons.obs_horizon None, but got 2"
+    many = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
+    assert difference(many, {}) == "a 1, but got None; b 2, but got None; c 3, but got None; 2 more differ"
 
 
 def test_specs_survive_plain_values() -> None:

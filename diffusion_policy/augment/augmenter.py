@@ -157,6 +157,10 @@ class LearnedModel(TransitionModel):
         """Returns the loss (B,) of whitened rows (B, D)."""
         raise NotImplementedError
 
+    def encodes_like(self, other: "LearnedModel") -> bool:
+        """Whether the network of another model, of the same rows, sees their numbers as this one's does."""
+        return type(other) is type(self)
+
     def holding(self, network: nn.Module) -> Self:
         """Returns this model with another network, e.g. the averaged one; nothing else is copied."""
         made = copy.copy(self)

@@ -112,9 +112,12 @@ def numeric_fields(buffer: ReplayBuffer, fields: Sequence[str] | None, needed: S
     """
     for key in needed:
         if key not in buffer:
+            remedy = "record it (dp-collect does), or, of demonstrations, augment windows: augment=demonstrations"
+            if key == "action":
+                remedy = "store actions under this one key; several keys, or others, cannot be augmented yet"
             raise DataError(
                 f"{buffer.location}: augmenting needs data '{key}', but the data set has: {', '.join(buffer.keys())}; "
-                f"record it (dp-collect does), or, of demonstrations, augment windows: augment=demonstrations"
+                f"{remedy}"
             )
     found = [key for key in buffer.keys() if key not in _NO_FIELDS and not _follows(key, buffer)]  # noqa: SIM118
     wanted = found if fields is None else list(fields)

@@ -17,6 +17,10 @@ from diffusion_policy.augment.augmenter import ROWS, SEEDING, TransitionModel
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.store import staging_folder, storage_errors
 from diffusion_policy.errors import ConfigError, OutputExistsError
+from diffusion_policy.settings import difference
+
+_OF_THE_SET = ("augmenter", "real", "device", "bf16", "seeding", "seed", "rows", "samples")
+"""What is the same for all rows of a set, by its provenance."""
 
 
 def stream(
@@ -74,11 +78,22 @@ def _opened(out: Path, record: dict[str, Any], resume: bool) -> ReplayBuffer:
     if "augmenter" not in told:
         buffer.close()
         raise ConfigError(f"{out} was not made by augmenting, so it cannot be resumed; choose another out=")
-    for name in ("augmenter", "real", "device", "bf16", "seeding", "seed", "rows", "samples"):
-        if told.get(name) != record.get(name):
-            buffer.close()
-            raise ConfigError(
-                f"{out} was begun with {name} {told.get(name)!r}, but got {record.get(name)!r}; resume with the same "
-                f"settings, or choose another out="
-            )
+    if otherwise := _otherwise(told, record):
+        buffer.close()
+        raise ConfigError(f"{out} was begun with {otherwise}; resume with the same settings, or choose another out=")
     return buffer
+
+
+def _otherwise(told: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """Returns what of a set was begun otherwise, by name; empty where nothing was."""
+    begun, now = ({name: each.get(name) for name in _OF_THE_SET} for each in (told, record))
+    mine, theirs = dict(begun.pop("augmenter") or {}), dict(now.pop("augmenter") or {})
+    if "digest" not in mine:  # earlier versions put it in the place of the network's sizes
+        mine["digest"] = mine.pop("model", None)
+        theirs.pop("model", None)
+    digests = [{"the model of digest": str(each.pop("digest", None))[:12]} for each in (mine, theirs)]
+    return (
+        difference({"augmenter": mine}, {"augmenter": theirs})  # first: with these, the digest is another one, too
+        or difference(begun, now)
+        or difference(digests[0], digests[1])
+    )

@@ -125,12 +125,21 @@ class SyntherAugmenter(LearnedModel):
 
     def learn(self, real: Transitions) -> None:
         """Measures the terminal, then trains the network."""
+        self.unit.fill_(1.0)
+        self.deviation.fill_(1.0)
         rate = float(real.terminated.mean())
         if 0 < rate < 1:
             spread = max(math.sqrt(rate * (1 - rate)), _LEAST_DEVIATION)
             self.unit[self.columns.terminal_at] = TERMINAL_SCALE
             self.deviation[self.columns.terminal_at] = TERMINAL_SCALE * spread
         super().learn(real)
+
+    def encodes_like(self, other: LearnedModel) -> bool:
+        """See `LearnedModel`."""
+        if not isinstance(other, SyntherAugmenter):
+            return False
+        mine, theirs = (torch.stack([each.unit.cpu(), each.deviation.cpu()]) for each in (self, other))
+        return torch.allclose(mine, theirs)
 
     def draw(self, rows: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Returns noise (B, D) and what its levels are made of (B,)."""

@@ -41,7 +41,7 @@ def compose_config(command: str, *overrides: str, conf: str | Path | None = None
     """
     if command not in _OF_THE_COMMAND:
         raise ConfigError(f"expected a command that Python composes for, {', '.join(_OF_THE_COMMAND)}; got '{command}'")
-    if any(word.lstrip("+").startswith("resume=") for word in overrides):
+    if command != "augment" and any(word.lstrip("+").startswith("resume=") for word in overrides):
         raise ConfigError('resume: a run brings its own settings; call train({"resume": "runs/a"})')
     folder = None if conf is None else Path(conf).expanduser().absolute()
     if folder is not None and not folder.is_dir():

@@ -66,15 +66,27 @@ class _Mixed(Generic[B]):
         Args:
             ids: (B,) whole numbers in [0, len(self)).
         """
+        return self.part(ids, slice(None))
+
+    def part(self, ids: Ids, rows: slice) -> B:
+        """Returns some rows of a batch, at least one: what is computed in pieces has the share of the whole.
+
+        Args:
+            ids: (B,) of the whole batch.
+            rows: those of it that are wanted, in steps of 1.
+        """
         numbers = torch.as_tensor(ids).cpu().numpy()
         count = self.num_synthetic(len(numbers))
         if not count:
-            return self._real.batch(ids)
+            return self._real.batch(ids[rows])
         drawn = np.random.default_rng(numbers.astype(np.uint64)).integers(0, len(self._synthetic), count)
-        synthetic = self._synthetic.batch(drawn)
-        if count == len(numbers):
-            return synthetic
-        return _joined(self._real.batch(ids[: len(numbers) - count]), synthetic)
+        start, stop, _ = rows.indices(len(numbers))
+        real = len(numbers) - count
+        synthetic = drawn[max(0, start - real) : max(0, stop - real)]
+        if start >= real:
+            return self._synthetic.batch(synthetic)
+        recorded = self._real.batch(ids[start : min(stop, real)])
+        return _joined(recorded, self._synthetic.batch(synthetic)) if len(synthetic) else recorded
 
     def describe(self, ids: Ids, *, limit: int = 5) -> str:
         """Returns where real rows lie, in one line for an error message."""

@@ -64,8 +64,7 @@ def obs_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
         ConfigError: `source` cannot be parsed.
         DataError: the key is missing, or its shape is another.
     """
-    named = Source.parse(field.source) if field.source is not None else Source(name)
-    source = Source(name) if name in buffer and named.key != name else named
+    source = named_source(name, field, buffer)
     shape = stored_shape(source, buffer, f"obs.{name}")
     if int(np.prod(shape)) != field.size:
         raise DataError(
@@ -73,6 +72,12 @@ def obs_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
             f"{shape}; correct the shape or set obs.{name}.source, e.g. '{source.key}[0:{(field.shape or (1,))[-1]}]'"
         )
     return source
+
+
+def named_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
+    """Returns what a data set has for a field, by name alone: see the module; it need not be there, or fit."""
+    named = Source.parse(field.source) if field.source is not None else Source(name)
+    return Source(name) if name in buffer and named.key != name else named
 
 
 def read_obs(name: str, field: ObsField, buffer: ReplayBuffer, episodes: Sequence[int] | Ends) -> NDArray[np.float32]:

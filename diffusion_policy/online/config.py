@@ -155,10 +155,26 @@ def parts_of(settings: Mapping[str, Any]) -> OnlineParts:
         loop=build(LoopConfig, {"num_grad_steps": None, **section(settings, "training")}, "training"),
         optim=build(OptimConfig, section(settings, "optim"), "optim"),
     )
+    sac = build(SacConfig, section(settings, "sac"), "sac")
+    _check_lengths(run, sac, refit)
     return OnlineParts(
         run,
-        build(SacConfig, section(settings, "sac"), "sac"),
+        sac,
         build(EvaluationConfig, section(settings, "evaluation"), "evaluation"),
         refit,
         pick_device(str(settings.get("device", "auto"))),
     )
+
+
+def _check_lengths(run: OnlineConfig, sac: SacConfig, refit: RefitConfig) -> None:
+    """Raises ConfigError where a run is too short for what it is meant to show."""
+    if sac.learning_starts >= run.steps:
+        raise ConfigError(
+            f"sac.learning_starts must be below steps, or the agent never learns, but got {sac.learning_starts} and "
+            f"{run.steps}"
+        )
+    if run.synthetic_ratio and refit.loop.batch_size >= run.steps:
+        raise ConfigError(
+            f"training.batch_size must be below steps, or no model is ever fitted and nothing synthetic, but got "
+            f"{refit.loop.batch_size} and {run.steps}; for plain soft actor-critic give synthetic_ratio=0"
+        )

@@ -55,5 +55,8 @@ def draw_online(
         each.grid(alpha=0.3)
         each.legend(frameon=False, fontsize=8)
     temporary = picture.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(picture)
+    try:
+        figure.savefig(temporary, dpi=110)
+        temporary.replace(picture)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 Letters: T steps held, E environments side by side, N = T E rows, B rows of a batch, O numbers of the observation.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class MixedReplayBuffer(ReplayBuffer):
 
     Args:
         buffer_size: real transitions held, of all environments together.
-        observation_space: a Box of numbers; no pictures.
+        observation_space: a Box of numbers; no pictures. Of whole ones (by its dtype) so are the synthetic ones.
         action_space: a Box with bounds. Actions are held in [-1, 1], as stable-baselines3 scales them.
         device: of the batches.
         n_envs: E.
@@ -67,7 +68,8 @@ class MixedReplayBuffer(ReplayBuffer):
             handle_timeout_termination=handle_timeout_termination,
         )
         self.ratio = float(ratio)
-        self.columns = Columns({BOX_FIELD: observation_space.shape or ()}, (self.action_dim,))
+        assert isinstance(observation_space, spaces.Box)  # checked above
+        self.columns = _columns(observation_space, self.action_dim)
         self._synthetic: tuple[NDArray[Any], ...] = ()  # observations, actions, next observations, dones, rewards
 
     @property
@@ -94,7 +96,8 @@ class MixedReplayBuffer(ReplayBuffer):
         terminated = self.dones[:held] * (1 - self.timeouts[:held])
         parts = (self.observations[:held], self.actions[:held], self.rewards[:held])
         later = (self.next_observations[:held], terminated)
-        flat = [np.asarray(part, np.float32).reshape(rows, -1) for part in (*parts, *later)]
+        arrays = [np.asarray(part, np.float32) for part in (*parts, *later)]  # (T, E, *shape) each
+        flat = [part.reshape(rows, int(np.prod(part.shape[2:]))) for part in arrays]
         return Transitions(self.columns, np.concatenate(flat, axis=1))
 
     def replace_synthetic(self, table: Transitions) -> None:
@@ -106,28 +109,43 @@ class MixedReplayBuffer(ReplayBuffer):
 
         Raises:
             DataError: other columns, no rows, a number that is not finite, an action out of bounds, or a terminal
-                that is a fraction.
+                or whole number that is a fraction.
         """
         if table.columns.size != self.columns.size or table.columns.action_size != self.action_dim:
             raise DataError(
                 f"expected {self.columns.size} columns, {self.action_dim} of them of the action, but got "
                 f"{table.columns.size} and {table.columns.action_size}"
             )
-        terminals = table.rows[:, table.columns.terminal_at]
+        terminals, whole = table.rows[:, table.columns.terminal_at], table.rows[:, list(self.columns.rounded)]
         if not len(table) or not np.isfinite(table.rows).all():
             raise DataError("synthetic transitions: expected rows of finite numbers, but got none, or NaN or infinity")
         if np.abs(table.action).max() > 1 or not np.isin(terminals, (0, 1)).all():
             raise DataError(
                 "synthetic transitions: expected actions in [-1, 1] and terminals 0 or 1; settle them first"
             )
-        shape, dtype = (len(table), *self.obs_shape), self.observations.dtype
+        if (whole != np.round(whole)).any():
+            raise DataError(
+                f"synthetic transitions: expected observations of whole numbers ({self.observations.dtype}), but got "
+                f"others; settle them first"
+            )
         self._synthetic = (
-            table.obs.reshape(shape).astype(dtype),
+            self._observations(table.obs),
             table.action.astype(self.actions.dtype),
-            table.next_obs.reshape(shape).astype(dtype),
+            self._observations(table.next_obs),
             terminals.reshape(-1, 1).copy(),
             table.reward.reshape(-1, 1).copy(),
         )
+
+    def _observations(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Returns rows (N, O) as the real ones are held; whole numbers within what the environment can show.
+
+        Without these limits one that is drawn a little below 0 would become 255, or the like.
+        """
+        shaped = rows.reshape(len(rows), *self.obs_shape)
+        if self.columns.rounded:
+            assert isinstance(self.observation_space, spaces.Box)
+            shaped = np.clip(shaped.astype(np.float64), self.observation_space.low, self.observation_space.high)
+        return shaped.astype(self.observations.dtype)
 
     def synthetic_rows(self, batch_size: int) -> int:
         """Returns how many rows of a batch of B are synthetic."""
@@ -156,6 +174,15 @@ class MixedReplayBuffer(ReplayBuffer):
         arrays = (np.asarray(part) for part in drawn)
         both = [torch.cat([mine, self.to_torch(theirs)]) for mine, theirs in zip(real[:5], arrays, strict=True)]
         return ReplayBufferSamples(*both)
+
+
+def _columns(observation_space: spaces.Box, action_size: int) -> Columns:
+    """Returns the columns of a table; whole numbers, by the space's dtype, are declared as such in s and s'."""
+    columns = Columns({BOX_FIELD: observation_space.shape}, (action_size,))
+    if np.dtype(observation_space.dtype).kind not in "iu":
+        return columns
+    both = (columns.obs_at, columns.next_obs_at)
+    return replace(columns, rounded=tuple(i for each in both for i in range(each.start, each.stop)))
 
 
 def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:

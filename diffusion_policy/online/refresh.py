@@ -48,7 +48,8 @@ class SyntheticRefresh(BaseCallback):
         history: the refreshes, with their seeds.
 
     Raises:
-        ConfigError: `every` is no positive whole number.
+        ConfigError: `every` is no positive whole number; and when learning begins, if the agent's replay does not mix,
+            or never holds a batch.
     """
 
     def __init__(
@@ -72,7 +73,12 @@ class SyntheticRefresh(BaseCallback):
         self._end = 0
 
     def _init_callback(self) -> None:
-        mixed_replay(self.model)
+        replay, batch = mixed_replay(self.model), self.config.loop.batch_size
+        if replay.buffer_size * replay.n_envs < batch:
+            raise ConfigError(
+                f"the replay holds {replay.buffer_size * replay.n_envs} transitions, and a model is fitted to batches "
+                f"of {batch}: nothing would ever be synthetic; raise buffer_size, or lower config.loop.batch_size"
+            )
         if self.seed is None:
             self.seed = self.model.seed
         if self.seed is None:
@@ -95,7 +101,14 @@ class SyntheticRefresh(BaseCallback):
             self.refresh()
 
     def refresh(self) -> Refreshed:
-        """Refreshes now."""
+        """Refreshes now.
+
+        Raises:
+            ConfigError: no agent learns with it yet.
+            DataError: there are fewer real transitions than a batch.
+        """
+        if getattr(self, "model", None) is None:
+            raise ConfigError("refresh: expected an agent that learns with it; call learn(..., callback=...) first")
         replay = mixed_replay(self.model)
         assert self.seed is not None  # since `_init_callback`
         state = np.random.SeedSequence((self.seed, len(self.history))).generate_state(2)

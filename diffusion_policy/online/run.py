@@ -5,6 +5,7 @@ environment, the replay and the random numbers of stable-baselines3 stand where 
 """
 
 import json
+import logging
 import sys
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from diffusion_policy.errors import ConfigError, StorageError
+from diffusion_policy.errors import ConfigError, DiffusionPolicyError, StorageError
 from diffusion_policy.locks import FolderLock
 from diffusion_policy.online import SB3_VERSION
 from diffusion_policy.online.agent_policy import AgentPolicy
@@ -36,6 +37,8 @@ from diffusion_policy.rollout.provenance import commit, hardware
 from diffusion_policy.settings import plain
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.versions import installed_versions
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def train_online(config: Mapping[str, Any]) -> OnlineRun:
         ConfigError: unknown or contradicting settings; actions that are not continuous, pictures.
         EnvironmentIdError: no such environment, or it refuses its arguments.
         OutputExistsError: `out` holds something.
-        NonFiniteLossError: a refit diverged.
+        NonFiniteLossError: a refit diverged; what was learned before it is saved, as after Ctrl-C.
+        DataError: the environment showed NaN; likewise.
+        StorageError: results could not be written.
     """
     settings = plain(config)
     parts = parts_of(settings)
@@ -113,6 +118,7 @@ def _trained(parts: OnlineParts, settings: Mapping[str, Any], out: Path) -> Onli
     agent = make_agent(run, parts.sac, parts.device)
     begun = time.perf_counter(), time.process_time()
     stopped = False
+    failed: DiffusionPolicyError | None = None
     with Interrupt() as interrupt:
         with ProgressBar("online", run.steps) as bar:
             measures = Measures(partial(_evaluated, parts), parts.evaluation.every, records, bar, interrupt)
@@ -130,25 +136,39 @@ def _trained(parts: OnlineParts, settings: Mapping[str, Any], out: Path) -> Onli
                 if interrupt.requested and not isinstance(error, StoppedInRefit):
                     raise  # a second Ctrl-C: whatever was going on is torn
                 stopped = True
+            except DiffusionPolicyError as error:  # a refit that diverges, an environment that shows NaN
+                stopped, failed = True, error
         stopped = stopped or interrupt.requested
         interrupt.now_saving()
-        results = {
-            **_about(parts, records, agent),
-            "finished": not stopped,
-            "seconds": time.perf_counter() - begun[0],
-            "cpu_seconds": time.process_time() - begun[1],
-            "settings": settings,
-            "commit": commit(),
-            "versions": {**installed_versions(), "stable-baselines3": SB3_VERSION},
-            "hardware": hardware(),
-            "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        }
-        agent.save(out / "sac.zip")
-        _write(out / "results.json", json.dumps(results, indent=1) + "\n")
-        draw_online(records.of("evaluation"), records.of("episode"), records.of("refresh"), out / "curves.png")
+        took = {"seconds": time.perf_counter() - begun[0], "cpu_seconds": time.process_time() - begun[1]}
+        results = {**_about(parts, records, agent), "finished": not stopped, **took, "settings": settings, **_made_by()}
+        try:
+            _save(out, results, agent, records)
+        except StorageError:
+            if failed is None:
+                raise
     assert agent.env is not None
     agent.env.close()
+    if failed is not None:
+        raise failed
     return OnlineRun(out, not stopped, results)
+
+
+def _save(out: Path, results: Mapping[str, Any], agent: SAC, records: Records) -> None:
+    """Writes results, agent and curves, each whole or not at all; the curves, which can be drawn again, may fail."""
+    _write(out / "results.json", json.dumps(results, indent=1) + "\n")
+    file, torn = out / "sac.zip", out / "sac.tmp.zip"
+    try:
+        agent.save(torn)
+        torn.replace(file)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise StorageError(f"cannot write {file}: {error}; free some space, and start anew") from error
+    finally:
+        torn.unlink(missing_ok=True)
+    try:
+        draw_online(records.of("evaluation"), records.of("episode"), records.of("refresh"), out / "curves.png")
+    except OSError as error:
+        logger.warning("no curves drawn: %s", error)
 
 
 def _evaluated(parts: OnlineParts, agent: Any) -> EvalResult:
@@ -184,8 +204,20 @@ def _about(parts: OnlineParts, records: Records, agent: SAC) -> dict[str, Any]:
     }
 
 
+def _made_by() -> dict[str, Any]:
+    return {
+        "commit": commit(),
+        "versions": {**installed_versions(), "stable-baselines3": SB3_VERSION},
+        "hardware": hardware(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
 def _write(path: Path, text: str) -> None:
+    torn = path.with_name(f".{path.name}.tmp")
     try:
-        path.write_text(text, encoding="utf-8")
+        torn.write_text(text, encoding="utf-8")
+        torn.replace(path)
     except OSError as error:
+        torn.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror}; choose another out=") from error

@@ -97,12 +97,13 @@ def load_demonstrations(
         provenance = plain(buffer.attrs.get("provenance") or dict(buffer.attrs))
         found = Demonstrations(train=train_set, held_out=held_out, digest=digest, provenance=provenance)
         of_any = data.synthetic_from == "any"
+        sources = {name: obs_source(name, field, buffer) for name, field in obs_spec.items()}
         if discount is None:
             if data.synthetic is None:
                 return found
             drawn = read_synthetic_windows(
                 data.synthetic, obs_spec, action_spec, policy.horizons, device=device,
-                trained_on=lambda keys: window_origin(buffer, keys, episodes), of_any=of_any,
+                trained_on=lambda keys: window_origin(buffer, keys, episodes), sources=sources, of_any=of_any,
             )  # fmt: skip
             joined = MixedWindows(train_set, drawn.rows, data.synthetic_ratio)
             return replace(_with_synthetic(found, drawn, data.synthetic_ratio), mixed=joined)
@@ -111,7 +112,8 @@ def load_demonstrations(
             return replace(found, transitions=real)
         added = read_synthetic(
             data.synthetic, obs_spec, action_spec, policy.horizons, discount=discount, device=device, scaled=scaling,
-            trained_on=lambda keys: Origin.read(buffer, keys, episodes, outcomes.terminated), of_any=of_any,
+            trained_on=lambda keys: Origin.read(buffer, keys, episodes, outcomes.terminated), sources=sources,
+            of_any=of_any,
         )  # fmt: skip
         transitions = MixedTransitions(real, added.rows, data.synthetic_ratio)
         return replace(_with_synthetic(found, added, data.synthetic_ratio), transitions=transitions)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -95,6 +95,15 @@ class Batches(Protocol):
 
     def describe(self, ids: np.ndarray) -> str:
         """Returns where they come from, in one line for an error message."""
+        ...
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """Batches that are more than their rows, e.g. mixtures: a piece of one is not the batch of fewer numbers."""
+
+    def part(self, ids: np.ndarray, rows: slice) -> Any:
+        """Returns some rows of the batch with numbers `ids` (B,)."""
         ...
 
 
@@ -192,13 +201,13 @@ class TrainingLoop:
         """Computes the gradients of this process's share of a batch, piece by piece; returns its part of the loss."""
         group = self.objective.row_group or len(ids)
         pieces = list(self.ranks.pieces(len(ids), self.config.micro_batch_size, group))
-        batch = self.dataset.batch(ids[pieces[0]] if pieces else ids[:1])
+        batch = self._part(ids, pieces[0] if pieces else slice(1))
         # for the whole batch: the same numbers whoever computes which part of it
         draws = self.objective.draw(batch, len(ids), self.generator)
         own = 0.0
         for place, rows in enumerate(pieces):
             if place:
-                batch = self.dataset.batch(ids[rows])
+                batch = self._part(ids, rows)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 losses = self.objective.loss(batch, {name: drawn[rows] for name, drawn in draws.items()})  # (rows,)
             loss = losses.float().mean() * (len(losses) / len(ids))
@@ -210,6 +219,10 @@ class TrainingLoop:
             loss.backward()  # type: ignore[no-untyped-call]
             own += value
         return own
+
+    def _part(self, ids: np.ndarray, rows: slice) -> Any:
+        dataset = self.dataset
+        return dataset.part(ids, rows) if isinstance(dataset, Composed) else dataset.batch(ids[rows])
 
     def _refuse(self, what: str, ids: np.ndarray, losses: Tensor | None = None) -> None:
         bad = ids[:0] if losses is None else ids[(~torch.isfinite(losses)).cpu().numpy()]

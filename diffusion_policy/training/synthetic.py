@@ -13,7 +13,7 @@ from diffusion_policy.data.mixing import SyntheticWindows
 from diffusion_policy.data.origin import Origin
 from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.source import Source, read_obs, stored_shape
+from diffusion_policy.data.source import Source, named_source, read_obs, stored_shape
 from diffusion_policy.data.transitions import TransitionDataset
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.paths import resolve_dataset
@@ -47,6 +47,7 @@ def read_synthetic(
     device: torch.device,
     scaled: Callable[[np.ndarray], np.ndarray],
     trained_on: Callable[[Sequence[str]], Origin],
+    sources: Mapping[str, Source],
     of_any: bool = False,
 ) -> Synthetic[TransitionDataset]:
     """Returns the transitions of a data set of dp-augment.
@@ -60,11 +61,13 @@ def read_synthetic(
         device: where they are kept.
         scaled: rewards (N,) as the agent sees them.
         trained_on: the origin of the real transitions beside these, by the keys that count.
+        sources: what each field is in the real ones.
         of_any: take transitions that were made of other ones, too.
 
     Raises:
-        ConfigError: the horizons are longer, or the model learned from other transitions than the agent.
-        DataError: it lacks a field.
+        ConfigError: the horizons are longer, or the model learned from other transitions than the agent, or from other
+            numbers of them.
+        DataError: it lacks a field, or is not all there.
     """
     if (horizons.obs_horizon, horizons.action_horizon, horizons.pred_horizon) != (1, 1, 1):
         raise ConfigError(
@@ -72,12 +75,14 @@ def read_synthetic(
             f"{horizons.action_horizon}, {horizons.pred_horizon}; use preset=offline, or set all three to 1"
         )
     with ReplayBuffer.open(resolve_dataset(path)) as buffer:
+        _check_whole(path, buffer)
         windows = WindowDataset.from_buffer(buffer, obs_spec, action_spec, horizons, device=device)
         outcomes = Outcomes.read(buffer, windows.index.episode_ids, obs_spec, "terminated")
         provenance = plain(buffer.attrs.get("provenance") or {})
         digest = buffer.digest()
-    if not of_any:
-        _check_origin(path, provenance, trained_on)
+        if not of_any:
+            _check_origin(path, provenance, trained_on)
+            _check_sources(path, buffer, obs_spec, sources)
     outcomes = replace(outcomes, reward=scaled(outcomes.reward))
     return Synthetic(TransitionDataset(windows, outcomes, discount=discount), digest, provenance)
 
@@ -90,6 +95,7 @@ def read_synthetic_windows(
     *,
     device: torch.device,
     trained_on: Callable[[Sequence[str]], Origin],
+    sources: Mapping[str, Source],
     of_any: bool = False,
 ) -> Synthetic[SyntheticWindows]:
     """Returns the windows of a data set of dp-augment augment=demonstrations.
@@ -101,12 +107,13 @@ def read_synthetic_windows(
         horizons: its horizons.
         device: where they are kept.
         trained_on: the origin of the real windows beside these, by the keys that count.
+        sources: what each field is in the real ones.
         of_any: take windows that were made of other ones, too.
 
     Raises:
         ConfigError: a field is a picture, the windows have other horizons or are none, or the model learned from other
-            demonstrations than the policy.
-        DataError: a field is missing, or has another shape.
+            demonstrations than the policy, or from other numbers of them.
+        DataError: a field is missing, or has another shape, or not all is there.
     """
     if pictures := [key for key, field in obs_spec.items() if field.is_picture]:
         raise ConfigError(
@@ -116,21 +123,56 @@ def read_synthetic_windows(
     with ReplayBuffer.open(resolve_dataset(path)) as buffer:
         provenance = plain(buffer.attrs.get("provenance") or {})
         _check_horizons(path, provenance, horizons)
+        _check_whole(path, buffer)
+        if not of_any:
+            _check_origin(path, provenance, trained_on)
+            _check_sources(path, buffer, obs_spec, sources)
         episodes = np.arange(buffer.num_episodes)
 
         def read(name: str, shape: tuple[int, ...], source: str | None) -> torch.Tensor:
             return torch.from_numpy(read_obs(name, ObsField("low_dim", shape, source=source), buffer, episodes))
 
         To, Tp = horizons.obs_horizon, horizons.pred_horizon
-        obs = {key: read(key, (To, *field.shape), field.source).to(device) for key, field in obs_spec.items()}
-        parts = [read(text, stored_shape(Source.parse(text), buffer, "action"), text) for text in action_spec.source]
+        obs = {
+            key: read(key, (To, *field.shape), _of_windows(field.source, buffer, To)).to(device)
+            for key, field in obs_spec.items()
+        }
+        texts = [_of_windows(text, buffer, Tp) or text for text in action_spec.source]
+        parts = [read(text, stored_shape(Source.parse(text), buffer, "action"), text) for text in texts]
         action = torch.cat([each.reshape(len(each), Tp, -1) for each in parts], dim=2).to(device)  # (S, Tp, Da)
         digest = buffer.digest()
     if action.shape[2] != action_spec.size:
         raise DataError(f"{path}: an action must have {action_spec.size} numbers, but got {action.shape[2]}")
-    if not of_any:
-        _check_origin(path, provenance, trained_on)
     return Synthetic(SyntheticWindows(obs, action), digest, provenance)
+
+
+def _of_windows(source: str | None, buffer: ReplayBuffer, steps: int) -> str | None:
+    """Returns what a source is in windows: there the last axis of a single number is that of the steps."""
+    found = None if source is None else Source.parse(source)
+    if found is None or found.start is None or found.key not in buffer or buffer.shape(found.key) != (steps,):
+        return source
+    return str(replace(found, start=None, stop=None))
+
+
+def _check_whole(path: str, buffer: ReplayBuffer) -> None:
+    """Raises DataError where the drawing was interrupted, or is still going on: the data would change with it."""
+    wanted = (plain(buffer.attrs.get("provenance") or {})).get("samples")
+    if isinstance(wanted, int) and buffer.num_episodes < wanted:
+        raise DataError(
+            f"data.synthetic={path} holds {buffer.num_episodes} of {wanted} rows: they are still drawn, or that was "
+            f"interrupted; go on with it by dp-augment resume=true"
+        )
+
+
+def _check_sources(path: str, buffer: ReplayBuffer, spec: ObsSpec, sources: Mapping[str, Source]) -> None:
+    """Raises ConfigError where a field is something else here than in the real data."""
+    for name, field in spec.items():
+        found = named_source(name, field, buffer)
+        if found.key in buffer and found != sources[name]:
+            raise ConfigError(
+                f"data.synthetic={path}: obs.{name} is '{sources[name]}' in the real data, but the model learned "
+                f"'{found}'; fit it to '{sources[name].key}' (data.fields of dp-augment)"
+            )
 
 
 def _check_horizons(path: str, provenance: Mapping[str, Any], horizons: Horizons) -> None:

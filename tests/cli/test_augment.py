@@ -69,6 +69,8 @@ def test_sampler_of_a_fitted_model_is_its_own_but_for_what_is_typed(run, tmp_pat
     assert "fitted= brings its own model and fits nothing; drop model.width" in done.err
     done = run("fitted=more.fit/augmenter.pt", "dataset=data.zarr", "augmenter=vae", "run=b", "out=a.zarr")
     assert "drop dataset, augmenter, run" in done.err
+    done = run("fitted=more.fit/augmenter.pt", "noise.scale=2", "out=a.zarr")
+    assert "drop noise.scale" in done.err
 
 
 def test_physics_of_synthetic_data_are_told_and_no_problem(run, tmp_path: Path) -> None:
@@ -124,6 +126,67 @@ def test_ctrl_c_while_fitting_tells_how_to_go_on(run, monkeypatch) -> None:
     assert "resume=true" in done.err
     assert run("dataset=data.zarr", "out=more.zarr", "resume=true", *TINY).code == 0
     assert torch.load("more.fit/augmenter.pt", weights_only=True)["info"]["training"]["grad_steps"] == 12
+
+
+def test_second_ctrl_c_while_fitting_tells_that_the_fit_is_saved(run, monkeypatch) -> None:
+    from diffusion_policy.training.augmenting.fitting import ModelObjective
+
+    losses, seen = ModelObjective.loss, []
+
+    def stopped(self, *args):
+        seen.append(1)
+        if len(seen) == 8:  # saved at step 5
+            raise KeyboardInterrupt
+        return losses(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelObjective, "loss", stopped)
+        done = run("dataset=data.zarr", "out=more.zarr", "data.episodes=5", *TINY)
+    assert done.code == 130
+    assert "interrupted; what was fitted is saved in more.fit; go on with: dp-augment dataset=data.zarr" in done.err
+    assert "data.episodes=5" in done.err
+    assert run("dataset=data.zarr", "out=more.zarr", "data.episodes=5", *TINY, "resume=true").code == 0
+
+
+def test_ctrl_c_between_fit_and_samples_or_in_the_report_keeps_the_fit(run, monkeypatch) -> None:
+    from diffusion_policy.training.augmenting import run as stages
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    for stage, words in (("_streamed", ["out=more.zarr"]), ("_reported", ["run=fit", "report=true"])):
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, stage, stopped)
+            done = run("dataset=data.zarr", *words, *TINY)
+        assert done.code == 130
+        assert "interrupted; what was fitted is saved in" in done.err
+        assert done.err.strip().endswith("resume=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "read_real", stopped)
+        done = run("dataset=data.zarr", "out=other.zarr", *TINY)
+    assert done.err == "interrupted; nothing was written\n"
+
+
+def test_ctrl_c_while_drawing_repeats_the_command_as_it_was_typed(run, monkeypatch) -> None:
+    from diffusion_policy.augment.augmenter import TransitionModel
+
+    draw = TransitionModel.sample_batch
+
+    def stopped(self, count: int, *, seed: int, batch: int = 0):
+        if batch:
+            raise KeyboardInterrupt
+        return draw(self, count, seed=seed, batch=batch)
+
+    monkeypatch.setattr(TransitionModel, "sample_batch", stopped)
+    done = run("dataset=data.zarr", "out=episodes.zarr", "data.episodes=5", *TINY)
+    assert "interrupted with 16 of 50 transitions kept in episodes.zarr" in done.err
+    assert "data.episodes=5" in done.err
+
+
+def test_finished_run_is_told_to_be_finished(run) -> None:
+    words = ("dataset=data.zarr", "out=more.zarr", *TINY)
+    assert "finished earlier" not in run(*words).out
+    assert run(*words, "resume=true").out.startswith("finished earlier: nothing was left to fit or to draw\n")
 
 
 def test_help_has_examples_and_words(run) -> None:

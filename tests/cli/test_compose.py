@@ -51,6 +51,12 @@ def test_settings_that_cannot_be_composed_are_one_line(words: list[str], message
     assert "\n" not in str(caught.value)
 
 
+def test_resume_is_a_setting_of_augmenting_and_of_no_other_composed_command() -> None:
+    assert compose_config("augment", "dataset=a.zarr", "out=b.zarr", "resume=true")["resume"] is True
+    with pytest.raises(ConfigError, match="a run brings its own settings"):
+        compose_config("train", "resume=runs/a")
+
+
 def test_settings_from_a_folder_that_is_not_there_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is none"):
         compose_config("train", conf=tmp_path / "nope")

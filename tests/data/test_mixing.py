@@ -41,6 +41,15 @@ def test_share_of_every_batch_is_the_ratio_and_rows_stay_whole(ratio: float, row
         assert (found == found[:, :1]).all()  # of one transition, not of two
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
+def test_pieces_of_a_batch_are_its_rows(ratio: float, size: int) -> None:
+    mixed = MixedTransitions(REAL, SYNTHETIC, ratio)
+    ids = np.random.default_rng(1).permutation(40)[:16]
+    pieces = [columns(mixed.part(ids, slice(at, min(16, at + size)))) for at in range(0, 16, size)]
+    np.testing.assert_array_equal(np.concatenate(pieces), columns(mixed.batch(ids)))
+
+
 def test_ratio_of_nothing_is_the_real_batch() -> None:
     ids = np.array([3, 1, 2])
     np.testing.assert_array_equal(

@@ -11,8 +11,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.errors import ConfigError, DataError
-from diffusion_policy.online import MixedReplayBuffer
-from tests.online.toys import LIFE, LIMIT, Walk, stored, walkers, walking_agent
+from diffusion_policy.online import MixedReplayBuffer, SyntheticRefresh
+from tests.online.toys import LIFE, LIMIT, TINY, Walk, stored, walkers, walking_agent
 
 MARK = 1000.0  # a reward that no real transition has
 
@@ -104,6 +104,48 @@ def test_synthetic_rows_that_are_no_transitions_are_refused() -> None:
     with pytest.raises(DataError, match="rows of finite numbers, but got none"):
         replay.replace_synthetic(marked(replay, 0))
     assert replay.num_synthetic == 0
+
+
+class Counting(gym.Env):
+    """Shows two whole numbers in [0, 20] that do as they like."""
+
+    def __init__(self, dtype: type) -> None:
+        self.observation_space = gym.spaces.Box(0, 20, (2,), dtype)
+        self.action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.integers(0, 21, 2).astype(self.observation_space.dtype), {}
+
+    def step(self, action):
+        return self.np_random.integers(0, 21, 2).astype(self.observation_space.dtype), 0.5, False, False, {}
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])
+def test_whole_observations_are_rounded_and_never_beyond_what_can_be_shown(dtype: type, monkeypatch) -> None:
+    """A model that draws -1 of bytes must not give 255, and halves must not all be cut down."""
+    seen: list[Transitions] = []
+    held = MixedReplayBuffer.replace_synthetic
+    monkeypatch.setattr(
+        MixedReplayBuffer, "replace_synthetic", lambda self, table: (seen.append(table), held(self, table))[1]
+    )
+    agent = SAC(
+        "MlpPolicy", DummyVecEnv([lambda: Counting(dtype)]), learning_starts=100, policy_kwargs={"net_arch": [8]},
+        replay_buffer_class=MixedReplayBuffer, seed=0, device="cpu",
+    )  # fmt: skip
+    agent.learn(40, SyntheticRefresh(20, TINY))
+    replay = agent.replay_buffer
+    assert isinstance(replay, MixedReplayBuffer)
+    for drawn, kept in ((seen[0].obs, replay._synthetic[0]), (seen[0].next_obs, replay._synthetic[2])):
+        assert kept.dtype == dtype
+        assert drawn.min() < 0  # an untrained model goes beyond
+        assert drawn.max() > 20
+        np.testing.assert_array_equal(drawn, np.round(drawn))
+        np.testing.assert_array_equal(kept, np.clip(drawn, 0, 20))
+    halves = Transitions(replay.columns, seen[0].rows.copy())
+    halves.rows[0, 0] = 1.5
+    with pytest.raises(DataError, match="expected observations of whole numbers"):
+        replay.replace_synthetic(halves)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ pytest.importorskip("stable_baselines3", reason="needs stable-baselines3, of the
 from stable_baselines3 import DDPG, SAC, TD3
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.online import MixedReplayBuffer, SyntheticRefresh
 from diffusion_policy.online.refresh import Refreshed
 from tests.online.toys import TINY, Walk, stored, walkers, walking_agent, weights
@@ -167,6 +167,40 @@ def test_diagnostics_are_those_of_the_synthetic_set() -> None:
     assert found.terminal_rate[1] == pytest.approx(float(replay._synthetic[3].mean()))
     assert 0 <= found.ks_min <= found.ks_mean <= 1
     assert 0 <= found.correlation_min <= found.correlation_mean <= 1
+
+
+def test_replay_that_never_holds_a_batch_is_refused() -> None:
+    agent = walking_agent(walkers(2), buffer_size=10)
+    with pytest.raises(ConfigError, match="holds 10 transitions, and a model is fitted to batches of 16: nothing"):
+        agent.learn(40, SyntheticRefresh(20, TINY))
+
+
+def test_refresh_by_hand_says_what_it_lacks() -> None:
+    refresh = SyntheticRefresh(20, TINY)
+    with pytest.raises(ConfigError, match="expected an agent that learns with it"):
+        refresh.refresh()
+    agent = walking_agent(walkers(1))
+    refresh.init_callback(agent)
+    with pytest.raises(DataError, match="at least 2 transitions"):
+        refresh.refresh()
+    agent.learn(5)
+    with pytest.raises(DataError, match="at least one batch of 16 transitions, but got 5"):
+        refresh.refresh()
+
+
+def test_saved_replay_has_its_synthetic_rows_and_goes_on(tmp_path) -> None:
+    agent = walking_agent(walkers(1))
+    agent.learn(50, SyntheticRefresh(20, TINY))
+    agent.save_replay_buffer(tmp_path / "replay.pkl")
+    other = walking_agent(walkers(1), ratio=0.25)
+    other.load_replay_buffer(tmp_path / "replay.pkl")
+    replay = other.replay_buffer
+    assert isinstance(replay, MixedReplayBuffer)
+    assert (replay.num_real, replay.num_synthetic, replay.synthetic_rows(16)) == (50, 50, 8)
+    assert stored(other) == stored(agent)
+    refresh = SyntheticRefresh(20, TINY)
+    other.learn(25, refresh)
+    assert [each.env_step for each in refresh.history] == [20]
 
 
 def test_agents_without_a_mixed_replay_are_refused() -> None:

@@ -13,7 +13,7 @@ import torch
 from stable_baselines3 import SAC
 
 from diffusion_policy import compose_config
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, NonFiniteLossError, StorageError
 from diffusion_policy.online import MixedReplayBuffer
 from diffusion_policy.online.config import parts_of
 from diffusion_policy.online.run import make_agent, train_online
@@ -97,6 +97,39 @@ def test_share_of_zero_fits_nothing(tmp_path: Path) -> None:
     done = train_online(config(tmp_path / "a", "synthetic_ratio=0", "refit_every=9999", "steps=160"))
     assert done.finished
     assert done.results["refreshes"] == []
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("training.batch_size=240", "training.batch_size must be below steps, or no model is ever fitted"),
+        ("sac.learning_starts=240", "sac.learning_starts must be below steps, or the agent never learns"),
+    ],
+)
+def test_runs_too_short_to_learn_or_to_fit_are_refused(word: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=said):
+        train_online(config(tmp_path / "a", word))
+    assert not (tmp_path / "a").exists()
+
+
+def test_refit_that_diverges_keeps_what_was_learned(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError):
+        train_online(config(tmp_path / "a", "optim.lr=1e30", "optim.grad_clip=null"))
+    found = json.loads((tmp_path / "a/results.json").read_text())
+    assert (found["finished"], found["env_steps"]) == (False, 100)
+    assert SAC.load(tmp_path / "a/sac.zip", device="cpu").num_timesteps == 100
+
+
+def test_agent_that_cannot_be_saved_is_one_error_and_the_results_are_there(tmp_path: Path, monkeypatch) -> None:
+    def full(self: SAC, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SAC, "save", full)
+    with pytest.raises(StorageError, match=r"cannot write .*sac\.zip.*No space left"):
+        train_online(config(tmp_path / "a", "synthetic_ratio=0", "steps=160"))
+    assert {each.name for each in (tmp_path / "a").iterdir()} == {"config.yaml", "metrics.jsonl", "results.json"}
+    assert json.loads((tmp_path / "a/results.json").read_text())["finished"]
 
 
 def test_refits_beyond_the_end_are_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from diffusion_policy.errors import ConfigError, OutputExistsError, StorageError
 from diffusion_policy.policies.device import pick_device
-from diffusion_policy.settings import build, build_part, section
+from diffusion_policy.settings import build, build_part, difference, section
 from diffusion_policy.training.augmenting.fitting import FitConfig
 from diffusion_policy.training.hooks import HookConfig
 from diffusion_policy.training.loop import LoopConfig
@@ -43,22 +43,30 @@ def output(settings: Mapping[str, Any]) -> Path | None:
     return out
 
 
-def run_folder(settings: dict[str, Any], out: Path | None) -> Path:
-    """Returns the fit's folder, new or to go on with; writes its config.yaml."""
+def fit_folder(settings: Mapping[str, Any], out: Path | None) -> Path:
+    """Returns where a fit is kept: `run`, or beside the samples.
+
+    Raises:
+        ConfigError: where the samples go.
+    """
     given = settings.get("run")
     run = Path(str(given)).expanduser() if given else Path(f"{str(out).removesuffix('.zarr')}.fit")
+    if out is not None and run.absolute() == out.absolute():
+        raise ConfigError(f"run={run}: expected another folder than out=, which holds nothing but the samples")
+    return run
+
+
+def run_folder(settings: dict[str, Any], out: Path | None) -> Path:
+    """Returns the fit's folder, new or to go on with; writes its config.yaml."""
+    run = fit_folder(settings, out)
     kept = {name: settings[name] for name in _OF_THE_FIT if settings.get(name) is not None}
     if settings.get("augmenter") != "noise":
         kept.pop("noise", None)
     file = run / "config.yaml"
     if file.is_file() and settings.get("resume"):
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        for name in sorted({*before, *kept}):
-            if before.get(name) != kept.get(name):
-                raise ConfigError(
-                    f"{run} was begun with {name} {before.get(name)!r}, but got {kept.get(name)!r}; resume with the "
-                    f"same settings, or choose another run="
-                )
+        if told := difference(before, kept):
+            raise ConfigError(f"{run} was begun with {told}; resume with the same settings, or choose another run=")
         return run
     torn = run / ".config.yaml.tmp"  # a kill may leave it
     if run.exists() and any(each != torn for each in run.iterdir()):

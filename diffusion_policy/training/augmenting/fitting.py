@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from diffusion_policy.agents.objective import Objective
 from diffusion_policy.augment.augmenter import LearnedModel
-from diffusion_policy.augment.model_file import save_model
+from diffusion_policy.augment.model_file import load_model, save_model
 from diffusion_policy.augment.transitions import Transitions
-from diffusion_policy.errors import DataError
-from diffusion_policy.training.checkpoint_hook import CheckpointHook
+from diffusion_policy.errors import CheckpointError, DataError
+from diffusion_policy.training.checkpoint_hook import CheckpointHook, state_path
 from diffusion_policy.training.execution import carry_out, restored
 from diffusion_policy.training.hooks import HookConfig, LogHook
 from diffusion_policy.training.interrupt import Interrupt
@@ -168,6 +168,7 @@ class InFolder:
     def __call__(self, model: LearnedModel, real: Transitions) -> None:
         """Trains; the model then holds the averaged network."""
         loop = model_loop(model, real, self._config)
+        self._refuse_another_encoding(model)
         saved = restored(loop, self._out, self._digest, self._dataset, "start anew with another run=")
         self.finished = carry_out(
             loop,
@@ -178,6 +179,18 @@ class InFolder:
             title="fit",
         )
         _settle(model, loop)
+
+    def _refuse_another_encoding(self, model: LearnedModel) -> None:
+        """Raises CheckpointError where the weights to go on from were learned from other numbers of the same rows."""
+        file = self._out / MODEL_FILE
+        if not (state_path(self._out).is_file() and file.is_file()):
+            return
+        begun, _ = load_model(file)
+        if not model.encodes_like(begun):
+            raise CheckpointError(
+                f"{self._out} was begun by an earlier version, whose network sees terminals otherwise; finish it with "
+                f"that version, or start anew with another run="
+            )
 
     def _checkpoint(self, model: LearnedModel, hooks: Sequence[Hook]) -> CheckpointHook:
         def deploy(loop: TrainingLoop) -> None:

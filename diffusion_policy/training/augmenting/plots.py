@@ -59,8 +59,11 @@ def draw_report(judged: Sequence[Judged], real: Transitions, apart: float, floor
     _distances(axes[2, 1], judged, apart)
     _dynamics(axes[2, 2], judged, floor)
     temporary = picture.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=100)
-    temporary.replace(picture)
+    try:
+        figure.savefig(temporary, dpi=100)
+        temporary.replace(picture)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _marginal(axes: Any, judged: Sequence[Judged], real: Transitions, column: int) -> None:
@@ -68,15 +71,21 @@ def _marginal(axes: Any, judged: Sequence[Judged], real: Transitions, column: in
     edges = np.histogram_bin_edges(values, _BINS, tuple(np.percentile(values, [0.1, 99.9])))
     if edges[0] == edges[-1] or (real.columns.outcome and column == real.columns.terminal_at):
         edges = np.histogram_bin_edges(values, _BINS)
-    axes.hist(values, edges, density=True, color=_REAL, alpha=0.25, label="real")
+    axes.hist(values, edges, weights=_shares(values), color=_REAL, alpha=0.25, label="real")
     for each, colour in zip(judged, _COLOURS, strict=False):
-        axes.hist(each.table.rows[:, column], edges, density=True, histtype="step", color=colour, label=each.name)
+        drawn = each.table.rows[:, column]
+        axes.hist(drawn, edges, weights=_shares(drawn), histtype="step", color=colour, label=each.name)
     name = real.columns.names[column]
     axes.set_title(f"{name}, KS complement of {judged[0].name} {judged[0].fidelity.ks[name]:.3f}", fontsize=10)
     axes.set_yticks([])
     axes.locator_params(axis="x", nbins=5)
     if not axes.get_subplotspec().colspan.start and not axes.get_subplotspec().rowspan.start:
         axes.legend(frameon=False)
+
+
+def _shares(values: Any) -> Any:
+    """Returns each row's share of all: a table of which nothing is in the picture has no density there."""
+    return np.full(len(values), 1 / len(values))
 
 
 def _marginals(axes: Any, judged: Sequence[Judged]) -> None:

@@ -22,7 +22,7 @@ from diffusion_policy.augment.baselines import GaussianAugmenter, NoiseAugmenter
 from diffusion_policy.augment.diagnostics import RealRows, fidelity, noise_as_near
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.augment.whitening import Bounds
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, StorageError
 from diffusion_policy.rollout.provenance import commit, hardware
 from diffusion_policy.settings import plain
 from diffusion_policy.training.augmenting.dynamics import (
@@ -84,20 +84,36 @@ def write_report(
         "versions": installed_versions(),
         "hardware": hardware(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1, allow_nan=False)
-    (out / "report.json").write_text(text + "\n", encoding="utf-8")
-    draw_report(judged, table, rows.apart, None if floor is None else floor.median, out / "report.png")
-    (out / "report.html").write_text(_rendered({**content, "judged": judged}), encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+        draw_report(judged, table, rows.apart, None if floor is None else floor.median, out / "report.png")
+        _write(out / "report.html", _rendered({**content, "judged": judged}))
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the report into {out}: {error.strerror or error}; model and samples are intact: free some "
+            f"space, and give resume=true"
+        ) from error
     return out / "report.html"
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _others(synthetic: Transitions, real: Transitions, bounds: Bounds | None, fit: FitConfig) -> dict[str, Transitions]:
     """Returns as many samples of simpler models: noise as near to the real rows as `synthetic`, and others."""
     noise, gaussian = NoiseAugmenter(real.columns, bounds), GaussianAugmenter(real.columns, bounds)
-    steps = min(_VAE_STEPS, fit.loop.num_grad_steps or _VAE_STEPS)
+    short = fit.shorter(min(_VAE_STEPS, fit.loop.num_grad_steps or _VAE_STEPS))
+    batch = min(short.loop.batch_size, len(real))  # also of data that nothing else has to be fitted to
     optim = OptimConfig(lr=_VAE_LR, betas=(0.9, 0.999), weight_decay=0.0, warmup_steps=0, grad_clip=1.0)
-    loop = replace(fit.shorter(steps), optim=optim, loop=replace(fit.shorter(steps).loop, bf16=False))
+    loop = replace(short, optim=optim, loop=replace(short.loop, batch_size=batch, bf16=False))
     torch.manual_seed(fit.seed)  # its first weights
     vae = VaeAugmenter(real.columns, bounds, train_by=InMemory(loop))
     models: dict[str, TransitionModel] = {"noise": noise, "vae": vae, "gaussian": gaussian}

@@ -50,6 +50,7 @@ class Augmented:
         digest: of them.
         report: the report's HTML; None where none was asked for.
         real: how many rows the model learned from, and how many were left out; None where it was interrupted.
+        before: whether all of it had been finished before: nothing was fitted or drawn now.
     """
 
     finished: bool
@@ -58,6 +59,7 @@ class Augmented:
     digest: str = ""
     report: Path | None = None
     real: Mapping[str, Any] | None = None
+    before: bool = False
 
 
 def augment(config: Mapping[str, Any]) -> Augmented:
@@ -78,6 +80,7 @@ def augment(config: Mapping[str, Any]) -> Augmented:
     settings = plain(config)
     check_names(settings)
     fit, out = fit_config(settings), output(settings)
+    made: set[str] = set()  # what was not there before
     if settings.get("fitted"):
         run, (loaded, info) = None, _loaded(settings, fit)
         real = _compared_with(settings, loaded, info) if settings.get("report") else None
@@ -89,16 +92,17 @@ def augment(config: Mapping[str, Any]) -> Augmented:
                 check_enough(real.table, fit)
         run = run_folder(settings, out)
         with FolderLock(run, "run"):
-            fitted = _fitted(settings, fit, run, real)
+            fitted = _fitted(settings, fit, run, real, made)
         if fitted is None:
             return Augmented(False, run)
         model, info = fitted
-    digest = _streamed(settings, model, info, out) if out is not None else ""
+    digest = _streamed(settings, model, info, out, made) if out is not None else ""
     report = None
     if real is not None and settings.get("report"):
         folder = run or Path(str(settings["fitted"])).expanduser().parent
         report = _reported(settings, fit, model, info, real, folder, out)
-    return Augmented(True, run, out, digest, report, info["real"])
+    before = not made and (run is not None or out is not None)
+    return Augmented(True, run, out, digest, report, info["real"], before)
 
 
 def _loaded(settings: dict[str, Any], fit: FitConfig) -> tuple[LearnedModel, dict[str, Any]]:
@@ -121,9 +125,9 @@ def _compared_with(settings: dict[str, Any], model: LearnedModel, info: Mapping[
 
 
 def _fitted(
-    settings: dict[str, Any], fit: FitConfig, run: Path, real: RealData
+    settings: dict[str, Any], fit: FitConfig, run: Path, real: RealData, made: set[str]
 ) -> tuple[TransitionModel, dict[str, Any]] | None:
-    """Returns the fitted model and its info; None when its training was interrupted."""
+    """Returns the fitted model and its info; None when its training was interrupted. Tells `made` if it trained."""
     file = run / MODEL_FILE
     if file.is_file():
         found, told = load_model(file, fit.device)
@@ -146,8 +150,9 @@ def _fitted(
     torch.manual_seed(fit.seed)  # the one global seed, here: reading a model's file has drawn from it
     model = _new_model(settings, real, trainer)
     model.fit(real.table)
-    if not isinstance(model, LearnedModel):
+    if not isinstance(model, LearnedModel):  # measured again whenever it is needed
         return model, {**info, "training": {"grad_steps": 0, "of": 0, "seeds": [fit.seed]}}
+    made.add("model")
     return load_model(file, fit.device) if trainer.finished else None
 
 
@@ -158,12 +163,15 @@ def _new_model(settings: Mapping[str, Any], real: RealData, trainer: Trainer | N
     return make_model(kind, config, real.table.columns, real.bounds, trainer)
 
 
-def _streamed(settings: Mapping[str, Any], model: TransitionModel, info: Mapping[str, Any], out: Path) -> str:
+def _streamed(
+    settings: Mapping[str, Any], model: TransitionModel, info: Mapping[str, Any], out: Path, made: set[str]
+) -> str:
+    """Returns the digest of the samples, all of them in `out`. Tells `made` if it drew some."""
     samples = int(settings["samples"])
     provenance = {
         **info["env"],
         "action_bounds": info["action_bounds"],
-        "augmenter": {"kind": model.kind, **model.plain_config(), "model": model_digest(model)},
+        "augmenter": {"kind": model.kind, **model.plain_config(), "digest": model_digest(model)},
         "device": _device(model).type,  # elsewhere, numbers are rounded otherwise
         "bf16": _computes_bf16(model),
         "real": info["real"],
@@ -174,9 +182,12 @@ def _streamed(settings: Mapping[str, Any], model: TransitionModel, info: Mapping
     }
     seed, rows, resume = int(settings.get("seed", 0)), int(settings.get("rows", 2048)), bool(settings.get("resume"))
     with ProgressBar("sample", samples) as bar:
-        return stream(
-            model, out, samples, seed=seed, rows=rows, provenance=provenance, resume=resume, on_rows=bar.update
-        )
+
+        def drew(so_far: int) -> None:
+            made.add("samples")
+            bar.update(so_far)
+
+        return stream(model, out, samples, seed=seed, rows=rows, provenance=provenance, resume=resume, on_rows=drew)
 
 
 def _device(model: TransitionModel) -> torch.device:

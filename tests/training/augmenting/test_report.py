@@ -10,9 +10,10 @@ from diffusion_policy.augment.reading import read_transitions
 from diffusion_policy.augment.transitions import Columns, Transitions
 from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, StorageError
 from diffusion_policy.rollout.actors import RandomActor
 from diffusion_policy.rollout.collect import collect
+from diffusion_policy.training.augmenting import run as augment_run
 from diffusion_policy.training.augmenting.dynamics import TerminalAgreement, dynamics_errors, open_simulator, scales
 from diffusion_policy.training.augmenting.run import augment
 from tests.training.augmenting.test_run import TINY, recorded
@@ -119,6 +120,40 @@ def test_report_of_a_fitted_model_says_that_it_learned_from_others(hopper: Path,
     with pytest.raises(ConfigError, match="has other columns than the model learned from"):
         augment(compose_config("augment", *words, f"out={tmp_path / 'c.zarr'}") | {"dataset": str(other)})
     assert not (tmp_path / "c.zarr").exists()  # before hours of drawing
+
+
+def test_report_compares_with_all_models_on_fewer_rows_than_a_batch(tmp_path: Path) -> None:
+    """And of a single sample: nothing of it may lie in the pictures, and it has no correlations."""
+    data = recorded(tmp_path / "data.zarr")
+    words = ("augmenter=noise", "training.batch_size=256", "samples=1")
+    done = augment(
+        compose_config("augment", f"dataset={data}", *TINY, *words, f"out={tmp_path / 'a.zarr'}", "report=true")
+    )
+    assert done.report is not None
+    told = json.loads(done.report.with_suffix(".json").read_text())
+    assert told["real"]["transitions"] == 129
+    assert set(told["models"]) == {"noise", "vae", "gaussian"}
+
+
+def test_report_that_cannot_be_written_is_one_error_and_leaves_no_half_of_it(tmp_path: Path, monkeypatch) -> None:
+    data = recorded(tmp_path / "data.zarr")
+    config = compose_config("augment", f"dataset={data}", *TINY, f"run={tmp_path / 'fit'}", "report=true")
+    monkeypatch.setattr(augment_run, "_REPORTED", 50)
+    replace = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).name == "report.html":
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(StorageError, match=r"cannot write the report into .*No space left"):
+            augment(config)
+    left = {each.name for each in (tmp_path / "fit").iterdir()}
+    assert "augmenter.pt" in left
+    assert not [each for each in left if "html" in each or "tmp" in each]
+    assert augment(config | {"resume": True}).report == tmp_path / "fit/report.html"
 
 
 def test_report_says_why_dynamics_were_not_measured(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import torch
 
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.data.layout import Layout
-from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, StorageError
+from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError, StorageError
 from diffusion_policy.training import checkpoint_hook
 from diffusion_policy.training.augmenting import run as augment_run
 from diffusion_policy.training.augmenting.run import augment
-from tests.training.augmenting.test_run import make, weights  # noqa: F401  (make is a fixture)
+from tests.training.augmenting.test_run import make, recorded, weights  # noqa: F401  (make is a fixture)
 
 
 def test_fit_resumes_exactly(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -75,6 +75,80 @@ def test_fit_killed_between_the_first_two_files_resumes_exactly(make, tmp_path: 
     assert parts.run is not None
     mine, theirs = weights(whole.run), weights(parts.run)
     assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optim.lr=0.1"], r"was begun with optim\.lr 0\.0003, but got 0\.1; resume with"),
+        (["sampling.churn.amount=0"], r"was begun with sampling\.churn\.amount 80\.0, but got 0; resume with"),
+        (["model.width=8", "seed=3"], r"was begun with seed 0, but got 3; model\.width 16, but got 8; resume with"),
+    ],
+)
+def test_settings_that_differ_are_named_and_no_others(words: list[str], said: str, make, tmp_path: Path) -> None:  # noqa: F811
+    augment(make())
+    with pytest.raises(ConfigError, match=said):
+        augment(make(*words) | {"resume": True})
+
+
+def test_samples_begun_otherwise_are_told_by_the_setting(make, tmp_path: Path) -> None:  # noqa: F811
+    augment(make())
+    config = make() | {"fitted": str(tmp_path / "synthetic.fit/augmenter.pt"), "resume": True}
+    with pytest.raises(ConfigError, match=r"was begun with augmenter\.sampling\.steps 3, but got 5; resume with"):
+        augment(config | {"sampling": {"steps": 5}})
+    augment(make("training.num_grad_steps=13", out=None) | {"run": str(tmp_path / "other")})
+    with pytest.raises(ConfigError, match=r"was begun with the model of digest '\w{12}', but got '\w{12}'; resume"):
+        augment(config | {"fitted": str(tmp_path / "other/augmenter.pt")})
+
+
+def test_samples_that_an_earlier_version_began_go_on(make, tmp_path: Path) -> None:  # noqa: F811
+    """It kept the model's digest in the place of its network's sizes."""
+    whole = augment(make())
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr", mode="a") as buffer:
+        told = dict(buffer.attrs["provenance"])
+        assert told["augmenter"]["model"]["width"] == 16
+        told["augmenter"] = {**told["augmenter"], "model": told["augmenter"]["digest"]}
+        del told["augmenter"]["digest"]
+        buffer.update_attrs({"provenance": told})
+    assert augment(make() | {"resume": True}).digest == whole.digest
+
+
+def test_finished_run_says_that_it_was_finished_before(make, tmp_path: Path) -> None:  # noqa: F811
+    assert not augment(make()).before
+    assert augment(make() | {"resume": True}).before
+    fitted = {"fitted": str(tmp_path / "synthetic.fit/augmenter.pt")}
+    assert not augment(make(out="more.zarr") | fitted).before
+    assert augment(make(out="more.zarr") | fitted | {"resume": True}).before
+    assert not augment(make(out="others.zarr") | {"run": str(tmp_path / "synthetic.fit"), "resume": True}).before
+
+
+def test_fit_begun_with_another_encoding_of_terminals_is_refused(tmp_path: Path, monkeypatch, make) -> None:  # noqa: F811
+    """As a run of an earlier version is, whose terminals were columns like others."""
+    config = make(dataset=recorded(tmp_path / "told.zarr", told=True), out=None) | {"run": str(tmp_path / "run")}
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_hook, "draw_curves", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    file = tmp_path / "run/augmenter.pt"
+    content = torch.load(file, weights_only=True)
+    state = {name: value for name, value in content["state_dict"].items() if name not in ("unit", "deviation")}
+    torch.save({**content, "format": 1, "state_dict": state}, file)
+    with pytest.raises(
+        CheckpointError, match=r"begun by an earlier version, .*; finish it with that version, or start"
+    ):
+        augment(config | {"resume": True})
+    torch.save(content, file)
+    assert augment(config | {"resume": True}).finished
+
+
+def test_fit_and_samples_in_one_folder_are_refused_before_the_fit(make, tmp_path: Path) -> None:  # noqa: F811
+    with pytest.raises(ConfigError, match="expected another folder than out="):
+        augment(make(out="both") | {"run": str(tmp_path / "both")})
+    assert not (tmp_path / "both").exists()
 
 
 def test_fit_goes_on_with_the_same_data_only(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811

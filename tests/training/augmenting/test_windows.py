@@ -13,6 +13,7 @@ from diffusion_policy.augment.windows import read_windows
 from diffusion_policy.cli.compose import compose_config
 from diffusion_policy.config import ActionSpec, Horizons, ObsField
 from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.data.mixing import MixedWindows
 from diffusion_policy.data.survey import survey
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.policies.checkpoint import read_policy_file
@@ -22,6 +23,20 @@ from tests.training.augmenting.test_run import TINY
 from tests.training.runs import weights
 
 HORIZONS = Horizons(2, 2, 4)
+
+
+class Watched:
+    """Windows that tell how many of them were taken at once."""
+
+    def __init__(self, windows: Any, taken: list[int]) -> None:
+        self.windows, self.taken = windows, taken
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def batch(self, ids: Any) -> Any:
+        self.taken.append(len(ids))
+        return self.windows.batch(ids)
 
 
 def recorded(path: Path, episodes: int = 6, **columns: Any) -> Path:
@@ -169,6 +184,19 @@ def test_policy_trains_on_the_share_that_was_asked_and_resumes_exactly(make, lea
     assert told["provenance"]["real"]["horizons"]["pred_horizon"] == 4
 
 
+@pytest.mark.parametrize("micro_batch_size", [None, 4, 1])
+def test_share_is_of_the_batch_however_it_is_computed_in_pieces(micro_batch_size, make, learn, tmp_path: Path) -> None:
+    augment(make())
+    config = learn("a", tmp_path / "synthetic.zarr", {"synthetic_ratio": 0.25}, micro_batch_size=micro_batch_size)
+    loop = assemble({**config, "training": {**config["training"], "batch_size": 16}}).loop
+    assert isinstance(loop.dataset, MixedWindows)
+    drawn: list[int] = []
+    synthetic = loop.dataset._synthetic
+    loop.dataset._synthetic = Watched(synthetic, drawn)
+    loop.step()
+    assert sum(drawn) == 4
+
+
 def test_windows_of_other_demonstrations_horizons_or_kinds_are_refused(make, learn, tmp_path: Path) -> None:
     augment(make("data.episodes=2", "seed=1"))
     path = tmp_path / "synthetic.zarr"
@@ -189,6 +217,61 @@ def test_windows_of_other_demonstrations_horizons_or_kinds_are_refused(make, lea
         buffer.add_episode({"pos": np.zeros((1, 2), np.float32), "action": np.zeros((1, 2), np.float32)})
     with pytest.raises(ConfigError, match=r"holds no windows, which imitation needs"):
         assemble(learn("run", tmp_path / "plain.zarr"))
+
+
+def test_windows_of_another_key_than_the_policy_reads_are_refused(make, learn, tmp_path: Path) -> None:
+    """A key with a field's own name wins over its source, and the synthetic data may lack that key."""
+    data = recorded(tmp_path / "both.zarr", state=lambda steps: np.full((steps, 2), 99, np.float32))
+    augment(make("data.fields=[state,grip]", dataset=data))
+    config = {**learn("run", tmp_path / "synthetic.zarr"), "dataset": str(data)}
+    config["obs"] = {**config["obs"], "pos": {"type": "low_dim", "shape": [2], "source": "state"}}
+    with pytest.raises(ConfigError, match=r"obs\.pos is 'pos' in the real data, but the model learned 'state'; fit it"):
+        assemble(config)
+    config["data"]["synthetic_from"] = "any"
+    assemble(config)
+
+
+def test_parts_of_keys_are_the_same_in_windows(make, learn, tmp_path: Path) -> None:
+    data = recorded(tmp_path / "parts.zarr", speed=lambda steps: np.arange(steps, dtype=np.float32))
+    augment(make(dataset=data))
+    config = {**learn("run", tmp_path / "synthetic.zarr", {"synthetic_ratio": 1.0}), "dataset": str(data)}
+    config["obs"] = {
+        "x": {"type": "low_dim", "shape": [1], "source": "pos[1]"},
+        "v": {"type": "low_dim", "shape": [1], "source": "speed[0:1]"},  # a number alone: in windows one a step
+    }
+    config["action"] = {**config["action"], "source": ["action[1]", "action[0:1]"]}
+    batch = assemble(config).loop.dataset.batch(np.arange(8))
+    with ReplayBuffer.open(tmp_path / "synthetic.zarr") as buffer:
+        pos, speed, action = buffer["pos"][:, :, 1:], buffer["speed"][..., None], buffer["action"][:, :, ::-1]
+    rows = [int(np.flatnonzero((pos == each).all(axis=(1, 2)))[0]) for each in batch.obs["x"].numpy()]
+    np.testing.assert_array_equal(batch.obs["v"].numpy(), speed[rows])
+    np.testing.assert_array_equal(batch.action.numpy(), action[rows])
+
+
+def test_windows_that_are_not_all_drawn_are_refused(make, learn, tmp_path: Path, monkeypatch) -> None:
+    add = ReplayBuffer.add_episodes
+
+    def killed(self: ReplayBuffer, episodes: Any) -> None:
+        add(self, episodes)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReplayBuffer, "add_episodes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(make())
+    with pytest.raises(DataError, match="holds 16 of 50 rows: they are still drawn, or that was interrupted"):
+        assemble(learn("run", tmp_path / "synthetic.zarr"))
+    augment(make() | {"resume": True})
+    assemble(learn("run", tmp_path / "synthetic.zarr"))
+
+
+def test_actions_of_several_keys_are_refused_with_what_can_be_done(make, tmp_path: Path) -> None:
+    with ReplayBuffer.create(tmp_path / "keys.zarr") as buffer:
+        buffer.add_episode({key: np.zeros((9, 1), np.float32) for key in ("pos", "arm", "hand")})
+    with pytest.raises(
+        DataError, match=r"needs data 'action', but .*: arm, hand, pos; store actions under this one key"
+    ):
+        augment(make(dataset=tmp_path / "keys.zarr"))
 
 
 def test_demonstrations_without_rewards_are_pointed_to_windows(make, tmp_path: Path) -> None:
