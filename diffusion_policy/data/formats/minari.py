@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy.data.formats.reading import FORMATS, Episode, Format, Reading, flags, refuse_limit, stored
+from diffusion_policy.data.formats.reading import FORMATS, Episode, Format, Reading, flags, stored
 from diffusion_policy.data.transitions_check import NEXT
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError
 
@@ -19,23 +19,21 @@ _ID = re.compile(r"[\w-]+(/[\w-]+)*-v\d+")
 _OWN = ("action", "reward", "terminated", "truncated")
 
 
-def read_minari(source: str, *, max_episode_steps: int | None = None) -> Reading:
+def read_minari(source: str) -> Reading:
     """Returns the episodes of a data set; fields of `Dict` observations become keys, nested ones joined by "_".
 
     Args:
         source: its folder, or its id: "mujoco/hopper/medium-v0". Nothing is downloaded.
-        max_episode_steps: is of no use here.
 
     Raises:
         MissingFileError: there is no such data set.
         DataError: it is damaged, or its observations or actions are no arrays.
         ConfigError: minari is missing.
     """
-    refuse_limit(max_episode_steps, source)
     data = _opened(source)
     if not len(data):
         raise DataError(f"{source}: expected episodes, but there are none; get the data set again")
-    return Reading(_episodes(source, data), int(data.total_steps), _facts(data))
+    return Reading(_episodes(source, data), int(data.total_steps), _facts(data), num_episodes=len(data))
 
 
 def _opened(source: str) -> Any:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from diffusion_policy.data.episodes import Ends
 from diffusion_policy.data.formats.reading import (
     FORMATS,
+    Column,
     Episode,
     Format,
     Reading,
     check_lengths,
     flags,
-    refuse_limit,
+    narrowed,
     require,
     stored,
 )
@@ -42,21 +43,20 @@ _FLAGS = ("terminals", "valids", "masks")
 _STATE = ("qpos", "qvel", "button_states")  # of the simulator; kept under their names
 
 
-def read_ogbench(source: str, *, max_episode_steps: int | None = None) -> Reading:
+def read_ogbench(source: str) -> Reading:
     """Returns the trajectories of a file as truncated episodes, with what followed each step.
 
     Raises:
         MissingFileError: there is no such file.
         DataError: it is damaged or lacks a column.
-        ConfigError: a limit is given.
     """
-    refuse_limit(max_episode_steps, source)
     with _columns(source) as columns:
         require(columns, _REQUIRED, source)
         used = [name for name in (*_NAMES, *_FLAGS, *_STATE) if name in columns]
         count = check_lengths({name: columns[name].length for name in used}, source)
         terminals = flags(columns["terminals"].rows(count), "terminals", source)
         valids = flags(columns["valids"].rows(count), "valids", source) if "valids" in columns else None
+        about = tuple(_column(name, columns[name], "next_observations" in used) for name in used)
         solved = np.zeros(count, bool)
         if "masks" in columns:
             solved = ~flags(columns["masks"].rows(count), "masks", source)
@@ -70,7 +70,21 @@ def read_ogbench(source: str, *, max_episode_steps: int | None = None) -> Readin
     final[-1] = True
     ends = (np.flatnonzero(final) + 1).astype(np.int64)
     keys = [name for name in used if name not in _FLAGS]
-    return Reading(_episodes(source, keys, ends, solved, given=given), count if given else count - len(ends))
+    steps = count if given else count - len(ends)
+    return Reading(_episodes(source, keys, ends, solved, given=given), steps, columns=about)
+
+
+def _column(name: str, column: "_Column", given: bool) -> Column:
+    """Returns what becomes of an array; `given` says whether what follows a step is an array, too."""
+    notes = {
+        "terminals": ("truncated", "its trajectories end because their time is over"),
+        "masks": ("terminated", "0 where the task is solved"),
+        "valids": (None, "says which rows are no steps"),
+    }
+    becomes, note = notes.get(name, (_NAMES.get(name, name), narrowed(column.dtype)))
+    if name == "observations" and not given:
+        note = "; ".join(filter(None, (note, "also next_observation, from the row after")))
+    return Column(name, str(column.dtype), column.shape, becomes, note)
 
 
 def _episodes(
@@ -102,19 +116,19 @@ class _Column:
     def __init__(self, stream: IO[bytes], name: str, where: str) -> None:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, self._dtype = header(stream)
-        if fortran or not shape or self._dtype.hasobject:
-            raise DataError(f"{where}: '{name}' must hold steps of numbers, row by row, but has {self._dtype} {shape}")
+        shape, fortran, self.dtype = header(stream)
+        if fortran or not shape or self.dtype.hasobject:
+            raise DataError(f"{where}: '{name}' must hold steps of numbers, row by row, but has {self.dtype} {shape}")
         self._stream, self._name, self._where = stream, name, where
-        self.length, self._shape = int(shape[0]), tuple(shape[1:])
+        self.length, self.shape = int(shape[0]), tuple(shape[1:])
 
     def rows(self, count: int) -> NDArray[Any]:
         """Returns the next `count` rows."""
-        size = count * int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
+        size = count * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
         content = self._stream.read(size)
         if len(content) != size:
             raise DataError(f"{self._where}: '{self._name}' breaks off; copy the file again")
-        return np.frombuffer(bytearray(content), self._dtype).reshape(count, *self._shape)
+        return np.frombuffer(bytearray(content), self.dtype).reshape(count, *self.shape)
 
 
 @contextmanager

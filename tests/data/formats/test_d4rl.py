@@ -125,7 +125,10 @@ def test_d4rl_blocks_make_no_difference(tmp_path: Path, monkeypatch: pytest.Monk
         ({"rewards": np.zeros((18, 2))}, "'rewards' must be one number a step"),
         ({"timeouts": None, "next_observations": None}, "with --max-episode-steps N"),
         ({name: values[:0] for name, values in columns().items()}, "expected steps, but its columns are empty"),
-        ({"rewards": np.where(np.arange(18) == 6, np.nan, 1.0)}, "a.hdf5: 'reward' must be finite, but step 1"),
+        (
+            {"rewards": np.where(np.arange(18) == 6, np.nan, 1.0)},
+            "a.hdf5: episode 1: 'reward' must be finite, but step 1",
+        ),
     ],
 )
 def test_d4rl_says_in_one_line_what_is_wrong_and_leaves_nothing(changes, message, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""HDF5 files: opened with errors of one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from diffusion_policy.errors import ConfigError, DataError, DiffusionPolicyError, MissingFileError
+
+SUFFIXES = (".hdf5", ".h5")
+
+
+@contextmanager
+def opened(source: str, whose: str) -> Iterator[Any]:
+    """Gives a file, opened for reading.
+
+    Args:
+        source: its path.
+        whose: "D4RL's files", for messages.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: now or while it is read: it is damaged.
+        ConfigError: h5py is missing.
+    """
+    h5py = library(source, whose)
+    if not Path(source).is_file():
+        raise MissingFileError(f"{source} does not exist; give one of {whose} (.hdf5)")
+    try:
+        with h5py.File(source, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:  # h5py says of damaged files, at any read
+        if isinstance(error, DiffusionPolicyError):
+            raise
+        raise DataError(f"{source}: damaged or no HDF5 ({' '.join(str(error).split())}); copy it again") from error
+
+
+def library(where: str, whose: str) -> Any:
+    """Returns h5py.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{where}: {whose} need h5py, which is not installed: pip install 'diffusion-policy[offline]'"
+        ) from error
+    return h5py
+
+
+def holds_group(source: str, name: str) -> bool:
+    """Returns whether a file can be opened and has a group of this name; it never raises."""
+    path = Path(source)
+    if path.suffix not in SUFFIXES or not path.is_file() or find_spec("h5py") is None:
+        return False
+    import h5py
+
+    try:
+        with h5py.File(source, "r") as file:
+            return isinstance(file.get(name), h5py.Group)
+    except (OSError, RuntimeError, KeyError):
+        return False
