@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from diffusion_policy.data.formats.reading import Column, Episode, Option
+from diffusion_policy.data.images import as_uint8
 from diffusion_policy.data.incoming import KeyForm
+from diffusion_policy.errors import DataError
 from diffusion_policy.registry import Registry
 
 
@@ -61,6 +66,8 @@ class Target:
     options: tuple[Option, ...] = ()
 
 
+_MIN_PICTURE = 8  # pixels; below, an array of three axes is something else
+
 TARGETS: Registry[Target] = Registry("format to write")
 
 
@@ -78,9 +85,23 @@ def rate_of(facts: Mapping[str, Any]) -> float | None:
 
 
 def is_picture(form: KeyForm) -> bool:
-    """Returns whether a key holds pictures, (height, width, channels) with 1, 3 or 4 channels and 0-255."""
+    """Returns whether a key holds pictures 0-255, (height, width, channels): uint8, or float of three channels."""
     shape, dtype = form
-    return len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) >= _MIN_PICTURE and dtype.kind in "uf"
+    channels = (1, 3, 4) if dtype == np.uint8 else (3,) if dtype.kind == "f" else ()
+    return len(shape) == 3 and shape[2] in channels and min(shape[:2]) >= _MIN_PICTURE
 
 
-_MIN_PICTURE = 8  # pixels; below, an array of three axes is something else
+def whole_pictures(values: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """Returns pictures as uint8, without loss.
+
+    Args:
+        values: (T, H, W, C), 0-255; the field's files also store them as floats.
+        where: the key, for messages.
+
+    Raises:
+        DataError: they are none of 0-255, or hold fractions.
+    """
+    pictures = as_uint8(values, where)
+    if pictures is not values and (pictures != values).any():
+        raise DataError(f"{where} must hold pictures of whole numbers 0-255, but it has fractions; round or scale them")
+    return pictures
