@@ -7,6 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from diffusion_policy.data import store
 from diffusion_policy.data.formats import (  # noqa: F401 (they register themselves)
     d4rl,
@@ -166,6 +168,9 @@ def prepare(
     _check_options(given, reader, target)
     reading = reader.read(place, **_taken(given, reader))
     provenance = _provenance(reading, source, name, facts or {}, control_hz)
+    notes = {key: note for transform in transforms for key, note in transform.notes.items()}
+    if notes:
+        provenance["changes"] = {**(provenance.get("changes") or {}), **notes}
     episodes = _transformed(reading.episodes, transforms, source)
     first = next(episodes, None)
     if first is None:
@@ -173,10 +178,12 @@ def prepare(
     first = checked_episode(first, {}, f"{source}: episode 0")
     forms = {key: (values.shape[1:], values.dtype) for key, values in first.items()}
     rest = _checked(chain([first], episodes), forms, source)
+    if len(np.ravel((provenance.get("action_bounds") or [[]])[0])) != np.prod(forms.get("action", ((0,), 0))[0]):
+        provenance.pop("action_bounds", None)  # a transform made other actions
     content = Content(rest, forms, reading.num_steps, reading.num_episodes, provenance, source)
     taken = _taken(given, target)
     placed = target.plan(content, **taken)
-    columns = _noted(reading, first, transforms)
+    columns = _noted(reading, first, notes)
     return Conversion(source, name, out, to, columns, placed, content, taken)
 
 
@@ -276,18 +283,13 @@ def _checked(episodes: Iterator[Episode], forms: Mapping[str, KeyForm], where: s
         yield checked_episode(episode, forms, f"{where}: episode {i}")
 
 
-def _noted(reading: Reading, first: Episode, transforms: Sequence[Transform]) -> list[Column]:
+def _noted(reading: Reading, first: Episode, notes: Mapping[str, str]) -> list[Column]:
     """Returns the source's columns with what the transforms do to them."""
     columns = reading.columns or [
         Column(key, str(values.dtype), values.shape[1:], key) for key, values in first.items()
     ]
-    notes = {key: note for transform in transforms for key, note in transform.notes.items()}
     return [
-        Column(
-            each.name, each.dtype, each.shape, each.becomes, "; ".join(filter(None, (each.note, notes[each.becomes])))
-        )
-        if each.becomes in notes
-        else each
+        replace(each, note="; ".join(filter(None, (each.note, notes[each.becomes])))) if each.becomes in notes else each
         for each in columns
     ]
 
