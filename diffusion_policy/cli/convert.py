@@ -25,6 +25,7 @@ examples:
   dp-convert hopper.hdf5 hopper.zarr --env Hopper-v5               # dp-inspect --physics then knows the simulator
   dp-convert image.hdf5 lift.zarr --filter train                   # robomimic, one of its filter keys
   dp-convert demos.zarr demos.hdf5                                 # ours as robomimic's
+  dp-convert demos.zarr my-demos-v0 --to minari                    # ours as Minari's
   dp-convert dataset.zarr.zip cup.zarr --control-hz 59.94          # UMI
   dp-convert train.npz can.zarr                                    # DPPO, scaled back by normalization.npz beside
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'

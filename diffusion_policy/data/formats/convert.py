@@ -14,6 +14,7 @@ from diffusion_policy.data.formats import (  # noqa: F401 (they register themsel
     d4rl,
     dppo,
     minari,
+    minari_writing,
     ogbench,
     ours,
     robomimic,
@@ -30,13 +31,11 @@ from diffusion_policy.versions import installed_versions
 
 
 class Transform(Protocol):
-    """Changes episodes on their way.
+    """Changes episodes on their way."""
 
-    Attributes:
-        notes: {key: what is done to it}.
-    """
-
-    notes: Mapping[str, str]
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """{key: what is done to it}."""
 
     def __call__(self, episode: Episode, where: str) -> Episode:
         """Returns the episode as it shall be; `where` is for messages."""
@@ -288,10 +287,11 @@ def _noted(reading: Reading, first: Episode, notes: Mapping[str, str]) -> list[C
     columns = reading.columns or [
         Column(key, str(values.dtype), values.shape[1:], key) for key, values in first.items()
     ]
-    return [
-        replace(each, note="; ".join(filter(None, (each.note, notes[each.becomes])))) if each.becomes in notes else each
-        for each in columns
-    ]
+    noted = []
+    for each in columns:
+        note = notes.get(each.becomes or "")
+        noted.append(replace(each, note="; ".join(filter(None, (each.note, note)))) if note else each)
+    return noted
 
 
 class _Counted:
