@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.cli.outcome import outcome
-from diffusion_policy.data.formats.convert import Conversion, prepare
+from diffusion_policy.data.formats.conversion import Conversion
+from diffusion_policy.data.formats.convert import prepare
 from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.data.formats.reading import FORMATS, Format, Option
 from diffusion_policy.data.formats.rotating import Rotating
@@ -28,6 +29,7 @@ examples:
   dp-convert demos.zarr my-demos-v0 --to minari                    # ours as Minari's
   dp-convert dataset.zarr.zip cup.zarr --control-hz 59.94          # UMI
   dp-convert train.npz can.zarr                                    # DPPO, scaled back by normalization.npz beside
+  dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
   dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing
 

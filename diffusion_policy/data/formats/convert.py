@@ -1,18 +1,18 @@
-"""A data set of one format written as another: planned first, written in one step when it is complete."""
+"""A data set of one format written as another: planned here, done by `conversion`."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from diffusion_policy.data import store
 from diffusion_policy.data.formats import (  # noqa: F401 (they register themselves)
     d4rl,
     dppo,
+    folder,
     minari,
     minari_writing,
     ogbench,
@@ -21,12 +21,13 @@ from diffusion_policy.data.formats import (  # noqa: F401 (they register themsel
     robomimic_writing,
     umi,
 )
+from diffusion_policy.data.formats.conversion import Conversion, Written
 from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, plain_name
 from diffusion_policy.data.formats.writing import TARGETS, Content, Target, rate_of
 from diffusion_policy.data.incoming import KeyForm, checked_episode
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError
-from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset, results_in
+from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset
 from diffusion_policy.versions import installed_versions
 
 
@@ -39,72 +40,6 @@ class Transform(Protocol):
 
     def __call__(self, episode: Episode, where: str) -> Episode:
         """Returns the episode as it shall be; `where` is for messages."""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A conversion that is ready to be done: the source is open, nothing is written.
-
-    Args:
-        source: as the user named it.
-        source_format: its name.
-        out: the file or folder to make.
-        target_format: its name.
-        columns: of the source, and our keys.
-        placed: our keys, and what the target calls them.
-        content: what is written, once.
-        options: of the target.
-    """
-
-    source: str
-    source_format: str
-    out: Path
-    target_format: str
-    columns: Sequence[Column]
-    placed: Sequence[Column]
-    content: Content
-    options: Mapping[str, Any]
-
-    def write(self, on_steps: Callable[[int], None] | None = None) -> "Written":
-        """Writes it; after any failure nothing is left.
-
-        Args:
-            on_steps: called with the steps of each episode that was written, for a progress bar.
-
-        Raises:
-            OutputExistsError: `out` exists.
-            DataError: the source turns out to be damaged, or to hold what a data set must not, such as NaN.
-            StorageError: writing failed.
-        """
-        counted = _Counted(self.content.episodes, on_steps)
-        content = replace(self.content, episodes=iter(counted))
-        with (
-            results_in(self.out.parent),
-            store.storage_errors(str(self.out)),
-            store.replaceable(self.out, overwrite=False),
-            store.staging_folder(self.out) as staging,
-        ):
-            built = staging / self.out.name
-            TARGETS.get(self.target_format).write(content, built, **self.options)
-            store.replace(self.out, built)
-        return Written(self.out, self.target_format, counted.episodes, counted.steps)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What came of a conversion.
-
-    Args:
-        path: that was made.
-        format: its name.
-        num_episodes: M.
-        num_steps: N.
-    """
-
-    path: Path
-    format: str
-    num_episodes: int
-    num_steps: int
 
 
 def guess_format(source: str) -> str:
@@ -292,25 +227,3 @@ def _noted(reading: Reading, first: Episode, notes: Mapping[str, str]) -> list[C
         note = notes.get(each.becomes or "")
         noted.append(replace(each, note="; ".join(filter(None, (each.note, note)))) if note else each)
     return noted
-
-
-class _Counted:
-    """Episodes, counted when the next one is asked for: by then the one before is written.
-
-    Args:
-        episodes: to count.
-        on_steps: called with the steps of each.
-    """
-
-    def __init__(self, episodes: Iterator[Episode], on_steps: Callable[[int], None] | None) -> None:
-        self._source, self._on_steps = episodes, on_steps
-        self.episodes = self.steps = 0
-
-    def __iter__(self) -> Iterator[Episode]:
-        for episode in self._source:
-            steps = len(next(iter(episode.values())))
-            yield episode
-            self.episodes += 1
-            self.steps += steps
-            if self._on_steps is not None:
-                self._on_steps(steps)
