@@ -4,8 +4,8 @@ Minari keeps T + 1 observations of T steps: the last one is what `next_<key>` sa
 twice where there is no such key. `next_<key>` must follow from one row to the next, for Minari has no place for
 anything else. All keys but action, reward and the ends are fields of the observation: a `Dict`, or a `Box` where the
 only one is `observation`. Without rewards they are 0; without ends, episodes are truncated at their last step.
-Pictures are stored as they are: Minari's JPEG would lose some of them. A record in the metadata says of what form our
-keys were, so that they come back as they are. Letters: T steps of an episode.
+Pictures are stored as uint8 0-255, without the JPEG of Minari, which would lose some of them. A record in the
+metadata says of what form our keys were, so that they come back as they are. Letters: T steps of an episode.
 """
 
 import os
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from diffusion_policy.data.formats.reading import Column, Episode, Option
 from diffusion_policy.data.formats.record import NAME, Record
-from diffusion_policy.data.formats.writing import TARGETS, Content, Target
+from diffusion_policy.data.formats.writing import TARGETS, Content, Target, is_picture, whole_pictures
 from diffusion_policy.data.incoming import KeyForm
 from diffusion_policy.data.transitions_check import NEXT
 from diffusion_policy.errors import ConfigError, DataError
@@ -54,6 +54,8 @@ def plan_minari(content: Content, *, minari_id: str | None = None) -> Sequence[C
             name = f"observations/{key.removeprefix(NEXT)}"
         elif key in observed and NEXT + key not in content.forms:
             note = "the last one twice"
+        if is_picture((shape, dtype)) and dtype != np.uint8:
+            note = "; ".join(filter(None, (note, f"{dtype} -> uint8")))
         placed.append(Column(key, str(dtype), shape, name, note))
     return placed
 
@@ -129,7 +131,7 @@ def _observed(forms: Mapping[str, KeyForm]) -> list[str]:
 def _space(form: KeyForm, low: float = -np.inf, high: float = np.inf) -> Any:
     from gymnasium.spaces import Box, MultiBinary
 
-    shape, dtype = form[0] or (1,), form[1]
+    shape, dtype = form[0] or (1,), np.dtype(np.uint8) if is_picture(form) else form[1]
     if dtype.kind == "b":
         return MultiBinary(shape)
     if dtype.kind in "iu":
@@ -196,6 +198,8 @@ def _rows(episode: Episode, key: str, form: KeyForm, where: str) -> NDArray[Any]
             f"split the episode there"
         )
     rows = np.concatenate([seen, seen[-1:] if after is None else after[-1:]])
+    if is_picture(form):
+        return whole_pictures(rows, f"{where}: '{key}'")
     rows = rows if form[0] else rows[:, None]
     return rows.astype(np.int8) if form[1].kind == "b" else rows
 

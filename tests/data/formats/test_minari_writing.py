@@ -23,6 +23,8 @@ def test_ours_to_minari_and_back_is_exact(picture: bool, tmp_path: Path) -> None
         steps = len(episode["action"])
         episode["height"] = np.full(steps, i + 1 / 3)  # float64, (T,), without next_height
         episode["grasped"] = np.arange(steps) % 2 == 0
+        if picture:
+            episode["wrist"] = np.rint(np.linspace(0, 255, steps * 8 * 9 * 3)).reshape(steps, 8, 9, 3).astype("f4")
         episode["count"] = np.arange(steps, dtype=np.int64)[:, None] - 2
     facts = {"env_id": "Nowhere-v0", "kwargs": {"control_hz": 20}}
     ours = store(tmp_path / "a.zarr", made, **facts)
@@ -100,12 +102,15 @@ def test_minari_cannot_hold_what_does_not_follow(tmp_path: Path) -> None:
     ours = str(store(tmp_path / "a.zarr", made))
     with pytest.raises(DataError, match="episode 1: 'next_agent_pos' tells of something else than the following step"):
         translate(ours, tmp_path / "b", to="minari")
+    made = [{"action": np.zeros((2, 1)), "img": np.full((2, 8, 8, 3), 0.5, np.float32)}]
+    with pytest.raises(DataError, match="episode 0: 'img' must hold pictures of whole numbers 0-255"):
+        translate(str(store(tmp_path / "d.zarr", made)), tmp_path / "b", to="minari")
     lone = str(store(tmp_path / "c.zarr", [{"action": np.zeros((2, 1))}]))
     with pytest.raises(DataError, match="needs 'action' and what is observed, but there is only action"):
         translate(lone, tmp_path / "b", to="minari")
     with pytest.raises(ConfigError, match=r"--minari-id must be like group/name-v0, but got '\.\./x-v0'"):
         translate(ours, tmp_path / "b", to="minari", minari_id="../x-v0")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.zarr", "c.zarr"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zarr", "c.zarr", "d.zarr"}
 
 
 def test_minari_preview_says_where_observations_go_and_come_from(tmp_path: Path) -> None:
