@@ -74,7 +74,7 @@ def write_minari(content: Content, built: Path, *, minari_id: str | None = None)
     single = observed == ["observation"]
     from gymnasium.spaces import Dict
 
-    with warnings.catch_warnings(), _datasets_path(built.parent / "minari"):
+    with warnings.catch_warnings(), _datasets_path((built.parent / "minari").absolute()):
         warnings.simplefilter("ignore")  # about what else one could tell of it
         data = minari.create_dataset_from_buffers(
             name,
@@ -104,7 +104,10 @@ def _library(where: str) -> Any:
 
 @contextmanager
 def _datasets_path(folder: Path) -> Iterator[None]:
-    """Lets the library keep its data sets in a folder; it has no argument for that, only an environment variable."""
+    """Lets the library keep its data sets in a folder, absolute: it joins a relative one with itself.
+
+    It has no argument for that, only an environment variable.
+    """
     before = os.environ.get(_ROOT)
     os.environ[_ROOT] = str(folder)
     try:
