@@ -1,4 +1,4 @@
-"""dp-convert: other people's data sets -> episodes in zarr."""
+"""dp-convert: a data set of one format -> another; of other people's -> ours, and back."""
 
 import argparse
 import sys
@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.cli.outcome import outcome
-from diffusion_policy.data.formats.convert import convert, guess_format
-from diffusion_policy.data.formats.reading import FORMATS
-from diffusion_policy.errors import OutputExistsError
+from diffusion_policy.data.formats.conversion import Conversion
+from diffusion_policy.data.formats.convert import prepare
+from diffusion_policy.data.formats.preview import preview
+from diffusion_policy.data.formats.reading import FORMATS, Format, Option
+from diffusion_policy.data.formats.rotating import Rotating
+from diffusion_policy.data.formats.writing import TARGETS, Target
+from diffusion_policy.data.rotations import FORMS
+from diffusion_policy.registry import Registry
 from diffusion_policy.rollout.progress import ProgressBar
 
 _EXAMPLES = """\
@@ -19,8 +24,16 @@ examples:
   dp-convert mujoco/hopper/medium-v0 hopper.zarr                   # Minari, by its id or its folder
   dp-convert cube-single-play-v0.npz cube.zarr                     # OGBench
   dp-convert hopper.hdf5 hopper.zarr --env Hopper-v5               # dp-inspect --physics then knows the simulator
+  dp-convert image.hdf5 lift.zarr --filter train                   # robomimic, one of its filter keys
+  dp-convert demos.zarr demos.hdf5                                 # ours as robomimic's
+  dp-convert demos.zarr my-demos-v0 --to minari                    # ours as Minari's
+  dp-convert dataset.zarr.zip cup.zarr --control-hz 59.94          # UMI
+  dp-convert train.npz can.zarr                                    # DPPO, scaled back by normalization.npz beside
+  dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
+  dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
+  dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing
 
-exit codes: 0 done, 2 bad input (nothing is written)
+exit codes: 0 done, 2 bad input (nothing is written), 130 Ctrl-C (nothing is written)
 """
 
 
@@ -30,51 +43,83 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    known = ", ".join(f"{name}: {FORMATS.get(name).what}" for name in FORMATS)
     parser = argparse.ArgumentParser(
         prog="dp-convert",
-        description=f"Writes a data set of another format as zarr ({known}).",
-        epilog=_EXAMPLES,
+        description="Writes a data set of one format as another: other people's as ours (zarr), ours as theirs.",
+        epilog="\n".join([*_listed("read", FORMATS), "", *_listed("written", TARGETS), "", _EXAMPLES]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", help="a file or folder; of Minari also an id")
-    parser.add_argument("out", type=Path, help="a new zarr folder, or a .zip of one")
-    parser.add_argument("--format", choices=list(FORMATS), help="of the source (default: what it looks like)")
+    parser.add_argument("source", metavar="SRC", help="a file or folder, or package://NAME; of Minari also an id")
+    parser.add_argument("out", metavar="DST", type=Path, help="a new file or folder: a zarr, or a .zip of one")
+    parser.add_argument("--format", choices=list(FORMATS), help="of SRC (default: what it looks like)")
+    parser.add_argument("--to", choices=list(TARGETS), help="format of DST (default: what it looks like, or zarr)")
+    parser.add_argument("--dry-run", action="store_true", help="print what becomes of which array, write nothing")
     parser.add_argument("--env", metavar="ID", help="environment that the data are of; noted, with its action bounds")
+    parser.add_argument("--control-hz", type=float, metavar="HZ", help="steps a second, where SRC does not tell")
     parser.add_argument(
-        "--max-episode-steps", type=int, metavar="N", help="time limit, for files that do not mark where it struck"
+        "--rotation",
+        action="append",
+        default=[],
+        metavar="KEY=FROM->TO",
+        help=f"write rotations in another form, KEY[3:6] of some numbers; in quotes; forms: {', '.join(FORMS)}",
     )
+    for option, users in _options().values():
+        parser.add_argument(
+            option.flag, metavar=option.metavar, type=option.parse, help=f"{option.help} ({', '.join(users)})"
+        )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
+def _listed(done: str, known: Registry[Format] | Registry[Target]) -> list[str]:
+    return [f"formats that are {done}:", *(f"  {name:<10} {known.get(name).what}" for name in known)]
+
+
+def _options() -> dict[str, tuple[Option, list[str]]]:
+    """Returns the options of all formats by name, each with the formats that take it."""
+    found: dict[str, tuple[Option, list[str]]] = {}
+    sides: list[tuple[str, Format | Target]] = [(name, FORMATS.get(name)) for name in FORMATS]
+    sides += [(f"to {name}", TARGETS.get(name)) for name in TARGETS]
+    for name, side in sides:
+        for option in side.options:
+            found.setdefault(option.name, (option, []))[1].append(name)
+    return found
+
+
 def _convert(args: argparse.Namespace) -> int:
-    if args.out.exists():
-        raise OutputExistsError(f"{args.out} already exists; choose another place")
-    name = args.format or guess_format(args.source)
+    conversion = prepare(
+        args.source,
+        args.out,
+        name=args.format,
+        to=args.to,
+        transforms=[Rotating.parse(each) for each in args.rotation],
+        control_hz=args.control_hz,
+        facts=_facts(args.env),
+        **{name: getattr(args, name) for name in _options()},
+    )
+    if args.dry_run:
+        print("\n".join(preview(conversion)))
+        return 0
+    return _write(conversion, args)
+
+
+def _write(conversion: Conversion, args: argparse.Namespace) -> int:
     done = 0
-    with ProgressBar("convert", 0) as bar:
+    with ProgressBar("convert", conversion.content.num_steps) as bar:
 
         def advance(steps: int) -> None:
             nonlocal done
             done += steps
             bar.update(done)
 
-        written = convert(
-            args.source,
-            args.out,
-            name=name,
-            max_episode_steps=args.max_episode_steps,
-            facts=_facts(args.env),
-            on_start=bar.expect,
-            on_steps=advance,
-        )
-    with written as buffer:
-        print(f"read     {FORMATS.get(name).what}: {args.source}")
-        print(
-            f"dataset  {args.out}: {buffer.num_episodes} episodes, {buffer.num_steps} steps; {', '.join(buffer.keys())}"
-        )
-        print(f"next     dp-inspect {args.out}{' --physics' if args.env else ''}")
+        written = conversion.write(advance)
+    keys = ", ".join(conversion.content.forms)
+    print(f"read     {FORMATS.get(conversion.source_format).what}: {args.source}")
+    print(f"dataset  {written.path}: {written.num_episodes} episodes, {written.num_steps} steps; {keys}")
+    if written.format == "zarr":
+        print(f"next     dp-inspect {written.path}{' --physics' if args.env else ''}")
+    else:
+        print(f"written  {TARGETS.get(written.format).what}")
     return 0
 
 

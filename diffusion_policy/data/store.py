@@ -30,6 +30,11 @@ _IMAGE_STEP_BYTES = 4096
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a .zip can hold: equal content, equal bytes
 
 
+def is_group(folder: Path) -> bool:
+    """Returns whether a folder is a zarr group."""
+    return any((folder / marker).is_file() for marker in _GROUP_MARKERS)
+
+
 def memory_group(zarr_format: ZarrFormat) -> zarr.Group:
     """Returns a new, empty group in memory."""
     return zarr.open_group(MemoryStore(), mode="w", zarr_format=zarr_format)
@@ -73,7 +78,7 @@ def open_group(path: Path, mode: Literal["r", "a"]) -> tuple[zarr.Group, ZipStor
             raise DataError(f"{path}: expected a folder to append to, but got a file; save() it as a folder first")
         inside = _root_in_zip(path)
         archive = ZipStore(path, mode="r")
-    elif not any((path / marker).is_file() for marker in _GROUP_MARKERS):
+    elif not is_group(path):
         raise DataError(_not_a_zarr(path))
     store = archive or LocalStore(path, read_only=mode == "r")
     try:
@@ -176,7 +181,7 @@ def replaceable(path: Path, *, overwrite: bool) -> Iterator[None]:
     """
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} already exists; choose another place, or pass overwrite=True")
-    if path.is_dir() and any(path.iterdir()) and not any((path / marker).is_file() for marker in _GROUP_MARKERS):
+    if path.is_dir() and any(path.iterdir()) and not is_group(path):
         raise OutputExistsError(f"{path} is a folder but not a zarr, so it is not overwritten; choose another place")
     with FolderLock(path, "data set") if path.is_dir() else nullcontext():
         yield
@@ -247,7 +252,7 @@ def _root_in_zip(path: Path) -> str:
 
 def _not_a_zarr(path: Path) -> str:
     names = sorted(each.name for each in path.iterdir())
-    nested = [name for name in names if any((path / name / marker).is_file() for marker in _GROUP_MARKERS)]
+    nested = [name for name in names if is_group(path / name)]
     remedy = f"give {path / nested[0]}" if nested else "give the folder that holds data/ and meta/"
     listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
     return (

@@ -82,6 +82,17 @@ def test_convert_exits_2_with_one_line_and_leaves_nothing(words, message, walks,
     assert {path.name for path in Path().iterdir()} == {"walks.npz", "notes.txt", "taken.zarr"}
 
 
+def test_convert_dry_run_prints_the_mapping_and_writes_nothing(walks: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(walks), str(walks.with_name("new.zarr")), "--dry-run", "--control-hz", "20"]) == 0
+    out = capsys.readouterr().out
+    assert "OGBench's npz files" in out
+    assert "10 steps, 20 steps a second" in out
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[3][:9] == ["actions", "float64", "1", "->", "action", "float32", "1", "->", "data/action"]
+    assert "dry run: nothing was written" in out
+    assert [path.name for path in walks.parent.iterdir()] == ["walks.npz"]
+
+
 def test_convert_that_is_interrupted_leaves_nothing(walks: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def interrupted():
         yield {"action": np.zeros((3, 1))}

@@ -1,18 +1,43 @@
-"""A data set of another format, written as ours in one step when it is complete."""
+"""A data set of one format written as another: planned here, done by `conversion`."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from diffusion_policy.data import store
-from diffusion_policy.data.formats import d4rl, minari, ogbench  # noqa: F401 (they register themselves)
-from diffusion_policy.data.formats.reading import BLOCK_BYTES, FORMATS, Episode, Reading
+from diffusion_policy.data.formats import (  # noqa: F401 (they register themselves)
+    d4rl,
+    dppo,
+    folder,
+    minari,
+    minari_writing,
+    ogbench,
+    ours,
+    robomimic,
+    robomimic_writing,
+    umi,
+)
+from diffusion_policy.data.formats.conversion import Conversion, Written
+from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, plain_name
+from diffusion_policy.data.formats.writing import TARGETS, Content, Target, rate_of
+from diffusion_policy.data.incoming import KeyForm, checked_episode
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.errors import ConfigError, DataError, MissingFileError
+from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError
+from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset
 from diffusion_policy.versions import installed_versions
 
-_SEVERAL = 1000  # episodes in one write, at most
+
+class Transform(Protocol):
+    """Changes episodes on their way."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """{key: what is done to it}."""
+
+    def __call__(self, episode: Episode, where: str) -> Episode:
+        """Returns the episode as it shall be; `where` is for messages."""
 
 
 def guess_format(source: str) -> str:
@@ -31,92 +56,172 @@ def guess_format(source: str) -> str:
     raise ConfigError(f"{source} looks like none of the known formats; say which with --format: {known}")
 
 
-def open_source(source: str, name: str | None = None, *, max_episode_steps: int | None = None) -> Reading:
-    """Returns what a source holds.
-
-    Args:
-        source: a path, or an id that its format knows.
-        name: of the format; None to guess.
-        max_episode_steps: time limit of the episodes, where the source does not tell their ends.
-
-    Raises:
-        MissingFileError: there is nothing.
-        DataError: it is damaged or lacks something.
-        ConfigError: the format is unknown, or its library is missing.
-    """
-    return FORMATS.get(name or guess_format(source)).read(source, max_episode_steps=max_episode_steps)
+def guess_target(out: Path) -> str:
+    """Returns the name of the format that a place to write to looks like, zarr where it says nothing."""
+    return next((name for name in TARGETS if TARGETS.get(name).recognizes(out)), "zarr")
 
 
-def convert(
+def prepare(
     source: str,
     out: str | Path,
     *,
     name: str | None = None,
-    max_episode_steps: int | None = None,
+    to: str | None = None,
+    transforms: Sequence[Transform] = (),
+    control_hz: float | None = None,
     facts: Mapping[str, Any] | None = None,
-    on_start: Callable[[int], None] | None = None,
-    on_steps: Callable[[int], None] | None = None,
-) -> ReplayBuffer:
-    """Writes a data set of another format as ours; returns it, opened for reading.
+    **options: Any,
+) -> Conversion:
+    """Returns a conversion that is ready to be shown or done; of the data, the first episode is read.
 
     Args:
-        source: a path, or an id that its format knows.
-        out: the zarr folder to make, or one file if it ends in .zip. After any failure there is nothing.
-        name: of the format; None to guess.
-        max_episode_steps: time limit of the episodes, where the source does not tell their ends.
+        source: a path, package://NAME, or an id that its format knows.
+        out: the file or folder to make.
+        name: of the source's format; None to guess.
+        to: the name of the format to write; None to guess by `out`.
+        transforms: of the episodes, one after another.
+        control_hz: steps a second, where the source does not tell.
         facts: what is known beside the source, for the provenance: env_id, action_bounds.
-        on_start: called with the number of steps to come, for a progress bar.
-        on_steps: called with the steps of each write.
+        options: of the two formats (`Format.options`, `Target.options`); None is as not given.
 
     Raises:
         OutputExistsError: `out` exists.
         MissingFileError: there is no source.
-        DataError: the source is damaged, lacks something, or holds what a data set must not, such as NaN.
-        ConfigError: the format is unknown, or its library is missing.
-        StorageError: writing failed.
+        DataError: the source is damaged, lacks something, or the target cannot hold it.
+        ConfigError: a format is unknown, a library is missing, an option is of no use.
     """
-    out, name = Path(out), name or guess_format(source)
-    reading = open_source(source, name, max_episode_steps=max_episode_steps)
-    provenance = {
-        "converted_from": {"format": name, "source": Path(source).name},
-        **({"kwargs": {}} if facts and "env_id" in facts else {}),  # unless the source tells some
+    out = Path(out)
+    if out.exists():
+        raise OutputExistsError(f"{out} already exists; choose another place")
+    place = str(resolve_dataset(source)) if source.startswith(BUNDLED_PREFIX) else source
+    name, to = name or guess_format(place), to or guess_target(out)
+    reader, target = FORMATS.get(name), TARGETS.get(to)
+    given = {key: value for key, value in options.items() if value is not None}
+    _check_options(given, reader, target)
+    reading = reader.read(place, **_taken(given, reader))
+    provenance = _provenance(reading, source, name, facts or {}, control_hz)
+    notes = {key: note for transform in transforms for key, note in transform.notes.items()}
+    if notes:
+        provenance["changes"] = {**(provenance.get("changes") or {}), **notes}
+    episodes = _transformed(reading.episodes, transforms, source)
+    first = next(episodes, None)
+    if first is None:
+        raise DataError(f"{source}: expected episodes with steps, but there are none; get the data set again")
+    first = checked_episode(first, {}, f"{source}: episode 0")
+    forms = {key: (values.shape[1:], values.dtype) for key, values in first.items()}
+    rest = _checked(chain([first], episodes), forms, source)
+    if "action" in notes:
+        provenance.pop("action_bounds", None)  # a transform made other actions
+    content = Content(rest, forms, reading.num_steps, reading.num_episodes, provenance, source)
+    taken = _taken(given, target)
+    placed = target.plan(content, **taken)
+    columns = _noted(reading, first, notes)
+    return Conversion(source, name, out, to, columns, placed, content, taken)
+
+
+def translate(
+    source: str,
+    out: str | Path,
+    *,
+    on_start: Callable[[int], None] | None = None,
+    on_steps: Callable[[int], None] | None = None,
+    **settings: Any,
+) -> Written:
+    """Writes a data set of any known format as another; what dp-convert does.
+
+    Args:
+        source: a path, package://NAME, or an id that its format knows.
+        out: the file or folder to make; after any failure there is nothing.
+        on_start: called with the number of steps to come, for a progress bar.
+        on_steps: called with the steps of each episode written.
+        settings: of `prepare`.
+
+    Raises:
+        DiffusionPolicyError: as `prepare` and `Conversion.write` do.
+    """
+    conversion = prepare(source, out, **settings)
+    if on_start is not None:
+        on_start(conversion.content.num_steps)
+    return conversion.write(on_steps)
+
+
+def convert(source: str, out: str | Path, **settings: Any) -> ReplayBuffer:
+    """Writes a data set of another format as ours; returns it, opened for reading.
+
+    Args:
+        source: a path, package://NAME, or an id that its format knows.
+        out: the zarr folder to make, or one file if it ends in .zip. After any failure there is nothing.
+        settings: of `translate`.
+
+    Raises:
+        DiffusionPolicyError: as `translate` does.
+    """
+    return ReplayBuffer.open(translate(source, out, **{**settings, "to": "zarr"}).path)
+
+
+def _check_options(given: Mapping[str, Any], reader: Format, target: Target) -> None:
+    known = {option.name: option for option in (*reader.options, *target.options)}
+    for name in given:
+        if name not in known:
+            flag = "--" + name.replace("_", "-")
+            takes = ", ".join(option.flag for option in known.values()) or "no such option"
+            raise ConfigError(
+                f"{flag} is of no use from {reader.what} to {target.what}, which take {takes}; leave {flag} out"
+            )
+
+
+def _taken(given: Mapping[str, Any], side: Format | Target) -> dict[str, Any]:
+    return {option.name: given[option.name] for option in side.options if option.name in given}
+
+
+def _provenance(
+    reading: Reading, source: str, name: str, facts: Mapping[str, Any], control_hz: float | None
+) -> dict[str, Any]:
+    """Returns what the new data set says of its origin; the source's own is kept, its command and versions are not."""
+    origin: dict[str, Any] = {"format": name, "source": Path(source).name}
+    if "converted_from" in reading.facts:
+        origin["before"] = reading.facts["converted_from"]
+    told = rate_of(reading.facts)
+    if control_hz is not None:
+        if not control_hz > 0:
+            raise ConfigError(f"--control-hz must be above 0, but got {control_hz:g}")
+        if told is not None and told != control_hz:
+            raise ConfigError(
+                f"{source} says {told:g} steps a second, but --control-hz says {control_hz:g}; leave it out"
+            )
+        facts = {**facts, "control_hz": control_hz}
+    return {
+        **({"kwargs": {}} if "env_id" in facts else {}),  # unless the source tells some
         **reading.facts,
-        **(facts or {}),
+        **facts,
+        "converted_from": origin,
         "versions": installed_versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-    if on_start is not None:
-        on_start(reading.num_steps)
-    with (
-        store.storage_errors(str(out)),
-        store.replaceable(out, overwrite=False),
-        store.staging_folder(out) as staging,
-    ):
-        built = staging / "zarr"
-        with ReplayBuffer.create(built, attrs={"provenance": provenance}) as buffer:
-            buffer.location = source  # what messages about its episodes are about
-            for episodes in _together(reading.episodes):
-                buffer.add_episodes(episodes)
-                if on_steps is not None:
-                    on_steps(sum(len(episode["action"]) for episode in episodes))
-            if not buffer.num_episodes:
-                raise DataError(f"{source}: expected episodes with steps, but there are none; get the data set again")
-        if out.suffix == ".zip":
-            store.pack_zip(built, staging / "zip")
-            built = staging / "zip"
-        store.replace(out, built)
-    return ReplayBuffer.open(out)
 
 
-def _together(episodes: Iterator[Episode]) -> Iterator[list[Episode]]:
-    """Yields episodes in lists that are worth a write each."""
-    waiting: list[Episode] = []
-    size = 0
-    for episode in episodes:
-        waiting.append(episode)
-        size += sum(values.nbytes for values in episode.values())
-        if size >= BLOCK_BYTES or len(waiting) >= _SEVERAL:
-            yield waiting
-            waiting, size = [], 0
-    if waiting:
-        yield waiting
+def _transformed(episodes: Iterator[Episode], transforms: Sequence[Transform], where: str) -> Iterator[Episode]:
+    for i, episode in enumerate(episodes):
+        for transform in transforms:
+            episode = transform(episode, f"{where}: episode {i}")  # noqa: PLW2901
+        for key in episode:
+            plain_name(key, where)
+        yield episode
+
+
+def _checked(episodes: Iterator[Episode], forms: Mapping[str, KeyForm], where: str) -> Iterator[Episode]:
+    """Yields episodes of which every one has the forms of the first."""
+    for i, episode in enumerate(episodes):
+        yield checked_episode(episode, forms, f"{where}: episode {i}")
+
+
+def _noted(reading: Reading, first: Episode, notes: Mapping[str, str]) -> list[Column]:
+    """Returns the source's columns with what the transforms do to them."""
+    columns = reading.columns or [
+        Column(key, str(values.dtype), values.shape[1:], key) for key, values in first.items()
+    ]
+    noted = []
+    for each in columns:
+        note = notes.get(each.becomes or "")
+        noted.append(replace(each, note="; ".join(filter(None, (each.note, note)))) if note else each)
+    return noted

@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy.data.episodes import Ends, spans, starts
+from diffusion_policy.data.formats import hdf5
 from diffusion_policy.data.formats.reading import (
     BLOCK_BYTES,
     FORMATS,
+    MAX_EPISODE_STEPS,
+    Column,
     Episode,
     Format,
     Reading,
     check_lengths,
     flags,
-    refuse_limit,
+    narrowed,
     require,
     stored,
 )
-from diffusion_policy.errors import ConfigError, DataError, MissingFileError
+from diffusion_policy.errors import ConfigError, DataError
 
+_WHOSE = "D4RL's files"
 _REQUIRED = ("observations", "actions", "rewards", "terminals")
 _NAMES = {
     "observations": "observation",
@@ -34,6 +37,7 @@ _NAMES = {
     "rewards": "reward",
     "next_observations": "next_observation",
 }
+_ENDS = {"terminals": ("terminated", ""), "timeouts": ("truncated", "and where the file breaks off")}
 
 
 def read_d4rl(source: str, *, max_episode_steps: int | None = None) -> Reading:
@@ -47,7 +51,7 @@ def read_d4rl(source: str, *, max_episode_steps: int | None = None) -> Reading:
         DataError: it is damaged, lacks a column, or nothing tells where episodes end.
         ConfigError: h5py is missing, or a limit is given for a file with timeouts.
     """
-    with _opened(source) as file:
+    with hdf5.opened(source, _WHOSE) as file:
         require(list(file), _REQUIRED, source)
         names = [*_REQUIRED, *(name for name in ("timeouts", "next_observations") if name in file)]
         for name in names:
@@ -56,8 +60,21 @@ def read_d4rl(source: str, *, max_episode_steps: int | None = None) -> Reading:
         count = check_lengths({name: len(file[name]) for name in names}, source)
         terminated = flags(file["terminals"][:], "terminals", source)
         ends = _ends(file, terminated, max_episode_steps, source)
-    columns = [name for name in names if name in _NAMES]
-    return Reading(_episodes(source, columns, ends, terminated), count)
+        columns = tuple(_column(file, name) for name in file)
+    taken = [name for name in names if name in _NAMES]
+    return Reading(_episodes(source, taken, ends, terminated), count, columns=columns, num_episodes=len(ends))
+
+
+def _column(file: Any, name: str) -> Column:
+    """Returns what becomes of a member of the file."""
+    if not hasattr(file[name], "shape"):
+        return Column(name, "group", (), None, "no column of steps")
+    dtype, shape = file[name].dtype, tuple(file[name].shape[1:])
+    if name in _NAMES:
+        return Column(name, str(dtype), shape, _NAMES[name], narrowed(dtype))
+    if name in _ENDS:
+        return Column(name, str(dtype), (), *_ENDS[name])
+    return Column(name, str(dtype), shape, None, "not known to D4RL's layout")
 
 
 def _ends(file: Any, terminated: NDArray[np.bool_], limit: int | None, source: str) -> Ends:
@@ -65,7 +82,8 @@ def _ends(file: Any, terminated: NDArray[np.bool_], limit: int | None, source: s
     count = len(terminated)
     over = terminated.copy()
     if "timeouts" in file:
-        refuse_limit(limit, source)
+        if limit is not None:
+            raise ConfigError(f"{source} tells where its episodes end; leave --max-episode-steps out")
         over |= flags(file["timeouts"][:], "timeouts", source)
     elif limit is not None:
         if limit < 1:
@@ -97,7 +115,7 @@ def _jumps(observations: Any, following: Any) -> NDArray[np.bool_]:
 
 
 def _episodes(source: str, columns: list[str], ends: Ends, terminated: NDArray[np.bool_]) -> Iterator[Episode]:
-    with _opened(source) as file:
+    with hdf5.opened(source, _WHOSE) as file:
         row = sum(file[name].dtype.itemsize * int(np.prod(file[name].shape[1:])) for name in columns)
         for first, stop in spans(ends, max(1, BLOCK_BYTES // max(1, row))):
             begin, end = int(ends[first - 1]) if first else 0, int(ends[stop - 1])
@@ -114,25 +132,8 @@ def _episodes(source: str, columns: list[str], ends: Ends, terminated: NDArray[n
                 yield episode
 
 
-@contextmanager
-def _opened(source: str) -> Iterator[Any]:
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{source}: D4RL's files need h5py, which is not installed: pip install 'diffusion-policy[offline]'"
-        ) from error
-    if not Path(source).is_file():
-        raise MissingFileError(f"{source} does not exist; give a D4RL file (.hdf5)")
-    try:
-        with h5py.File(source, "r") as file:
-            yield file
-    except (OSError, RuntimeError) as error:  # h5py says of damaged files, at any read
-        if isinstance(error, (DataError, MissingFileError)):
-            raise
-        raise DataError(f"{source}: damaged or no HDF5 ({' '.join(str(error).split())}); copy it again") from error
+def _recognizes(source: str) -> bool:
+    return Path(source).suffix in hdf5.SUFFIXES and not hdf5.holds_group(source, "data")
 
 
-FORMATS.register("d4rl")(
-    Format("D4RL's HDF5 files", lambda source: Path(source).suffix in (".hdf5", ".h5"), read_d4rl),
-)
+FORMATS.register("d4rl")(Format("D4RL's HDF5 files", _recognizes, read_d4rl, (MAX_EPISODE_STEPS,)))

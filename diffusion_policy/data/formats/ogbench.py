@@ -8,28 +8,27 @@ may go on: such a step ends an episode here, terminated, and the next one begins
 another, so a file may be larger than the memory.
 """
 
-import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy.data.episodes import Ends
+from diffusion_policy.data.formats import npz
 from diffusion_policy.data.formats.reading import (
     FORMATS,
+    Column,
     Episode,
     Format,
     Reading,
     check_lengths,
     flags,
-    refuse_limit,
+    narrowed,
     require,
     stored,
 )
-from diffusion_policy.errors import DataError, MissingFileError
+from diffusion_policy.errors import DataError
 
 _REQUIRED = ("observations", "actions", "terminals")
 _NAMES = {
@@ -40,23 +39,23 @@ _NAMES = {
 }
 _FLAGS = ("terminals", "valids", "masks")
 _STATE = ("qpos", "qvel", "button_states")  # of the simulator; kept under their names
+_KNOWN = (*_NAMES, *_FLAGS, *_STATE)
 
 
-def read_ogbench(source: str, *, max_episode_steps: int | None = None) -> Reading:
+def read_ogbench(source: str) -> Reading:
     """Returns the trajectories of a file as truncated episodes, with what followed each step.
 
     Raises:
         MissingFileError: there is no such file.
         DataError: it is damaged or lacks a column.
-        ConfigError: a limit is given.
     """
-    refuse_limit(max_episode_steps, source)
-    with _columns(source) as columns:
+    with npz.opened(source, _KNOWN) as columns:
         require(columns, _REQUIRED, source)
         used = [name for name in (*_NAMES, *_FLAGS, *_STATE) if name in columns]
         count = check_lengths({name: columns[name].length for name in used}, source)
         terminals = flags(columns["terminals"].rows(count), "terminals", source)
         valids = flags(columns["valids"].rows(count), "valids", source) if "valids" in columns else None
+        about = tuple(_column(name, columns[name], "next_observations" in used) for name in used)
         solved = np.zeros(count, bool)
         if "masks" in columns:
             solved = ~flags(columns["masks"].rows(count), "masks", source)
@@ -70,14 +69,28 @@ def read_ogbench(source: str, *, max_episode_steps: int | None = None) -> Readin
     final[-1] = True
     ends = (np.flatnonzero(final) + 1).astype(np.int64)
     keys = [name for name in used if name not in _FLAGS]
-    return Reading(_episodes(source, keys, ends, solved, given=given), count if given else count - len(ends))
+    steps = count if given else count - len(ends)
+    return Reading(_episodes(source, keys, ends, solved, given=given), steps, columns=about)
+
+
+def _column(name: str, column: npz.Column, given: bool) -> Column:
+    """Returns what becomes of an array; `given` says whether what follows a step is an array, too."""
+    notes = {
+        "terminals": ("truncated", "its trajectories end because their time is over"),
+        "masks": ("terminated", "0 where the task is solved"),
+        "valids": (None, "says which rows are no steps"),
+    }
+    becomes, note = notes.get(name, (_NAMES.get(name, name), narrowed(column.dtype)))
+    if name == "observations" and not given:
+        note = "; ".join(filter(None, (note, "also next_observation, from the row after")))
+    return Column(name, str(column.dtype), column.shape, becomes, note)
 
 
 def _episodes(
     source: str, names: list[str], ends: Ends, solved: NDArray[np.bool_], *, given: bool
 ) -> Iterator[Episode]:
     """Yields the episodes that stop before `ends`; those whose last step is `solved` (N,) are terminated."""
-    with _columns(source) as columns:
+    with npz.opened(source, _KNOWN) as columns:
         for stop, length in zip(ends.tolist(), np.diff(ends, prepend=0).tolist(), strict=True):
             rows = {_NAMES.get(name, name): stored(columns[name].rows(length), name, source) for name in names}
             if not given:
@@ -90,56 +103,8 @@ def _episodes(
             yield {**rows, "terminated": last & over, "truncated": last & (not over)}
 
 
-class _Column:
-    """An array in an npz, read from its beginning on.
-
-    Args:
-        stream: of its .npy.
-        name: of the array.
-        where: the file, for messages.
-    """
-
-    def __init__(self, stream: IO[bytes], name: str, where: str) -> None:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, self._dtype = header(stream)
-        if fortran or not shape or self._dtype.hasobject:
-            raise DataError(f"{where}: '{name}' must hold steps of numbers, row by row, but has {self._dtype} {shape}")
-        self._stream, self._name, self._where = stream, name, where
-        self.length, self._shape = int(shape[0]), tuple(shape[1:])
-
-    def rows(self, count: int) -> NDArray[Any]:
-        """Returns the next `count` rows."""
-        size = count * int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
-        content = self._stream.read(size)
-        if len(content) != size:
-            raise DataError(f"{self._where}: '{self._name}' breaks off; copy the file again")
-        return np.frombuffer(bytearray(content), self._dtype).reshape(count, *self._shape)
+def _recognizes(source: str) -> bool:
+    return Path(source).suffix == ".npz" and "traj_lengths" not in npz.names(source)
 
 
-@contextmanager
-def _columns(source: str) -> Iterator[dict[str, _Column]]:
-    """Gives the arrays of an npz; none is read yet.
-
-    Raises:
-        DataError: now or while they are read: the file is damaged.
-    """
-    if not Path(source).is_file():
-        raise MissingFileError(f"{source} does not exist; give an OGBench file (.npz)")
-    try:
-        with ExitStack() as held:
-            archive = held.enter_context(zipfile.ZipFile(source))
-            streams = {name: held.enter_context(archive.open(name)) for name in archive.namelist()}
-            known = (*_NAMES, *_FLAGS, *_STATE)
-            yield {
-                name.removesuffix(".npy"): _Column(stream, name.removesuffix(".npy"), source)
-                for name, stream in streams.items()
-                if name.removesuffix(".npy") in known
-            }
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib and numpy have a dozen ways to say that bytes are wrong
-        raise DataError(f"{source}: damaged or no npz ({' '.join(str(error).split())}); copy it again") from error
-
-
-FORMATS.register("ogbench")(Format("OGBench's npz files", lambda source: Path(source).suffix == ".npz", read_ogbench))
+FORMATS.register("ogbench")(Format("OGBench's npz files", _recognizes, read_ogbench))

@@ -4,20 +4,70 @@ Our names are `observation` (or those of its fields), `action`, `reward`, `termi
 for what followed each step, where the source knows it. Letters: N steps of all episodes, M episodes, T steps of one.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.errors import DataError
 from diffusion_policy.registry import Registry
 
 Episode = dict[str, NDArray[Any]]
 
 BLOCK_BYTES = 64 << 20
 """About what is read at a time."""
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Column:
+    """An array of a data set, and what becomes of it.
+
+    Args:
+        name: where it comes from: "obs/robot0_eef_pos".
+        dtype: there.
+        shape: of one step, there.
+        becomes: its name where it goes; None where it is dropped.
+        note: what is done to it, or why it is dropped.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    becomes: str | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of some formats: a keyword of their functions and an argument of dp-convert.
+
+    Args:
+        name: "max_episode_steps", or --max-episode-steps.
+        metavar: its value, for people.
+        help: what it does, one line.
+        parse: of its text.
+    """
+
+    name: str
+    metavar: str
+    help: str
+    parse: Callable[[str], Any] = str
+
+    @property
+    def flag(self) -> str:
+        """As it is typed."""
+        return "--" + self.name.replace("_", "-")
+
+
+MAX_EPISODE_STEPS = Option(
+    "max_episode_steps", "N", "time limit, for files that do not mark where it struck", parse=int
+)
 
 
 @dataclass(frozen=True)
@@ -27,47 +77,52 @@ class Reading:
     Args:
         episodes: {key: (T, *shape)} each, T >= 1, read when they are asked for.
         num_steps: N.
-        facts: what the source says of itself, plain values: env_id, kwargs, action_bounds ...
+        facts: what the source says of itself, plain values: env_id, kwargs, action_bounds, control_hz ...
+        columns: of the source, those that are dropped, too; empty where they are called as in the episodes.
+        num_episodes: M, None where only reading all would tell.
     """
 
     episodes: Iterator[Episode]
     num_steps: int
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Reader(Protocol):
-    """Opens a data set of one format."""
-
-    def __call__(self, source: str, *, max_episode_steps: int | None = None) -> Reading:
-        """Returns what `source` holds.
-
-        Args:
-            source: a path, or what else names a data set of this format.
-            max_episode_steps: the time limit of the episodes, for sources that do not tell where they ended.
-
-        Raises:
-            MissingFileError: nothing is there.
-            DataError: it is damaged, or lacks something.
-            ConfigError: a library is missing, or the limit is of no use here.
-        """
+    columns: tuple[Column, ...] = ()
+    num_episodes: int | None = None
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format.
+    """A format that can be read.
 
     Args:
         what: it is, for people: "D4RL's HDF5 files".
-        recognizes: whether a source looks like one.
-        read: opens it.
+        recognizes: whether a source looks like one; it never raises. Formats are asked in the order of their names.
+        read: `read(source, **options)` opens a data set; `source` is a path, or what else names one of this format.
+            It raises MissingFileError where nothing is there, DataError where it is damaged or lacks something, and
+            ConfigError where a library is missing or an option is of no use. No data are read until they are asked for.
+        options: that `read` takes, those that were given.
     """
 
     what: str
     recognizes: Callable[[str], bool]
-    read: Reader
+    read: Callable[..., Reading]
+    options: tuple[Option, ...] = ()
 
 
 FORMATS: Registry[Format] = Registry("format")
+
+
+def plain_name(name: str, where: str) -> str:
+    """Returns a name that can be a key, a file's name and an attribute everywhere.
+
+    Raises:
+        DataError: it is something else: a path, empty, or with other signs.
+    """
+    if not _NAME.fullmatch(name):
+        raise DataError(
+            f"{where}: a name must consist of letters, digits, '_', '-' and '.', and begin with one of the first "
+            f"three, but got {name!r}; rename it"
+        )
+    return name
 
 
 def stored(values: NDArray[Any], name: str, where: str) -> NDArray[Any]:
@@ -84,6 +139,11 @@ def stored(values: NDArray[Any], name: str, where: str) -> NDArray[Any]:
     if values.dtype.kind not in "biuf":
         raise DataError(f"{where}: '{name}' must hold numbers, but got dtype {values.dtype}; convert it first")
     return values.astype(np.float32) if values.dtype.kind == "f" and values.dtype != np.float32 else values
+
+
+def narrowed(dtype: np.dtype[Any]) -> str:
+    """Returns what `stored` does to a dtype, in words; nothing where it does nothing."""
+    return f"{dtype} -> float32" if dtype.kind == "f" and dtype != np.float32 else ""
 
 
 def flags(values: NDArray[Any], name: str, where: str) -> NDArray[np.bool_]:
@@ -125,9 +185,3 @@ def require(names: Mapping[str, object] | list[str], wanted: tuple[str, ...], wh
             f"{where}: expected the columns {', '.join(wanted)}, but {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing; it has: {', '.join(names) or 'nothing'}"
         )
-
-
-def refuse_limit(max_episode_steps: int | None, where: str) -> None:
-    """Raises ConfigError if a limit is given for a source that tells where its episodes end."""
-    if max_episode_steps is not None:
-        raise ConfigError(f"{where} tells where its episodes end; leave --max-episode-steps out")

@@ -109,7 +109,7 @@ def test_ogbench_states_alone_are_no_episodes(tmp_path: Path) -> None:
         ({"actions": np.array([None] * 14)}, "'actions' must hold steps of numbers"),
         ({"terminals": np.full(14, 0.5)}, "'terminals' must hold zeros and ones"),
         ({name: values[:0] for name, values in raw().items()}, "expected steps, but its columns are empty"),
-        ({"observations": np.full((14, 3), np.inf)}, "a.npz: 'next_observation' must be finite"),
+        ({"observations": np.full((14, 3), np.inf)}, "a.npz: episode 0: 'next_observation' must be finite"),
     ],
 )
 def test_ogbench_says_in_one_line_what_is_wrong_and_leaves_nothing(changes, message, tmp_path: Path) -> None:
