@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from diffusion_policy_client.errors import ClientError, MismatchError, ObservationError, PolicyError, ServerLostError
@@ -65,7 +66,7 @@ class Upkeep:
         link = connect()
         self.welcome = link.welcome
         self._link: Link | None = link
-        self._mail = Mail(link.receive, self._hear)
+        self._mail = Mail(link.receive, partial(self._hear, link))
 
     @property
     def connected(self) -> bool:
@@ -119,13 +120,13 @@ class Upkeep:
             question.link.withdraw(question.number)
         return None
 
-    def _hear(self, answer: dict[str, Any]) -> None:
-        """Takes what nobody waits for."""
+    def _hear(self, link: Link, answer: dict[str, Any]) -> None:
+        """Takes what nobody waits for, and which connection said it."""
         number, is_error = answer.get("id"), answer["type"] == "error"
         with self._lock:
             if number == _CARRIED_OVER:  # ticks do not wait for it
                 if is_error:
-                    self.lose(f"the server does not take the robot as it stands: {answer.get('message')}")
+                    self.lose(f"the server does not take the robot as it stands: {answer.get('message')}", link)
             elif number is None and is_error:  # of an observation, which the robot does not wait for, either
                 self._counts.refused += 1
                 self.refused = str(answer.get("message"))
@@ -176,7 +177,7 @@ class Upkeep:
                 if not self._closed.is_set():
                     link.send({**self._carried_over(link), "id": _CARRIED_OVER})
                     self._link, self.error, taken = link, None, True
-                    self._mail = Mail(link.receive, self._hear)
+                    self._mail = Mail(link.receive, partial(self._hear, link))
                     self._counts.reconnected += 1
         finally:
             if not taken:

@@ -81,6 +81,19 @@ def test_a_connection_that_is_made_anew_counts_no_answer_as_late():
         assert (controller.counts.reconnected, controller.counts.late) == (1, 0)
 
 
+def test_what_a_lost_connection_said_last_does_not_end_the_new_one():
+    refusal = {"type": "error", "id": 0, "message": "not there"}
+    with Running(offer(Telling(), safe_action=np.array([7.0]))) as running, remote(running) as controller:
+        old, hear = controller._upkeep._link, controller._upkeep._mail._other
+        controller._upkeep.lose("a test wants it")
+        until(lambda: controller.connected)
+        hear(refusal)  # by a thread that was about to
+        assert controller._upkeep._link is not old
+        assert controller.connected
+        controller._upkeep._mail._other(refusal)
+        assert controller.counts.lost == 2
+
+
 def test_whatever_a_server_says_when_it_is_found_again_the_robot_goes_on_looking():
     strange = {**WELCOME, "action": {**WELCOME["action"], "shape": 5}}
 
