@@ -170,6 +170,8 @@ class InFolder:
         loop = model_loop(model, real, self._config)
         self._refuse_another_encoding(model)
         saved = restored(loop, self._out, self._digest, self._dataset, "start anew with another run=")
+        for torn in [*self._out.glob(f".{MODEL_FILE}.*"), *state_path(self._out).parent.glob(".*.pt.*")]:
+            torn.unlink(missing_ok=True)  # a process killed while it wrote leaves its temporary file behind
         self.finished = carry_out(
             loop,
             self._out,

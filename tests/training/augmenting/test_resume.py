@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffusion_policy import ReplayBuffer
+from diffusion_policy.augment import model_file
 from diffusion_policy.data.layout import Layout
 from diffusion_policy.errors import CheckpointError, ConfigError, DataError, OutputExistsError, StorageError
 from diffusion_policy.training import checkpoint_hook
@@ -143,6 +144,23 @@ def test_fit_begun_with_another_encoding_of_terminals_is_refused(tmp_path: Path,
         augment(config | {"resume": True})
     torch.save(content, file)
     assert augment(config | {"resume": True}).finished
+
+
+def test_files_that_a_kill_tore_are_gone_when_the_fit_goes_on(make, tmp_path: Path, monkeypatch) -> None:  # noqa: F811
+    config = make(out=None) | {"run": str(tmp_path / "run")}
+
+    def killed(_: Any, path: str | Path) -> None:
+        for number in range(2):
+            Path(path).with_name(f".{Path(path).name}.{number}").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_file, "save_atomically", killed)
+        with pytest.raises(KeyboardInterrupt):
+            augment(config)
+    assert len(list((tmp_path / "run").glob(".augmenter.pt.*"))) == 2
+    assert augment(config | {"resume": True}).finished
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_fit_and_samples_in_one_folder_are_refused_before_the_fit(make, tmp_path: Path) -> None:  # noqa: F811
