@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.cli import mend
 from diffusion_policy.cli.outcome import outcome
 from diffusion_policy.data.formats.convert import convert, guess_format
 from diffusion_policy.data.formats.reading import FORMATS
 from diffusion_policy.errors import OutputExistsError
 from diffusion_policy.rollout.progress import ProgressBar
 
-_EXAMPLES = """\
+_EXAMPLES = f"""\
 examples:
   dp-convert hopper_medium-v2.hdf5 hopper.zarr                     # D4RL
   dp-convert old.hdf5 old.zarr --max-episode-steps 1000            # D4RL without timeouts
@@ -20,6 +21,7 @@ examples:
   dp-convert cube-single-play-v0.npz cube.zarr                     # OGBench
   dp-convert hopper.hdf5 hopper.zarr --env Hopper-v5               # dp-inspect --physics then knows the simulator
 
+{mend.EXAMPLES}
 exit codes: 0 done, 2 bad input (nothing is written)
 """
 
@@ -44,11 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-episode-steps", type=int, metavar="N", help="time limit, for files that do not mark where it struck"
     )
+    mend.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
 
 def _convert(args: argparse.Namespace) -> int:
+    if mend.wanted(args):
+        return mend.run(args)
     if args.out.exists():
         raise OutputExistsError(f"{args.out} already exists; choose another place")
     name = args.format or guess_format(args.source)
