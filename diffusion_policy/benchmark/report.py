@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from diffusion_policy.benchmark.plots import draw_costs, draw_curves, draw_results
 from diffusion_policy.benchmark.results import Results
 from diffusion_policy.benchmark.suite import REPORT_SEED, VALIDATION_SEED, Suite
 from diffusion_policy.benchmark.tables import tables
+from diffusion_policy.pages import rendered
 
 
 def write_report(suite: Suite, name: str, out: Path) -> Path:
@@ -37,14 +35,9 @@ def write_report(suite: Suite, name: str, out: Path) -> Path:
         "protocol": _protocol(suite, results),
     }
     for kind in ("md", "html"):
-        (out / f"report.{kind}").write_text(_rendered(kind, context), encoding="utf-8")
+        template = Path(__file__).with_name(f"report.{kind}.j2")
+        (out / f"report.{kind}").write_text(rendered(template, context), encoding="utf-8")
     return out / "report.html"
-
-
-def _rendered(kind: str, context: dict[str, Any]) -> str:
-    template = resources.files(__package__).joinpath(f"report.{kind}.j2").read_text(encoding="utf-8")
-    settings: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    return Environment(autoescape=kind == "html", **settings).from_string(template).render(context)
 
 
 def _protocol(suite: Suite, results: Results) -> list[str]:

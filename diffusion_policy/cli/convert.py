@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_policy.cli import mend
 from diffusion_policy.cli.outcome import outcome
 from diffusion_policy.data.formats.conversion import Conversion
 from diffusion_policy.data.formats.convert import prepare
@@ -17,7 +18,7 @@ from diffusion_policy.data.rotations import FORMS
 from diffusion_policy.registry import Registry
 from diffusion_policy.rollout.progress import ProgressBar
 
-_EXAMPLES = """\
+_EXAMPLES = f"""\
 examples:
   dp-convert hopper_medium-v2.hdf5 hopper.zarr                     # D4RL
   dp-convert old.hdf5 old.zarr --max-episode-steps 1000            # D4RL without timeouts
@@ -33,6 +34,7 @@ examples:
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
   dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing
 
+{mend.EXAMPLES}
 exit codes: 0 done, 2 bad input (nothing is written), 130 Ctrl-C (nothing is written)
 """
 
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             option.flag, metavar=option.metavar, type=option.parse, help=f"{option.help} ({', '.join(users)})"
         )
+    mend.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 
@@ -87,6 +90,8 @@ def _options() -> dict[str, tuple[Option, list[str]]]:
 
 
 def _convert(args: argparse.Namespace) -> int:
+    if mend.wanted(args):
+        return mend.run(args, of_conversions=("format", "to", "dry_run", "env", "rotation", *_options()))
     conversion = prepare(
         args.source,
         args.out,

@@ -68,6 +68,22 @@ def plot_actions(buffer: ReplayBuffer, path: Path, *, key: str = "action") -> No
     """
     if path.exists():
         raise OutputExistsError(f"{path} already exists; choose another file")
+    figure = action_figure(buffer, key)
+    with storage_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
+
+
+def action_figure(buffer: ReplayBuffer, key: str = "action") -> Figure:
+    """Draws what `plot_actions` writes.
+
+    Args:
+        buffer: at least one episode.
+        key: what to draw.
+
+    Raises:
+        DataError: no such key.
+    """
     count = min(buffer.num_episodes, _MAX_EPISODES)
     shown = np.unique(np.linspace(0, buffer.num_episodes - 1, count).round().astype(int))
     rows = buffer[key].reshape(buffer.num_steps, -1).astype(np.float64)
@@ -88,6 +104,4 @@ def plot_actions(buffer: ReplayBuffer, path: Path, *, key: str = "action") -> No
             paths.plot(*rows[buffer.episode_slice(int(i))].T, linewidth=0.7, alpha=0.6)
         paths.set(xlabel=f"{key}[0]", ylabel=f"{key}[1]")
     figure.suptitle(f"{buffer.num_episodes} episodes, {buffer.num_steps} steps ({len(shown)} episodes as lines)")
-    with storage_errors(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+    return figure

@@ -1,74 +1,32 @@
 """One pass over a data set: statistics of each key, digests, and what is wrong or odd about the episodes.
 
-Every episode is read once and thrown away, so a data set of any size is surveyed in a few hundred megabytes.
+First the numbers of actions and states are read, which are small, to learn how they usually lie and move. Then every
+episode is read once, with its pictures, judged and thrown away, so a data set of any size is surveyed in a few
+hundred megabytes.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy.data.digest import GENESIS, chain
+from diffusion_policy.data.doctor.check import Check
+from diffusion_policy.data.doctor.ends import EndsCheck, altered, bounds_findings, interrupted, same_episodes
+from diffusion_policy.data.doctor.findings import Finding, Severity, by_severity
+from diffusion_policy.data.doctor.frames import BlankCheck, Thumbnails
+from diffusion_policy.data.doctor.idle import IdleCheck
+from diffusion_policy.data.doctor.lag import LagCheck
+from diffusion_policy.data.doctor.numbers import DuplicatedCheck, OutlierCheck
+from diffusion_policy.data.doctor.similar import SimilarCheck, short_findings
+from diffusion_policy.data.doctor.statistics import KeyStatistics, findings_of
+from diffusion_policy.data.doctor.stillness import StillnessCheck
+from diffusion_policy.data.doctor.streams import TIME_KEYS, Role, roles, rows_of, usual
+from diffusion_policy.data.doctor.timing import TimingCheck
+from diffusion_policy.data.doctor.units import PixelCheck, QuaternionCheck, UnitsCheck
 from diffusion_policy.data.episodes import lengths
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from diffusion_policy.data.transitions_check import NEXT, bounds_problem, flag_problems, next_mismatches
-
-_LOW_DIM_SIZE = 1024  # numbers in a step; above, constant and outlying dimensions mean nothing (a black image corner)
-_OUTLIER_RANGES = 10.0  # times the span between the 1st and 99th percentile, beyond the median
-
-
-@dataclass
-class KeyStatistics:
-    """Running statistics of one key, per number of a step, over finite values.
-
-    Args:
-        shape: of one step.
-        dtype: as stored.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    low: NDArray[Any] = field(init=False)
-    high: NDArray[Any] = field(init=False)
-    total: float = 0.0
-    count: int = 0
-    non_finite: int = 0
-    first_non_finite: str = ""
-
-    def __post_init__(self) -> None:
-        size = int(np.prod(self.shape, dtype=np.int64))
-        self.low, self.high = np.full(size, np.inf), np.full(size, -np.inf)
-
-    def add(self, values: NDArray[Any], episode: int) -> None:
-        """Takes in the steps (T, *shape) of one episode."""
-        rows = values.reshape(len(values), -1)
-        if rows.dtype.kind == "f":
-            finite = np.isfinite(rows)
-            if not finite.all():
-                bad = np.flatnonzero(~finite.all(axis=1))
-                self.first_non_finite = self.first_non_finite or f"step {bad[0]} of episode {episode}"
-                self.non_finite += int((~finite).sum())
-                self.low = np.minimum(self.low, rows.min(axis=0, where=finite, initial=np.inf))
-                self.high = np.maximum(self.high, rows.max(axis=0, where=finite, initial=-np.inf))
-                self.total += float(rows.sum(where=finite, dtype=np.float64))
-                self.count += int(finite.sum())
-                return
-        self.low = np.minimum(self.low, rows.min(axis=0))
-        self.high = np.maximum(self.high, rows.max(axis=0))
-        self.total += float(rows.sum(dtype=np.float64))
-        self.count += rows.size
-
-    @property
-    def mean(self) -> float:
-        """Over all finite numbers; NaN if there are none."""
-        return self.total / self.count if self.count else float("nan")
-
-    @property
-    def constant(self) -> list[int]:
-        """Flat indices of the numbers of a step that never change."""
-        return [int(i) for i in np.flatnonzero(self.low == self.high)]
 
 
 @dataclass(frozen=True)
@@ -79,15 +37,98 @@ class Survey:
         keys: statistics by key.
         lengths: (M,) steps per episode.
         digest: of the surveyed keys, hex.
-        problems: what makes the data unfit to train from, one sentence each.
-        notes: what is odd but harmless.
+        findings: the worst first.
+        checks: with what they noted on the way, for plots.
+        groups: of episodes that are the same, or nearly.
     """
 
     keys: Mapping[str, KeyStatistics]
     lengths: NDArray[np.int64]
     digest: str
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    checks: "Checks"
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What makes the data unfit to train from, one sentence each."""
+        return self._of("problem")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely to cost success."""
+        return self._of("warning")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd but harmless."""
+        return self._of("note")
+
+    def _of(self, severity: Severity) -> tuple[str, ...]:
+        return tuple(each.what for each in self.findings if each.severity == severity)
+
+    def episodes_of(self, name: str) -> tuple[int, ...]:
+        """Returns the episodes that findings of one name concern; of `duplicates`, all but the first of each group."""
+        if name == "duplicates":
+            return tuple(sorted({i for group in self.groups for i in group[1:]}))
+        return tuple(sorted({i for each in self.findings if each.name == name for i in each.episodes}))
+
+
+class Checks:
+    """All families of checks over one data set.
+
+    Args:
+        buffer: at least one episode.
+        keys: that are read.
+        thumbnails: episodes of which small pictures are kept.
+    """
+
+    def __init__(self, buffer: ReplayBuffer, keys: Sequence[str], thumbnails: set[int]) -> None:
+        self.roles: dict[str, Role] = roles(buffer, keys)
+        self.numeric = [key for key, role in self.roles.items() if role in ("action", "state")]
+        self.usual = usual(buffer, self.numeric)
+        self.idle, self.lag = IdleCheck(self.usual), LagCheck(self.usual, self.roles, buffer.num_episodes)
+        self.similar = SimilarCheck(buffer, self.usual)
+        stamps = next((key for key in TIME_KEYS if self.roles.get(key) == "time"), None)
+        self.timing = None if stamps is None else TimingCheck(stamps)
+        self.thumbnails = Thumbnails(self.roles, thumbnails)
+        shapes = {key: buffer.shape(key) for key in self.numeric}
+        self.families: list[Check] = [
+            EndsCheck(keys, buffer.episode_ends),
+            *([] if self.timing is None else [self.timing]),
+            OutlierCheck(self.usual),
+        ]
+        if lengths(buffer.episode_ends).max() > 1:  # single transitions have no course in time, and come in millions
+            self.families.append(DuplicatedCheck(self.roles))
+            quaternions = QuaternionCheck(self.usual, shapes)
+            self.families += [self.idle, StillnessCheck(self.usual, self.roles), UnitsCheck(self.usual), quaternions]
+            self.families += [self.lag]
+        self.families += [PixelCheck(self.roles), BlankCheck(self.roles)]
+
+    def add(self, i: int, episode: Mapping[str, NDArray[np.generic]]) -> None:
+        """Takes in episode i."""
+        ready = {key: rows_of(values) if key in self.usual else values for key, values in episode.items()}
+        for check in self.families:
+            check.add(i, ready)
+        self.similar.add(i, ready)
+        self.thumbnails.add(i, ready)
+
+
+@dataclass
+class _Digests:
+    """Digests of the episodes read so far.
+
+    Args:
+        chained: each covers all before.
+        alike: episodes by their own digest.
+    """
+
+    chained: list[bytes] = field(default_factory=list)
+    alike: dict[bytes, list[int]] = field(default_factory=dict)
+
+    def add(self, i: int, episode: Mapping[str, NDArray[np.generic]]) -> None:
+        self.chained.append(chain(self.chained[-1] if self.chained else GENESIS, episode))
+        self.alike.setdefault(chain(GENESIS, episode), []).append(i)
 
 
 def survey(
@@ -95,6 +136,7 @@ def survey(
     keys: Sequence[str] | None = None,
     *,
     action_bounds: Sequence[Sequence[float]] | None = None,
+    thumbnails: Sequence[int] = (),
     on_episode: Callable[[int], None] | None = None,
 ) -> Survey:
     """Returns statistics and findings of a data set.
@@ -103,6 +145,7 @@ def survey(
         buffer: at least one episode.
         keys: only these are read; None for all.
         action_bounds: [low, high] that the environment takes, Da numbers each; None where they are not known.
+        thumbnails: episodes of which small pictures are kept, for reports.
         on_episode: called with the steps of each episode done, for a progress bar.
 
     Raises:
@@ -110,123 +153,29 @@ def survey(
     """
     wanted = buffer.keys() if keys is None else sorted(set(keys))
     statistics = {key: KeyStatistics(buffer.shape(key), buffer.dtype(key)) for key in wanted}
-    last, chained, seen = GENESIS, [], dict[bytes, list[int]]()
-    ends = _Ends(wanted)
+    checks, digests = Checks(buffer, wanted, set(thumbnails)), _Digests()
     for i, episode in enumerate(buffer.episodes(wanted)):
         for key, values in episode.items():
             statistics[key].add(values, i)
-        ends.add(episode)
-        last = chain(last, episode)
-        chained.append(last)
-        seen.setdefault(chain(GENESIS, episode), []).append(i)
+        digests.add(i, episode)
+        checks.add(i, episode)
         if on_episode is not None:
             on_episode(buffer.episode_slice(i).stop - buffer.episode_slice(i).start)
-    problems = [*_non_finite(statistics), *_duplicates(seen.values()), *ends.problems(buffer)]
+    same = [group for group in digests.alike.values() if len(group) > 1]
+    similar = checks.similar.groups(same)
+    found = [*interrupted(buffer), *findings_of(statistics), *same_episodes(same), *checks.similar.about(similar)]
+    for check in checks.families:
+        found += check.findings()
+    found += short_findings(buffer.episode_ends)
     if action_bounds is not None and "action" in statistics:
-        problems += filter(None, [bounds_problem(statistics["action"].low, statistics["action"].high, action_bounds)])
+        found += bounds_findings(statistics["action"].low, statistics["action"].high, action_bounds)
     if wanted == buffer.keys():
-        problems += _altered(buffer, chained)
+        found += altered(buffer, digests.chained)
     return Survey(
         keys=statistics,
         lengths=lengths(buffer.episode_ends),
-        digest=last.hex(),
-        problems=tuple(problems),
-        notes=(*_interrupted(buffer), *_constant(statistics), *_outlying(buffer, statistics)),
+        digest=digests.chained[-1].hex(),
+        findings=by_severity(found),
+        checks=checks,
+        groups=tuple(tuple(group) for group in [*same, *similar]),
     )
-
-
-class _Ends:
-    """What each episode says about its end and about what follows its steps.
-
-    Args:
-        keys: that are read.
-    """
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._flags: dict[str, list[NDArray[Any]]] = {key: [] for key in ("terminated", "truncated") if key in keys}
-        self._mismatches = {key: 0 for key in keys if NEXT + key in keys}
-
-    def add(self, episode: Mapping[str, NDArray[Any]]) -> None:
-        """Takes in one episode, {key: (T, *shape)}."""
-        for key, found in self._flags.items():
-            found.append(np.asarray(episode[key].reshape(len(episode[key]), -1).any(axis=1)))
-        for key in self._mismatches:
-            self._mismatches[key] += next_mismatches(episode, key)
-
-    def problems(self, buffer: ReplayBuffer) -> list[str]:
-        """Returns what is wrong, after all episodes."""
-        flags = {key: np.concatenate(found) for key, found in self._flags.items()}
-        wrong = [
-            f"{NEXT}{key}: {count} steps tell of something else than the following step shows; episodes must end "
-            f"where the next row does not follow"
-            for key, count in self._mismatches.items()
-            if count
-        ]
-        return [*flag_problems(buffer.episode_ends, flags), *wrong]
-
-
-def _non_finite(statistics: Mapping[str, KeyStatistics]) -> list[str]:
-    return [
-        f"{key}: {each.non_finite} numbers are NaN or infinite, first at {each.first_non_finite}"
-        for key, each in statistics.items()
-        if each.non_finite
-    ]
-
-
-def _duplicates(groups: Iterable[list[int]]) -> list[str]:
-    return [
-        f"episodes {', '.join(map(str, group[:10]))}{' ...' if len(group) > 10 else ''} are the same, number by "
-        f"number; a split by episodes would train on its validation data"
-        for group in groups
-        if len(group) > 1
-    ]
-
-
-def _altered(buffer: ReplayBuffer, chained: Sequence[bytes]) -> list[str]:
-    stored = buffer.stored_digests()
-    if stored is None:
-        return []
-    computed = np.frombuffer(b"".join(chained), np.uint8).reshape(stored.shape)
-    wrong = np.flatnonzero((stored != computed).any(axis=1))
-    if not wrong.size:
-        return []
-    return [f"episode {wrong[0]} is not what was written (its digest differs): changed or damaged since"]
-
-
-def _interrupted(buffer: ReplayBuffer) -> list[str]:
-    hidden = buffer.hidden_steps
-    if not hidden:
-        return []
-    return [f"{hidden} steps behind the last whole episode are ignored: an append was interrupted"]
-
-
-def _constant(statistics: Mapping[str, KeyStatistics]) -> list[str]:
-    return [
-        f"{key}: {_listed(each.constant)} never change{'s' if len(each.constant) == 1 else ''} (normalised to zero)"
-        for key, each in statistics.items()
-        if each.constant and each.low.size <= _LOW_DIM_SIZE and each.dtype.kind != "b"
-    ]
-
-
-def _outlying(buffer: ReplayBuffer, statistics: Mapping[str, KeyStatistics]) -> list[str]:
-    """Single numbers far from all others: they would set the limits that the normaliser scales by."""
-    notes = []
-    for key, each in statistics.items():
-        if not each.count or each.non_finite or each.low.size > _LOW_DIM_SIZE or each.dtype.kind == "b":
-            continue
-        rows = buffer[key].reshape(buffer.num_steps, -1)
-        bottom, middle, top = np.percentile(rows, [1, 50, 99], axis=0)
-        reach = _OUTLIER_RANGES * (top - bottom)
-        far = np.flatnonzero((reach > 0) & ((each.high - middle > reach) | (middle - each.low > reach)))
-        if far.size:
-            i = int(far[0])
-            notes.append(
-                f"{key}: {_listed([int(j) for j in far])} reach{'es' if far.size == 1 else ''} far outside the usual "
-                f"range ({each.low[i]:.4g} .. {each.high[i]:.4g}, while 98 % lie in {bottom[i]:.4g} .. {top[i]:.4g})"
-            )
-    return notes
-
-
-def _listed(dimensions: Sequence[int]) -> str:
-    shown = ", ".join(map(str, dimensions[:8])) + (" ..." if len(dimensions) > 8 else "")
-    return f"dimension{'s' if len(dimensions) > 1 else ''} {shown}"

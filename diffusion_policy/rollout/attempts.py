@@ -84,7 +84,7 @@ def fill(ledger: Ledger, env: Env, actors: Sequence[Actor | Demonstrator], progr
                     break
                 ledger.finish(part)
         finally:
-            ledger.write()
+            ledger.finish_begun()
     return upcoming - int(ledger.record["seed"])
 
 

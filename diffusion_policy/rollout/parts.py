@@ -93,7 +93,7 @@ class Part:
         first_seed: of its first attempt; None before.
         last_seed: of its last kept episode; None before.
         cut: whether the last episode was cut, so that its return says nothing.
-        mean_return: of the other episodes; None while the part is not complete.
+        mean_return: of the other episodes; None until the part is complete or the collection ends without it.
         success_rate: likewise; None, too, where the environment does not tell.
     """
 
@@ -184,8 +184,15 @@ class Ledger:
             self.buffer.add_episodes(waiting)
         self._written = time.monotonic()
 
+    def finish_begun(self) -> None:
+        """Writes what waits, and what the parts are worth as far as they have come: a collection ends, early or not."""
+        self.write()
+        for part in self.parts if self.buffer.num_episodes == len(self.seeds) else ():  # or a write has failed
+            if part.episodes and part.mean_return is None:
+                self.finish(part)
+
     def finish(self, part: Part) -> None:
-        """Writes what waits, and what a complete part is worth."""
+        """Writes what waits, and what a part is worth."""
         self.write()
         stop = sum(each.episodes for each in self.parts[: self.parts.index(part) + 1])
         first, stop = stop - part.episodes, stop - part.cut

@@ -93,6 +93,50 @@ def test_convert_dry_run_prints_the_mapping_and_writes_nothing(walks: Path, caps
     assert [path.name for path in walks.parent.iterdir()] == ["walks.npz"]
 
 
+def test_convert_mends_what_inspect_finds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    with ReplayBuffer.create(tmp_path / "demos.zarr") as buffer:
+        for way in ([1, 1], [1, -1], [-1, 0.5]):
+            moving = np.cumsum(rng.normal(1, 0.2, size=(30, 2)), axis=0) * way
+            waiting = np.repeat(moving[:1], 20, axis=0)
+            buffer.add_episode({"action": np.concatenate([waiting, moving]).astype(np.float32)})
+        buffer.add_episode(buffer.get_episode(0))
+    source, out = str(tmp_path / "demos.zarr"), str(tmp_path / "better.zarr")
+    assert inspect.main([source]) == 1
+    assert main([source, out, "--trim", "--drop", "duplicates"]) == 0
+    said = capsys.readouterr().out
+    assert "mended   1 episode dropped: duplicates" in said
+    assert "mended   57 idle steps trimmed from 3 episodes" in said  # 21 in one place but for the margin of 2, each
+    assert inspect.main([out]) == 0
+    assert "warning" not in capsys.readouterr().out
+    slow = str(tmp_path / "slow.zarr")
+    assert main([out, slow, "--resample", "5", "--action-kind", "delta", "--control-hz", "10"]) == 0
+    with ReplayBuffer.open(out) as before, ReplayBuffer.open(slow) as after:
+        np.testing.assert_allclose(after["action"].sum(axis=0), before["action"].sum(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["walks.npz", "--trim"], "convert others first, without these"),
+        (["demos.zarr", "--trim", "--env", "Hopper-v5"], "--env is of no use with --trim, --drop and --resample"),
+        (["demos.zarr", "--drop", "seven"], "--drop takes numbers of episodes, duplicates"),
+        (["demos.zarr", "--declare", "a=angle"], "are for --resample HZ"),
+        (["demos.zarr", "--resample", "5", "--action-kind", "rate"], "say --control-hz HZ"),
+    ],
+)
+def test_convert_that_cannot_mend_says_so_in_one_line(words, message, walks, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(walks.parent)
+    with ReplayBuffer.create("demos.zarr") as buffer:
+        buffer.add_episode({"action": np.cumsum(np.ones((30, 2)), axis=0)})
+    source, *options = words
+    assert main([source, "new.zarr", *options]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not Path("new.zarr").exists()
+
+
 def test_convert_that_is_interrupted_leaves_nothing(walks: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     def interrupted():
         yield {"action": np.zeros((3, 1))}
@@ -109,3 +153,4 @@ def test_convert_script_shows_examples(tmp_path: Path) -> None:
     done = script("convert", "--help", folder=tmp_path)
     assert done.code == 0
     assert "dp-convert mujoco/hopper/medium-v0 hopper.zarr" in done.out
+    assert "dp-convert demos.zarr better.zarr --trim" in done.out

@@ -1,5 +1,9 @@
 """dp-inspect as a person types it."""
 
+import base64
+import io
+import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -31,7 +35,7 @@ def test_inspect_prints_what_is_there(demos: Path, capsys: pytest.CaptureFixture
     assert "2 episodes, 21 steps" in out
     assert "9 shortest, 10.5 median, 12 longest" in out
     assert "renderer mujoco" in out
-    assert '{"seed": 7}' in out
+    assert "provenance\n  seed  7\n" in out
     assert "16x16x3" in out
     assert ReplayBuffer.open(demos).digest() in out
     assert "no problem found" in out
@@ -51,6 +55,7 @@ def test_inspect_exits_1_when_a_check_fails(demos: Path, capsys: pytest.CaptureF
         (["{demos}", "--video", "{demos}"], "already exists"),
         (["{demos}", "--video", "new.mp4", "--only", "5"], "but got 5"),
         (["{demos}", "--picture", "new.jpg"], "must name a .png, but got new.jpg"),
+        (["{demos}", "--report", "new.pdf"], "must name a .html, but got new.pdf"),
         (["{demos}/data"], "expected the groups data/ and meta/"),
         (["package://nonsense"], "no bundled demonstrations"),
     ],
@@ -156,7 +161,65 @@ def test_inspect_shortens_long_lists_of_metadata(tmp_path: Path, capsys: pytest.
     buffer.add_episode({"action": np.zeros((4, 2), np.float32)})
     assert main([str(tmp_path / "demos.zarr")]) == 0
     out = capsys.readouterr().out
-    assert '"seeds": "5 to 444", "few": [3, 1, 2], "odd": [9, 0, 1, 2, 3, 4, 5, 6, "... 21 in all"]' in out
+    assert "  seeds  5 to 444\n  few    3, 1, 2\n  odd    9, 0, 1, 2, 3, 4, 5, 6, ... 21 in all\n" in out
+
+
+def test_inspect_prints_a_provenance_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [{"actor": "expert", "episodes": 3, "noise": None}, {"actor": "random", "episodes": 1, "cut": True}]
+    attrs = {"provenance": {"env_id": "A-v0", "parts": parts, "bounds": [[-1.0, 0.5], [1.0, 2.5]], "renderer": None}}
+    buffer = ReplayBuffer.create(tmp_path / "demos.zarr", attrs=attrs)
+    buffer.add_episode({"action": np.zeros((4, 2), np.float32)})
+    assert main([str(tmp_path / "demos.zarr")]) == 0
+    assert (
+        "provenance\n"
+        "  env_id    A-v0\n"
+        "  parts     1. actor expert, episodes 3\n"
+        "  parts     2. actor random, episodes 1, cut yes\n"
+        "  bounds    [-1, 0.5], [1, 2.5]\n"
+    ) in capsys.readouterr().out
+
+
+def test_inspect_warnings_leave_the_exit_code_at_0_and_say_what_to_do(tmp_path: Path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    buffer = ReplayBuffer.create(tmp_path / "demos.zarr")
+    for _ in range(3):
+        buffer.add_episode({"action": np.cumsum(np.repeat(rng.normal(size=(30, 2)), [12] + [1] * 29, 0) * 0.1, axis=0)})
+    still = np.concatenate([np.zeros((40, 2)), buffer.get_episode(0)["action"]])
+    buffer.add_episode({"action": still - still[0]})
+    place = str(tmp_path / "demos.zarr")
+    assert main([place]) == 0
+    out = capsys.readouterr().out
+    assert "warning  episode 3 begins with 4" in out
+    assert "effect: the policy learns that standing still is right" in out
+    assert f"mend: dp-convert {place} mended.zarr --trim" in out
+    assert "no problem found; 1 warning" in out
+
+
+def test_inspect_report_is_one_page_with_its_findings_beside_it(demos: Path, tmp_path: Path) -> None:
+    zarr.open_group(demos, mode="r+")["data/action"][14, 0] = np.nan
+    page = tmp_path / "new" / "report.html"
+    assert main([str(demos), "--report", str(page)]) == 1
+    text = page.read_text(encoding="utf-8")
+    assert {path.name for path in page.parent.iterdir()} == {"report.html", "report.json"}
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    pictures = [base64.b64decode(each) for each in re.findall(r'src="data:image/png;base64,([^"]+)"', text)]
+    sizes = [Image.open(io.BytesIO(each)).size for each in pictures]
+    assert sizes.count((16, 16)) == 6  # first, middle and last step of two episodes
+    assert len(sizes) > 6
+    told = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    (finding,) = [each for each in told["findings"] if each["severity"] == "problem" and each["name"] == "not-finite"]
+    assert (finding["key"], finding["episodes"]) == ("action", [1])
+    assert finding["what"] in text
+    assert told["counts"]["problem"] == len([each for each in told["findings"] if each["severity"] == "problem"])
+    assert "seed  7" in text
+
+
+def test_inspect_report_escapes_what_the_data_say(tmp_path: Path) -> None:
+    buffer = ReplayBuffer.create(tmp_path / "demos.zarr", attrs={"task": "<script>alert(1)</script>"})
+    buffer.add_episode({"action": np.zeros((4, 2), np.float32)})
+    assert main([str(tmp_path / "demos.zarr"), "--report", str(tmp_path / "a.html")]) == 0
+    assert "<script>" not in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert main([str(tmp_path / "demos.zarr"), "--report", str(tmp_path / "a.html")]) == 2
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def test_survey_of_sound_data_equals_numpy(place: Path) -> None:
     buffer = ReplayBuffer.open(place)
     done: list[int] = []
     found = survey(buffer, on_episode=done.append)
-    assert (found.problems, found.notes) == ((), ())
+    assert found.findings == ()
     assert found.digest == buffer.digest()
     assert sum(done) == buffer.num_steps
     for key, each in found.keys.items():
@@ -59,7 +59,8 @@ def test_survey_notes_constants_outliers_and_interrupted_appends(tmp_path: Path)
     zarr.open_group(tmp_path / "odd.zarr", mode="r+")["data/state"].resize((510, 3))
     found = survey(ReplayBuffer.open(tmp_path / "odd.zarr"))
     assert found.problems == ()
-    interrupted, constant, outlying = found.notes
+    interrupted, constant = found.notes
+    (outlying,) = found.warnings
     assert "10 steps behind the last whole episode" in interrupted
     assert "dimension 1 never changes" in constant
     assert "dimension 2 reaches far outside" in outlying

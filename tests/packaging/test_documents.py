@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from diffusion_policy.data.doctor.kinds import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -51,6 +53,12 @@ def test_links_and_pictures_of_the_documents_lead_somewhere(readme: ModuleType) 
                 heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
                 known = [re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads]
                 assert anchor in known, f"{document.name}: {link}"
+
+
+def test_every_finding_of_inspect_stands_in_its_document() -> None:
+    text = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    table = text[text.index("## What dp-inspect finds") : text.index("## Mending")]
+    assert re.findall(r"^\| [^|]*\(`([a-z-]+)`\)", table, flags=re.MULTILINE) == list(KINDS)
 
 
 def test_another_figure_makes_another_table(readme: ModuleType, tmp_path: Path, monkeypatch) -> None:

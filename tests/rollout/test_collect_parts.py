@@ -104,6 +104,15 @@ def test_resumed_parts_equal_undisturbed_ones(tmp_path, amount, stopped_at, toge
     assert records[0] == records[1]
 
 
+def test_an_interrupted_collection_tells_what_its_parts_are_worth_so_far(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        gather(tmp_path / "a.zarr", [RandomActor(), Stopping(105)], episodes=3)
+    buffer = ReplayBuffer.open(tmp_path / "a.zarr")
+    told = [part["mean_return"] for part in buffer.attrs["provenance"]["parts"]]
+    assert told == [each.mean_return for each in part_worths(buffer)]
+    assert len(told) == 2
+
+
 def test_parts_killed_between_seeds_and_episodes_are_resumed(tmp_path: Path, monkeypatch) -> None:
     actors = [RandomActor(), NoisyActor(RandomActor(), 0.5)]
     whole = gather(tmp_path / "whole.zarr", actors, steps=200)

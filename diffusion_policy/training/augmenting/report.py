@@ -9,13 +9,11 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, StrictUndefined
 
 from diffusion_policy.augment.augmenter import TransitionModel
 from diffusion_policy.augment.baselines import GaussianAugmenter, NoiseAugmenter, VaeAugmenter
@@ -23,6 +21,7 @@ from diffusion_policy.augment.diagnostics import RealRows, fidelity, noise_as_ne
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import ConfigError, StorageError
+from diffusion_policy.pages import rendered
 from diffusion_policy.rollout.provenance import commit, hardware
 from diffusion_policy.settings import plain
 from diffusion_policy.training.augmenting.dynamics import (
@@ -88,7 +87,8 @@ def write_report(
         out.mkdir(parents=True, exist_ok=True)
         _write(out / "report.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
         draw_report(judged, table, rows.apart, None if floor is None else floor.median, out / "report.png")
-        _write(out / "report.html", _rendered({**content, "judged": judged}))
+        page = rendered(Path(__file__).with_name("report.html.j2"), {**content, "judged": judged})
+        _write(out / "report.html", page)
     except OSError as error:
         raise StorageError(
             f"cannot write the report into {out}: {error.strerror or error}; model and samples are intact: free some "
@@ -190,9 +190,3 @@ def _terminals(dynamics: DynamicsErrors) -> dict[str, Any]:
 def _or_none(value: float) -> float | None:
     """Returns a number, None where there is none: JSON knows no NaN."""
     return value if np.isfinite(value) else None
-
-
-def _rendered(context: Mapping[str, Any]) -> str:
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    settings: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    return Environment(autoescape=True, **settings).from_string(template).render(context)

@@ -1,0 +1,78 @@
+"""When the steps of a data set were: by its time stamps, or by its rate. Letters: T steps of an episode."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_policy.data.doctor.streams import TIME_KEYS
+from diffusion_policy.data.replay_buffer import ReplayBuffer
+from diffusion_policy.errors import ConfigError, DataError
+
+_SLOWEST_S = 10.0  # between two time stamps; more is another unit
+
+
+def told_rate(provenance: object) -> float | None:
+    """Returns the rows a second that a provenance tells of: of a converted data set, a recording, an environment."""
+    if not isinstance(provenance, Mapping):
+        return None
+    kwargs = provenance.get("kwargs")
+    told = provenance.get("control_hz") or (kwargs.get("control_hz") if isinstance(kwargs, Mapping) else None)
+    if told:
+        return float(told)
+    return 1 / float(provenance["step_s"]) if provenance.get("step_s") else None
+
+
+class Clock:
+    """Tells when the steps of episodes were.
+
+    Args:
+        buffer: a data set with time stamps in seconds, or with a rate in its provenance.
+        control_hz: its rate, if it has no time stamps and nothing else tells.
+
+    Raises:
+        ConfigError: nothing tells, or two tell different things.
+    """
+
+    def __init__(self, buffer: ReplayBuffer, control_hz: float | None) -> None:
+        if control_hz is not None and not 0 < control_hz < float("inf"):
+            raise ConfigError(f"--control-hz must be above 0, but got {control_hz:g}")
+        self._where = buffer.location
+        self._key = next((key for key in TIME_KEYS if key in buffer), None)
+        told = told_rate(buffer.attrs.get("provenance"))
+        if self._key is None and told and control_hz and told != control_hz:
+            raise ConfigError(f"{self._where} says {told:g} steps a second, but --control-hz says {control_hz:g}")
+        self.hz = control_hz or told
+        if self._key is None and self.hz is None:
+            raise ConfigError(
+                f"{self._where}: nothing tells its rate, neither time stamps ({', '.join(TIME_KEYS)}) nor its "
+                f"provenance; say --control-hz HZ"
+            )
+
+    def edges(self, episode: Mapping[str, NDArray[Any]], i: int) -> NDArray[np.float64]:
+        """Returns (T + 1,) seconds at which steps begin, and at which the last one ends.
+
+        Args:
+            episode: {key: (T, *shape)}.
+            i: its number, for messages.
+
+        Raises:
+            DataError: its time stamps do not increase, or are no seconds.
+        """
+        count = len(next(iter(episode.values())))
+        if self._key is None or count < 2:
+            return np.arange(count + 1) / (self.hz or 1.0)
+        stamps = episode[self._key].reshape(-1).astype(np.float64)
+        between = np.diff(stamps)
+        if not (between > 0).all():
+            raise DataError(
+                f"{self._where}: {self._key} of episode {i} does not increase; drop such episodes: --drop time-order"
+            )
+        last = float(np.median(between))
+        if last > _SLOWEST_S:
+            raise DataError(
+                f"{self._where}: {self._key} must be seconds, but its steps are {last:g} apart; divide it, or leave "
+                f"the key out of the data set and say --control-hz HZ"
+            )
+        return np.append(stamps, stamps[-1] + last)

@@ -1,0 +1,173 @@
+"""A mended data set lacks what the doctor found, and is otherwise what it was."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffusion_policy import ReplayBuffer
+from diffusion_policy.data.doctor.idle import IDLE_STEPS, MARGIN
+from diffusion_policy.data.mending import Mending, cut, mend
+from diffusion_policy.data.survey import survey
+from diffusion_policy.errors import ConfigError, DataError
+from tests.data.doctor.arm import HZ, demonstrations, stored
+
+
+def mended(source: ReplayBuffer, place: Path, **settings):
+    steps: list[int] = []
+    written, done = mend(source, place, Mending(**settings), on_steps=steps.append)
+    assert sum(steps) == source.num_steps
+    return written, done
+
+
+def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return list(one) == list(other) and all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def test_trimming_cuts_what_the_doctor_calls_idle_and_nothing_else(tmp_path: Path) -> None:
+    waiting = IDLE_STEPS + 8
+    source = stored(demonstrations(3, idle=waiting)[:3] + demonstrations(3)[3:])
+    assert "idle" in {each.name for each in survey(source).findings}
+    written, done = mended(source, tmp_path / "a.zarr", trim=True)
+    assert "idle" not in {each.name for each in survey(written).findings}
+    assert sorted(done.trimmed) == [0, 1, 2]
+    for i in range(source.num_episodes):
+        before, after = source.get_episode(i), written.get_episode(i)
+        first = int(np.flatnonzero(before["time_s"] == after["time_s"][0])[0])
+        assert equal({key: values[first : first + len(after["action"])] for key, values in before.items()}, after)
+        assert (first > 0) == (i < 3)
+        if i < 3:  # a motion begins slowly: it leaves its place within a few steps
+            assert waiting - MARGIN <= first <= waiting - MARGIN + 3
+    assert source.num_steps - written.num_steps == sum(done.trimmed.values())
+
+
+def test_trimming_sound_data_changes_nothing(tmp_path: Path) -> None:
+    source = stored(demonstrations(5, images=True))
+    written, _ = mended(source, tmp_path / "a.zarr", trim=True)
+    assert written.digest() == source.digest()
+
+
+def test_an_episode_that_never_moves_is_dropped(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    demos[1] = {key: np.repeat(values[:1], 50, axis=0) for key, values in demos[1].items()}
+    written, done = mended(stored(demos), tmp_path / "a.zarr", trim=True)
+    assert done.dropped == {1: "nothing ever moves"}
+    assert written.num_episodes == len(demos) - 1
+
+
+def test_a_cut_end_is_truncated_and_keeps_its_success() -> None:
+    steps = np.arange(10)
+    episode = {"terminated": steps == 9, "truncated": steps > 99, "success": steps > 7, "action": steps[:, None] * 1.0}
+    shorter = cut(episode, 2, 6)
+    assert shorter["truncated"].tolist() == [False, False, False, True]
+    assert shorter["success"].tolist() == [False, False, False, True]
+    assert not shorter["terminated"].any()
+    assert equal(cut(episode, 0, 10), episode)
+    assert not episode["truncated"].any()
+
+
+def test_dropping_by_number_and_by_finding(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    demos[2]["joints"][20:40, 1] = demos[2]["joints"][20, 1]
+    demos += [demos[4], {key: values[:5] for key, values in demos[0].items()}]
+    source = stored(demos)
+    written, done = mended(source, tmp_path / "a.zarr", drop=("0", "duplicates", "short", "frozen"))
+    assert done.dropped == {0: "by number", 2: "frozen", 8: "duplicates", 9: "short"}
+    assert done.kept == [1, 3, 4, 5, 6, 7]
+    for j, i in enumerate(done.kept):
+        assert equal(written.get_episode(j), source.get_episode(i))
+    assert survey(written).problems == ()
+
+
+def test_resampling_by_time_stamps_makes_gaps_jitter_and_rates_even(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    demos[0] = {key: np.delete(values, range(20, 25), axis=0) for key, values in demos[0].items()}
+    demos[1]["time_s"] *= 2
+    demos[2]["time_s"] += np.random.default_rng(0).uniform(0, 0.4 / HZ, len(demos[2]["time_s"]))
+    source = stored(demos)
+    named = {each.name for each in survey(source).findings}
+    assert {"gaps", "rates", "jitter"} <= named
+    words = {"resample": 10.0, "action_kind": "absolute", "declared": ("tool=quaternion",)}
+    written, _ = mended(source, tmp_path / "a.zarr", **words)
+    assert not {"gaps", "rates", "jitter", "time-order"} & {each.name for each in survey(written).findings}
+    np.testing.assert_allclose(np.diff(written.get_episode(1)["time_s"]), 0.1, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.norm(written["tool"], axis=1), 1.0, atol=1e-6)
+    assert written.attrs["provenance"]["control_hz"] == 10.0
+
+
+def test_the_provenance_says_what_was_done_and_stays_true(tmp_path: Path) -> None:
+    parts = [{"actor": "a", "episodes": 5, "steps": 1, "mean_return": 3.0}, {"actor": "b", "episodes": 3, "steps": 1}]
+    record = {"env_id": "Arm-v0", "seeds": list(range(10, 18)), "parts": parts, "step_s": 1 / HZ}
+    with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": record, "renderer": "none"}) as buffer:
+        buffer.add_episodes([each | {"action": each["action"]} for each in demonstrations(3)])
+    source = ReplayBuffer.open(tmp_path / "arm.zarr")
+    words = {"resample": 10.0, "action_kind": "rate", "drop": ("1", "6")}
+    written, _ = mended(source, tmp_path / "a.zip", **words)
+    told = written.attrs["provenance"]
+    assert written.attrs["renderer"] == "none"
+    assert (told["env_id"], told["seeds"]) == ("Arm-v0", [10, 12, 13, 14, 15, 17])
+    assert [part["episodes"] for part in told["parts"]] == [4, 2]
+    assert sum(part["steps"] for part in told["parts"]) == written.num_steps
+    assert "mean_return" not in told["parts"][0]
+    assert told["step_s"] == 0.1
+    (steps,) = told["mended"]
+    assert steps["source"] == "arm.zarr"
+    assert steps["digest"] == source.digest()
+    assert steps["dropped"] == {"1": "by number", "6": "by number"}
+    assert steps["resampled"] == {"hz": 10.0, "action_kind": "rate", "declared": []}
+    again, _ = mended(written, tmp_path / "b.zarr", drop=("0",))
+    assert len(again.attrs["provenance"]["mended"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"drop": ("nonsense",)}, "--drop takes numbers of episodes, duplicates"),
+        ({"drop": ("99",)}, "expected an episode in"),
+        ({"drop": tuple("01234567")}, "nothing is left"),
+        ({"declared": ("tool=quaternion",)}, "are for --resample HZ"),
+        ({"resample": 10.0}, "--action-kind absolute"),
+        ({"resample": 10.0, "action_kind": "absolute", "declared": ("hand=quaternion",)}, "--declare hand"),
+        ({"resample": 10.0, "action_kind": "absolute", "declared": ("tool[2:6]=quaternion",)}, "--declare tool"),
+        ({"resample": 10.0, "action_kind": "absolute"}, r"heading\[0\] is an angle that wraps around"),
+    ],
+)
+def test_what_cannot_be_mended_is_refused_and_leaves_nothing(settings, message: str, tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    for episode in demos:
+        episode["heading"] = (np.arange(len(episode["action"])) * 0.2 % (2 * np.pi)).astype(np.float32)[:, None]
+    with pytest.raises((ConfigError, DataError), match=message):
+        mend(stored(demos), tmp_path / "a.zarr", Mending(**settings))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_switch_of_a_delta_action_must_be_declared(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    for episode in demos:
+        episode["action"][:, 3] = np.arange(len(episode["action"])) // 9 % 2
+    words = {"resample": 10.0, "action_kind": "delta"}
+    with pytest.raises(ConfigError, match=r"say --declare 'action\[3\]=held'"):
+        mend(stored(demos), tmp_path / "a.zarr", Mending(**words))
+    written, _ = mend(stored(demos), tmp_path / "a.zarr", Mending(**words, declared=("action[3]=held",)))
+    assert set(written["action"][:, 3].tolist()) == {0.0, 1.0}
+
+
+def test_a_rate_that_nobody_knows_is_asked_for(tmp_path: Path) -> None:
+    demos = [{key: values for key, values in each.items() if key != "time_s"} for each in demonstrations(3)]
+    words = {"resample": 10.0, "action_kind": "absolute"}
+    with pytest.raises(ConfigError, match="say --control-hz HZ"):
+        mend(stored(demos), tmp_path / "a.zarr", Mending(**words))
+    written, _ = mend(stored(demos), tmp_path / "a.zarr", Mending(**words, control_hz=HZ))
+    np.testing.assert_allclose(written.get_episode(0)["joints"], demos[0]["joints"][::2], atol=1e-6)
+
+
+def test_time_stamps_that_run_backwards_are_not_guessed_at(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    demos[2]["time_s"][7] = 0
+    words = {"resample": 10.0, "action_kind": "absolute"}
+    with pytest.raises(DataError, match="time_s of episode 2 does not increase"):
+        mend(stored(demos), tmp_path / "a.zarr", Mending(**words))
+    assert list(tmp_path.iterdir()) == []
+    written, done = mend(stored(demos), tmp_path / "a.zarr", Mending(**words, drop=("time-order",)))
+    assert done.dropped == {2: "time-order"}
+    assert written.num_episodes == len(demos) - 1
