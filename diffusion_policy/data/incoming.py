@@ -1,6 +1,6 @@
 """What may enter a replay buffer: whole, finite episodes that look like the ones before."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from diffusion_policy.errors import DataError
 
 KeyForm = tuple[tuple[int, ...], np.dtype[Any]]  # shape of one step, dtype
+
+_WRITE_BYTES = 8 << 20  # episodes are written together up to this: each write costs as much as a thousand small steps
+_SEVERAL = 1000  # ... and at most so many
 
 
 def checked_episode(episode: Mapping[str, Any], known: Mapping[str, KeyForm], where: str) -> dict[str, NDArray[Any]]:
@@ -60,3 +63,17 @@ def _check_finite(key: str, values: NDArray[Any], where: str) -> None:
             f"{where}: '{key}' must be finite, but step {bad[0]} of this episode holds NaN or infinity "
             f"({bad.size} of {len(values)} steps); leave the episode out or repair it"
         )
+
+
+def together(episodes: Iterator[dict[str, NDArray[Any]]]) -> Iterator[list[dict[str, NDArray[Any]]]]:
+    """Yields episodes in lists that are worth a write each."""
+    waiting: list[dict[str, NDArray[Any]]] = []
+    size = 0
+    for episode in episodes:
+        waiting.append(episode)
+        size += sum(values.nbytes for values in episode.values())
+        if size >= _WRITE_BYTES or len(waiting) >= _SEVERAL:
+            yield waiting
+            waiting, size = [], 0
+    if waiting:
+        yield waiting

@@ -18,6 +18,7 @@ from diffusion_policy.data.doctor.kinds import KINDS
 from diffusion_policy.data.doctor.similar import SHORT_STEPS
 from diffusion_policy.data.doctor.streams import roles, usual
 from diffusion_policy.data.episodes import lengths
+from diffusion_policy.data.incoming import together
 from diffusion_policy.data.mending_record import Done, attrs_of
 from diffusion_policy.data.rates import Clock
 from diffusion_policy.data.replay_buffer import ReplayBuffer
@@ -30,9 +31,6 @@ Episode = dict[str, NDArray[Any]]
 
 DUPLICATES = "duplicates"
 """Names, beside those of findings, what `drop` takes: of episodes that are the same or nearly, all but the first."""
-
-_WRITE_BYTES = 8 << 20  # episodes are written together up to this: each write costs as much as a thousand small steps
-_SEVERAL = 1000  # ... and at most so many
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def mend(
         built = staging / "zarr"
         with ReplayBuffer.create(built) as buffer:
             buffer.location = source.location  # what messages about its episodes are about
-            for several in _together(mended(source, mending, done, on_steps)):
+            for several in together(mended(source, mending, done, on_steps)):
                 buffer.add_episodes(several)
             if not buffer.num_episodes:
                 raise DataError(f"{source.location}: nothing is left ({'; '.join(done.said())}); drop less")
@@ -186,20 +184,6 @@ def dropped(source: ReplayBuffer, words: Sequence[str]) -> dict[int, str]:
             source.episode_slice(int(word))
             found[int(word)] = "by number"
     return found
-
-
-def _together(episodes: Iterator[Episode]) -> Iterator[list[Episode]]:
-    """Yields episodes in lists that are worth a write each."""
-    waiting: list[Episode] = []
-    size = 0
-    for episode in episodes:
-        waiting.append(episode)
-        size += sum(values.nbytes for values in episode.values())
-        if size >= _WRITE_BYTES or len(waiting) >= _SEVERAL:
-            yield waiting
-            waiting, size = [], 0
-    if waiting:
-        yield waiting
 
 
 def _steps(mending: Mending) -> dict[str, Any]:

@@ -18,9 +18,10 @@ def told_rate(provenance: object) -> float | None:
     if not isinstance(provenance, Mapping):
         return None
     kwargs = provenance.get("kwargs")
-    told = provenance.get("control_hz") or (kwargs.get("control_hz") if isinstance(kwargs, Mapping) else None)
-    if told:
-        return float(told)
+    for known in (provenance, kwargs if isinstance(kwargs, Mapping) else {}):
+        rate = known.get("control_hz")
+        if isinstance(rate, (int, float)) and rate > 0:
+            return float(rate)
     return 1 / float(provenance["step_s"]) if provenance.get("step_s") else None
 
 

@@ -5,11 +5,12 @@ the arc between two rotations is the same in each (it is the shortest, and trans
 Letters: K rotations.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
+
+from diffusion_policy.data.rotations import convert
 
 RotationForm = Literal["quaternion", "axis_angle", "6d", "angle", "degrees"]
 Floats = NDArray[np.float64]
@@ -36,8 +37,9 @@ def turned(before: Floats, after: Floats, share: Floats, form: RotationForm) -> 
         out = slerp(before, after, share)
     else:
         flat = [each.reshape(-1, each.shape[-1]) for each in (before, after, share)]
-        convert, back = (_of_6d, _to_6d) if form == "6d" else (_of_axis_angle, _to_axis_angle)
-        out = back(slerp(convert(flat[0]), convert(flat[1]), flat[2])).reshape(before.shape)
+        kept = "rotation_6d_rows" if form == "6d" else form
+        first, second = (convert(each, kept, "quaternion_wxyz") for each in flat[:2])
+        out = convert(slerp(first, second, flat[2]), "quaternion_wxyz", kept).reshape(before.shape)
     return np.where(share == 0, before, out)
 
 
@@ -69,23 +71,3 @@ def _angles(before: Floats, after: Floats, share: Floats, turn: float) -> Floats
     """
     way = (after - before + turn / 2) % turn - turn / 2
     return np.asarray(np.where(share < 0.5, before + share * way, after - (1 - share) * way))
-
-
-def _of_axis_angle(rows: Floats) -> Floats:
-    return np.asarray(Rotation.from_rotvec(rows).as_quat())
-
-
-def _to_axis_angle(quaternions: Floats) -> Floats:
-    return np.asarray(Rotation.from_quat(quaternions).as_rotvec())
-
-
-def _of_6d(rows: Floats) -> Floats:
-    first = rows[:, :3] / np.linalg.norm(rows[:, :3], axis=1, keepdims=True)
-    second = rows[:, 3:] - (first * rows[:, 3:]).sum(axis=1, keepdims=True) * first
-    second = second / np.linalg.norm(second, axis=1, keepdims=True)
-    return np.asarray(Rotation.from_matrix(np.stack([first, second, np.cross(first, second)], axis=1)).as_quat())
-
-
-def _to_6d(quaternions: Floats) -> Floats:
-    matrices: Any = Rotation.from_quat(quaternions).as_matrix()
-    return np.asarray(matrices[:, :2].reshape(-1, 6))

@@ -21,8 +21,9 @@ from diffusion_policy.data.formats import (  # noqa: F401 (they register themsel
 )
 from diffusion_policy.data.formats.conversion import Conversion, Written
 from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, plain_name
-from diffusion_policy.data.formats.writing import TARGETS, Content, Target, rate_of
+from diffusion_policy.data.formats.writing import TARGETS, Content, Target
 from diffusion_policy.data.incoming import KeyForm, checked_episode
+from diffusion_policy.data.rates import told_rate
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError
 from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset
@@ -181,7 +182,7 @@ def _provenance(
     origin: dict[str, Any] = {"format": name, "source": Path(source).name}
     if "converted_from" in reading.facts:
         origin["before"] = reading.facts["converted_from"]
-    told = rate_of(reading.facts)
+    told = told_rate(reading.facts)
     if control_hz is not None:
         if not control_hz > 0:
             raise ConfigError(f"--control-hz must be above 0, but got {control_hz:g}")

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.data import store
-from diffusion_policy.data.formats.reading import BLOCK_BYTES, FORMATS, Column, Episode, Format, Reading
+from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading
 from diffusion_policy.data.formats.writing import TARGETS, Content, Target
+from diffusion_policy.data.incoming import together
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import DataError
-
-_SEVERAL = 1000  # episodes in one write, at most
 
 
 def read_zarr(source: str) -> Reading:
@@ -55,24 +54,10 @@ def write_zarr(content: Content, built: Path) -> None:
     folder = built.with_name("zarr") if packed else built
     with ReplayBuffer.create(folder, attrs={"provenance": dict(content.facts)}) as buffer:
         buffer.location = content.where  # what messages about its episodes are about
-        for episodes in _together(content.episodes):
+        for episodes in together(content.episodes):
             buffer.add_episodes(episodes)
     if packed:
         store.pack_zip(folder, built)
-
-
-def _together(episodes: Iterator[Episode]) -> Iterator[list[Episode]]:
-    """Yields episodes in lists that are worth a write each."""
-    waiting: list[Episode] = []
-    size = 0
-    for episode in episodes:
-        waiting.append(episode)
-        size += sum(values.nbytes for values in episode.values())
-        if size >= BLOCK_BYTES or len(waiting) >= _SEVERAL:
-            yield waiting
-            waiting, size = [], 0
-    if waiting:
-        yield waiting
 
 
 def _recognizes(source: str) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from diffusion_policy.data.formats.reading import Column, Episode, Option
 from diffusion_policy.data.images import as_uint8
 from diffusion_policy.data.incoming import KeyForm
+from diffusion_policy.data.rates import told_rate
 from diffusion_policy.errors import DataError
 from diffusion_policy.registry import Registry
 
@@ -41,7 +42,7 @@ class Content:
     @property
     def control_hz(self) -> float | None:
         """Steps a second, None where nobody said."""
-        return rate_of(self.facts)
+        return told_rate(self.facts)
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,6 @@ class Target:
 _MIN_PICTURE = 8  # pixels; below, an array of three axes is something else
 
 TARGETS: Registry[Target] = Registry("format to write")
-
-
-def rate_of(facts: Mapping[str, Any]) -> float | None:
-    """Returns the steps a second that a provenance tells of, None if it does not.
-
-    A recorder says it itself; collected data say it among the arguments of their environment.
-    """
-    kwargs = facts.get("kwargs")
-    for known in (facts, kwargs if isinstance(kwargs, Mapping) else {}):
-        rate = known.get("control_hz")
-        if isinstance(rate, (int, float)) and rate > 0:
-            return float(rate)
-    return None
 
 
 def is_picture(form: KeyForm) -> bool:
