@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from diffusion_policy.data import store
-from diffusion_policy.data.formats import d4rl, minari, ogbench, ours, robomimic, robomimic_writing  # noqa: F401 (they register themselves)
+from diffusion_policy.data.formats import d4rl, lerobot, minari, ogbench, ours, robomimic, robomimic_writing  # noqa: F401 (they register themselves)
 from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, plain_name
 from diffusion_policy.data.formats.writing import TARGETS, Content, Target, rate_of
 from diffusion_policy.data.incoming import KeyForm, checked_episode
