@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.cli.outcome import outcome
-from diffusion_policy.data.formats.convert import Conversion, prepare
+from diffusion_policy.data.formats.conversion import Conversion
+from diffusion_policy.data.formats.convert import prepare
 from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.data.formats.reading import FORMATS, Format, Option
+from diffusion_policy.data.formats.rotating import Rotating
 from diffusion_policy.data.formats.writing import TARGETS, Target
+from diffusion_policy.data.rotations import FORMS
 from diffusion_policy.registry import Registry
 from diffusion_policy.rollout.progress import ProgressBar
 
@@ -21,7 +24,14 @@ examples:
   dp-convert mujoco/hopper/medium-v0 hopper.zarr                   # Minari, by its id or its folder
   dp-convert cube-single-play-v0.npz cube.zarr                     # OGBench
   dp-convert hopper.hdf5 hopper.zarr --env Hopper-v5               # dp-inspect --physics then knows the simulator
-  dp-convert demos.zarr copy.zarr --dry-run                        # what becomes of which array; writes nothing
+  dp-convert image.hdf5 lift.zarr --filter train                   # robomimic, one of its filter keys
+  dp-convert demos.zarr demos.hdf5                                 # ours as robomimic's
+  dp-convert demos.zarr my-demos-v0 --to minari                    # ours as Minari's
+  dp-convert dataset.zarr.zip cup.zarr --control-hz 59.94          # UMI
+  dp-convert train.npz can.zarr                                    # DPPO, scaled back by normalization.npz beside
+  dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
+  dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
+  dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing
 
 exit codes: 0 done, 2 bad input (nothing is written), 130 Ctrl-C (nothing is written)
 """
@@ -46,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="print what becomes of which array, write nothing")
     parser.add_argument("--env", metavar="ID", help="environment that the data are of; noted, with its action bounds")
     parser.add_argument("--control-hz", type=float, metavar="HZ", help="steps a second, where SRC does not tell")
+    parser.add_argument(
+        "--rotation",
+        action="append",
+        default=[],
+        metavar="KEY=FROM->TO",
+        help=f"write rotations in another form, KEY[3:6] of some numbers; in quotes; forms: {', '.join(FORMS)}",
+    )
     for option, users in _options().values():
         parser.add_argument(
             option.flag, metavar=option.metavar, type=option.parse, help=f"{option.help} ({', '.join(users)})"
@@ -75,6 +92,7 @@ def _convert(args: argparse.Namespace) -> int:
         args.out,
         name=args.format,
         to=args.to,
+        transforms=[Rotating.parse(each) for each in args.rotation],
         control_hz=args.control_hz,
         facts=_facts(args.env),
         **{name: getattr(args, name) for name in _options()},

@@ -1,100 +1,46 @@
-"""A data set of one format written as another: planned first, written in one step when it is complete."""
+"""A data set of one format written as another: planned here, done by `conversion`."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from diffusion_policy.data import store
-from diffusion_policy.data.formats import d4rl, lerobot, minari, ogbench, ours, robomimic, robomimic_writing  # noqa: F401 (they register themselves)
+import numpy as np
+
+from diffusion_policy.data.formats import (  # noqa: F401 (they register themselves)
+    d4rl,
+    dppo,
+    folder,
+    lerobot,
+    minari,
+    minari_writing,
+    ogbench,
+    ours,
+    robomimic,
+    robomimic_writing,
+    umi,
+)
+from diffusion_policy.data.formats.conversion import Conversion, Written
 from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, plain_name
 from diffusion_policy.data.formats.writing import TARGETS, Content, Target, rate_of
 from diffusion_policy.data.incoming import KeyForm, checked_episode
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError
-from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset, results_in
+from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset
 from diffusion_policy.versions import installed_versions
 
 
 class Transform(Protocol):
-    """Changes episodes on their way.
+    """Changes episodes on their way."""
 
-    Attributes:
-        notes: {key: what is done to it}.
-    """
-
-    notes: Mapping[str, str]
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """{key: what is done to it}."""
 
     def __call__(self, episode: Episode, where: str) -> Episode:
         """Returns the episode as it shall be; `where` is for messages."""
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """A conversion that is ready to be done: the source is open, nothing is written.
-
-    Args:
-        source: as the user named it.
-        source_format: its name.
-        out: the file or folder to make.
-        target_format: its name.
-        columns: of the source, and our keys.
-        placed: our keys, and what the target calls them.
-        content: what is written, once.
-        options: of the target.
-    """
-
-    source: str
-    source_format: str
-    out: Path
-    target_format: str
-    columns: Sequence[Column]
-    placed: Sequence[Column]
-    content: Content
-    options: Mapping[str, Any]
-
-    def write(self, on_steps: Callable[[int], None] | None = None) -> "Written":
-        """Writes it; after any failure nothing is left.
-
-        Args:
-            on_steps: called with the steps of each episode that was written, for a progress bar.
-
-        Raises:
-            OutputExistsError: `out` exists.
-            DataError: the source turns out to be damaged, or to hold what a data set must not, such as NaN.
-            StorageError: writing failed.
-        """
-        counted = _Counted(self.content.episodes, on_steps)
-        content = replace(self.content, episodes=iter(counted))
-        with (
-            results_in(self.out.parent),
-            store.storage_errors(str(self.out)),
-            store.replaceable(self.out, overwrite=False),
-            store.staging_folder(self.out) as staging,
-        ):
-            built = staging / self.out.name
-            TARGETS.get(self.target_format).write(content, built, **self.options)
-            store.replace(self.out, built)
-        return Written(self.out, self.target_format, counted.episodes, counted.steps)
-
-
-@dataclass(frozen=True)
-class Written:
-    """What came of a conversion.
-
-    Args:
-        path: that was made.
-        format: its name.
-        num_episodes: M.
-        num_steps: N.
-    """
-
-    path: Path
-    format: str
-    num_episodes: int
-    num_steps: int
 
 
 def guess_format(source: str) -> str:
@@ -157,6 +103,9 @@ def prepare(
     _check_options(given, reader, target)
     reading = reader.read(place, **_taken(given, reader))
     provenance = _provenance(reading, source, name, facts or {}, control_hz)
+    notes = {key: note for transform in transforms for key, note in transform.notes.items()}
+    if notes:
+        provenance["changes"] = {**(provenance.get("changes") or {}), **notes}
     episodes = _transformed(reading.episodes, transforms, source)
     first = next(episodes, None)
     if first is None:
@@ -164,10 +113,12 @@ def prepare(
     first = checked_episode(first, {}, f"{source}: episode 0")
     forms = {key: (values.shape[1:], values.dtype) for key, values in first.items()}
     rest = _checked(chain([first], episodes), forms, source)
+    if len(np.ravel((provenance.get("action_bounds") or [[]])[0])) != np.prod(forms.get("action", ((0,), 0))[0]):
+        provenance.pop("action_bounds", None)  # a transform made other actions
     content = Content(rest, forms, reading.num_steps, reading.num_episodes, provenance, source)
     taken = _taken(given, target)
     placed = target.plan(content, **taken)
-    columns = _noted(reading, first, transforms)
+    columns = _noted(reading, first, notes)
     return Conversion(source, name, out, to, columns, placed, content, taken)
 
 
@@ -267,39 +218,13 @@ def _checked(episodes: Iterator[Episode], forms: Mapping[str, KeyForm], where: s
         yield checked_episode(episode, forms, f"{where}: episode {i}")
 
 
-def _noted(reading: Reading, first: Episode, transforms: Sequence[Transform]) -> list[Column]:
+def _noted(reading: Reading, first: Episode, notes: Mapping[str, str]) -> list[Column]:
     """Returns the source's columns with what the transforms do to them."""
     columns = reading.columns or [
         Column(key, str(values.dtype), values.shape[1:], key) for key, values in first.items()
     ]
-    notes = {key: note for transform in transforms for key, note in transform.notes.items()}
-    return [
-        Column(
-            each.name, each.dtype, each.shape, each.becomes, "; ".join(filter(None, (each.note, notes[each.becomes])))
-        )
-        if each.becomes in notes
-        else each
-        for each in columns
-    ]
-
-
-class _Counted:
-    """Episodes, counted when the next one is asked for: by then the one before is written.
-
-    Args:
-        episodes: to count.
-        on_steps: called with the steps of each.
-    """
-
-    def __init__(self, episodes: Iterator[Episode], on_steps: Callable[[int], None] | None) -> None:
-        self._source, self._on_steps = episodes, on_steps
-        self.episodes = self.steps = 0
-
-    def __iter__(self) -> Iterator[Episode]:
-        for episode in self._source:
-            steps = len(next(iter(episode.values())))
-            yield episode
-            self.episodes += 1
-            self.steps += steps
-            if self._on_steps is not None:
-                self._on_steps(steps)
+    noted = []
+    for each in columns:
+        note = notes.get(each.becomes or "")
+        noted.append(replace(each, note="; ".join(filter(None, (each.note, note)))) if note else each)
+    return noted

@@ -4,14 +4,15 @@ An episode of T steps holds T + 1 observations there; the last one is kept as th
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy.data.formats.reading import FORMATS, Episode, Format, Reading, flags, stored
+from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, flags, narrowed, stored
+from diffusion_policy.data.formats.record import NAME, Record
 from diffusion_policy.data.transitions_check import NEXT
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError
 
@@ -33,7 +34,41 @@ def read_minari(source: str) -> Reading:
     data = _opened(source)
     if not len(data):
         raise DataError(f"{source}: expected episodes, but there are none; get the data set again")
-    return Reading(_episodes(source, data), int(data.total_steps), _facts(data), num_episodes=len(data))
+    told = data.storage.metadata.get(NAME)
+    record = None if told is None else Record.from_json(told, source)
+    facts = _facts(data) if record is None else {**record.provenance, **_facts(data)}
+    columns = tuple(_columns(data.spec.observation_space, data.spec.action_space, record))
+    return Reading(_episodes(source, data, record), int(data.total_steps), facts, columns, len(data))
+
+
+def _columns(observed: Any, acted: Any, record: Record | None) -> Iterator[Column]:
+    """Yields what becomes of each field."""
+    for key, space in _spaces(observed, "observation").items():
+        form = (str(getattr(space, "dtype", type(space).__name__)), tuple(getattr(space, "shape", None) or ()))
+        if record is not None and key not in record.forms:
+            yield Column(f"observations/{key}", *form, None, "made for Minari")
+        elif record is not None:
+            yield Column(f"observations/{key}", *form, key)
+        else:
+            note = "; ".join(
+                filter(None, (narrowed(np.dtype(form[0])) if "float" in form[0] else "", "also next_" + key))
+            )
+            yield Column(f"observations/{key}", *form, key, note)
+    yield Column("actions", str(acted.dtype), tuple(acted.shape or ()), "action")
+    for name, key in (("rewards", "reward"), ("terminations", "terminated"), ("truncations", "truncated")):
+        known = record is None or key in record.forms
+        yield Column(name, "", (), key if known else None, "" if known else "made for Minari")
+    yield Column("infos", "", (), None, "no observation; they differ from library to library")
+
+
+def _spaces(space: Any, name: str) -> dict[str, Any]:
+    """Returns the spaces of the fields by the names that `_fields` gives them."""
+    if not isinstance(getattr(space, "spaces", None), Mapping):
+        return {name: space}
+    prefix = "" if name == "observation" else f"{name}_"
+    return {
+        key: each for inner in space.spaces for key, each in _spaces(space.spaces[inner], f"{prefix}{inner}").items()
+    }
 
 
 def _opened(source: str) -> Any:
@@ -66,7 +101,7 @@ def _facts(data: Any) -> dict[str, Any]:
     return facts
 
 
-def _episodes(source: str, data: Any) -> Iterator[Episode]:
+def _episodes(source: str, data: Any, record: Record | None) -> Iterator[Episode]:
     episodes = data.iterate_episodes()
     while True:
         try:
@@ -75,11 +110,25 @@ def _episodes(source: str, data: Any) -> Iterator[Episode]:
             raise DataError(f"{source}: minari cannot read an episode ({_line(error)}); get it again") from error
         if episode is None:
             return
-        if len(episode):
-            yield _converted(episode, f"{source}: episode {episode.id}")
+        where = f"{source}: episode {episode.id}"
+        if not len(episode):
+            raise DataError(f"{where} has no steps; delete it from the data set")
+        found = _converted(episode, where, stored if record is None else _kept)
+        if record is not None:
+            yield record.restored(found, where)
+            continue
+        found["reward"] = found["reward"].astype(np.float32)
+        if not found["terminated"][-1]:  # the recording ended there, whether it says so or not
+            found["truncated"][-1] = True
+        yield found
 
 
-def _converted(episode: Any, where: str) -> Episode:
+def _kept(values: NDArray[Any], name: str, where: str) -> NDArray[Any]:
+    """Returns numbers as they are: their record says what they were."""
+    return values
+
+
+def _converted(episode: Any, where: str, stored: Callable[[NDArray[Any], str, str], NDArray[Any]]) -> Episode:
     steps = len(episode)
     if isinstance(episode.actions, (Mapping, tuple, list)):
         raise DataError(f"{where}: expected actions of one array, but got {type(episode.actions).__name__}")
@@ -93,14 +142,12 @@ def _converted(episode: Any, where: str) -> Episode:
         numbers = stored(values, key, where)
         found |= {key: numbers[:-1], NEXT + key: numbers[1:]}
     found["action"] = stored(np.asarray(episode.actions), "actions", where)
-    found["reward"] = stored(np.asarray(episode.rewards), "rewards", where).astype(np.float32)
+    found["reward"] = stored(np.asarray(episode.rewards), "rewards", where)
     found["terminated"] = flags(episode.terminations, "terminations", where)
     found["truncated"] = flags(episode.truncations, "truncations", where)
     if {len(values) for values in found.values()} != {steps}:
         listed = ", ".join(f"{key} {len(values)}" for key, values in found.items())
         raise DataError(f"{where}: expected columns of one length, but got {listed}; get the data set again")
-    if not found["terminated"][-1]:  # the recording ended there, whether it says so or not
-        found["truncated"][-1] = True
     return found
 
 

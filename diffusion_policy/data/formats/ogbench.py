@@ -8,16 +8,14 @@ may go on: such a step ends an episode here, terminated, and the next one begins
 another, so a file may be larger than the memory.
 """
 
-import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy.data.episodes import Ends
+from diffusion_policy.data.formats import npz
 from diffusion_policy.data.formats.reading import (
     FORMATS,
     Column,
@@ -30,7 +28,7 @@ from diffusion_policy.data.formats.reading import (
     require,
     stored,
 )
-from diffusion_policy.errors import DataError, MissingFileError
+from diffusion_policy.errors import DataError
 
 _REQUIRED = ("observations", "actions", "terminals")
 _NAMES = {
@@ -41,6 +39,7 @@ _NAMES = {
 }
 _FLAGS = ("terminals", "valids", "masks")
 _STATE = ("qpos", "qvel", "button_states")  # of the simulator; kept under their names
+_KNOWN = (*_NAMES, *_FLAGS, *_STATE)
 
 
 def read_ogbench(source: str) -> Reading:
@@ -50,7 +49,7 @@ def read_ogbench(source: str) -> Reading:
         MissingFileError: there is no such file.
         DataError: it is damaged or lacks a column.
     """
-    with _columns(source) as columns:
+    with npz.opened(source, _KNOWN) as columns:
         require(columns, _REQUIRED, source)
         used = [name for name in (*_NAMES, *_FLAGS, *_STATE) if name in columns]
         count = check_lengths({name: columns[name].length for name in used}, source)
@@ -74,7 +73,7 @@ def read_ogbench(source: str) -> Reading:
     return Reading(_episodes(source, keys, ends, solved, given=given), steps, columns=about)
 
 
-def _column(name: str, column: "_Column", given: bool) -> Column:
+def _column(name: str, column: npz.Column, given: bool) -> Column:
     """Returns what becomes of an array; `given` says whether what follows a step is an array, too."""
     notes = {
         "terminals": ("truncated", "its trajectories end because their time is over"),
@@ -91,7 +90,7 @@ def _episodes(
     source: str, names: list[str], ends: Ends, solved: NDArray[np.bool_], *, given: bool
 ) -> Iterator[Episode]:
     """Yields the episodes that stop before `ends`; those whose last step is `solved` (N,) are terminated."""
-    with _columns(source) as columns:
+    with npz.opened(source, _KNOWN) as columns:
         for stop, length in zip(ends.tolist(), np.diff(ends, prepend=0).tolist(), strict=True):
             rows = {_NAMES.get(name, name): stored(columns[name].rows(length), name, source) for name in names}
             if not given:
@@ -104,56 +103,8 @@ def _episodes(
             yield {**rows, "terminated": last & over, "truncated": last & (not over)}
 
 
-class _Column:
-    """An array in an npz, read from its beginning on.
-
-    Args:
-        stream: of its .npy.
-        name: of the array.
-        where: the file, for messages.
-    """
-
-    def __init__(self, stream: IO[bytes], name: str, where: str) -> None:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, self.dtype = header(stream)
-        if fortran or not shape or self.dtype.hasobject:
-            raise DataError(f"{where}: '{name}' must hold steps of numbers, row by row, but has {self.dtype} {shape}")
-        self._stream, self._name, self._where = stream, name, where
-        self.length, self.shape = int(shape[0]), tuple(shape[1:])
-
-    def rows(self, count: int) -> NDArray[Any]:
-        """Returns the next `count` rows."""
-        size = count * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-        content = self._stream.read(size)
-        if len(content) != size:
-            raise DataError(f"{self._where}: '{self._name}' breaks off; copy the file again")
-        return np.frombuffer(bytearray(content), self.dtype).reshape(count, *self.shape)
+def _recognizes(source: str) -> bool:
+    return Path(source).suffix == ".npz" and "traj_lengths" not in npz.names(source)
 
 
-@contextmanager
-def _columns(source: str) -> Iterator[dict[str, _Column]]:
-    """Gives the arrays of an npz; none is read yet.
-
-    Raises:
-        DataError: now or while they are read: the file is damaged.
-    """
-    if not Path(source).is_file():
-        raise MissingFileError(f"{source} does not exist; give an OGBench file (.npz)")
-    try:
-        with ExitStack() as held:
-            archive = held.enter_context(zipfile.ZipFile(source))
-            streams = {name: held.enter_context(archive.open(name)) for name in archive.namelist()}
-            known = (*_NAMES, *_FLAGS, *_STATE)
-            yield {
-                name.removesuffix(".npy"): _Column(stream, name.removesuffix(".npy"), source)
-                for name, stream in streams.items()
-                if name.removesuffix(".npy") in known
-            }
-    except DataError:
-        raise
-    except Exception as error:  # zipfile, zlib and numpy have a dozen ways to say that bytes are wrong
-        raise DataError(f"{source}: damaged or no npz ({' '.join(str(error).split())}); copy it again") from error
-
-
-FORMATS.register("ogbench")(Format("OGBench's npz files", lambda source: Path(source).suffix == ".npz", read_ogbench))
+FORMATS.register("ogbench")(Format("OGBench's npz files", _recognizes, read_ogbench))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from diffusion_policy.data.formats.convert import Conversion
+from diffusion_policy.data.formats.conversion import Conversion
 from diffusion_policy.data.formats.reading import FORMATS, Column
 from diffusion_policy.data.formats.writing import TARGETS
 

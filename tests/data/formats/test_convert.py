@@ -9,6 +9,7 @@ from diffusion_policy import ReplayBuffer
 from diffusion_policy.data.formats.convert import convert, prepare, translate
 from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.data.formats.reading import FORMATS, Column, Format, Reading
+from diffusion_policy.data.formats.writing import TARGETS
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from tests.data.formats.toys import LENGTHS, episodes, same, store
 
@@ -117,3 +118,39 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match=r"b\.zarr already exists"):
         prepare(str(source), tmp_path / "b.zarr")
     assert (tmp_path / "b.zarr").read_text() == "mine"
+
+
+@pytest.mark.parametrize("target", list(TARGETS))
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), DataError("the third episode is damaged")])
+def test_every_format_leaves_nothing_of_what_was_interrupted(target: str, failure, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("h5py")
+    pytest.importorskip("minari")
+
+    def read():
+        yield from episodes()[:2]
+        raise failure
+
+    stream(monkeypatch, read())
+    with pytest.raises(type(failure)):
+        translate("x", tmp_path / "new" / "b", name="stream", to=target)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name in FORMATS])
+def test_every_format_of_both_directions_gives_back_what_came(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    pytest.importorskip("minari")
+    source = store(tmp_path / "a.zarr", episodes(), env_id="Toy-v0", kwargs={}, control_hz=20)
+    translate(str(source), tmp_path / "b.hdf5", to=target)
+    with convert(str(tmp_path / "b.hdf5"), tmp_path / "c.zarr", name=target) as back:
+        assert back.attrs["provenance"]["control_hz"] == 20
+    same(source, tmp_path / "c.zarr")
+
+
+def test_documentation_names_every_format_and_option() -> None:
+    text = (Path(__file__).parents[3] / "docs/data.md").read_text()
+    for name in {*FORMATS, *TARGETS}:
+        assert f"`{name}`" in text
+    for side in [*map(FORMATS.get, FORMATS), *map(TARGETS.get, TARGETS)]:
+        for option in side.options:
+            assert option.flag in text

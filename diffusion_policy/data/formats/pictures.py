@@ -1,0 +1,100 @@
+"""Pictures in files of their own: a picture a step, or a film."""
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion_policy.errors import DataError, MissingFileError
+
+_FILMS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
+_DEEP = ("I", "I;16", "I;16B", "I;16L")  # 16 bit: depth in mm, say
+
+
+def read_pictures(folder: Path, pattern: str, steps: int, where: str) -> NDArray[Any]:
+    """Returns the pictures of an episode, (T, H, W, C): uint8 of 1 or 3 channels, or uint16 of one.
+
+    Args:
+        folder: that the pattern is relative to.
+        pattern: of the pictures, taken in the order of their names; or of a film, whose codec may have lost something.
+        steps: T.
+        where: the key, for messages.
+
+    Raises:
+        MissingFileError: there are none.
+        DataError: they are not T, of different sizes, or damaged.
+    """
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise MissingFileError(f"{where}: no file matches {pattern} in {folder}; correct the mapping")
+    return _film(files[0], steps, where) if files[0].suffix.lower() in _FILMS else _files(files, steps, where)
+
+
+def _files(files: Sequence[Path], steps: int, where: str) -> NDArray[Any]:
+    if len(files) != steps:
+        raise DataError(f"{where}: expected a picture a step, but got {len(files)} pictures for {steps} steps")
+    first = _picture(files[0], where)
+    pictures = np.empty((steps, *first.shape), first.dtype)
+    for i, file in enumerate(files):
+        picture = first if i == 0 else _picture(file, where)
+        if picture.shape != first.shape or picture.dtype != first.dtype:
+            raise DataError(
+                f"{where}: expected pictures of {first.dtype} {first.shape}, but {file.name} has {picture.dtype} "
+                f"{picture.shape}; bring them to one size"
+            )
+        pictures[i] = picture
+    return pictures
+
+
+def _picture(file: Path, where: str) -> NDArray[Any]:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            if image.mode in _DEEP:
+                return np.asarray(image).astype(np.uint16)[..., None]
+            if image.mode == "L":
+                return np.asarray(image)[..., None]
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:  # PIL says SyntaxError of broken PNGs
+        raise DataError(f"{where}: {file.name} is damaged or no picture ({error}); copy it again") from error
+
+
+def _film(file: Path, steps: int, where: str) -> NDArray[Any]:
+    """Returns the frames of a film, from the ffmpeg that imageio-ffmpeg brings: pictures of PPM, one after another."""
+    import imageio_ffmpeg
+
+    quiet = ["-v", "error", "-nostdin", "-protocol_whitelist", "file,pipe"]
+    shape = ["-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-"]
+    words = [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, "-i", f"file:{file.resolve()}", *shape]
+    frames: list[NDArray[Any]] = []
+    with TemporaryFile() as said, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said) as process:
+        assert process.stdout is not None  # a pipe was asked for
+        while len(frames) <= steps and (frame := _ppm(process.stdout)) is not None:
+            frames.append(frame)
+        process.kill()  # if there is more
+        process.wait()
+        said.seek(0)
+        reason = " ".join(said.read().decode(errors="replace").split())
+    if not frames or (reason and len(frames) < steps):
+        raise DataError(f"{where}: {file.name} is damaged or no film ({reason or 'no frames'}); copy it again")
+    if len(frames) != steps:
+        more = "more than " if len(frames) > steps else ""
+        got = f"{more}{min(len(frames), steps)}"
+        raise DataError(f"{where}: expected a frame a step, but {file.name} has {got} for {steps} steps")
+    return np.stack(frames)
+
+
+def _ppm(stream: IO[bytes]) -> NDArray[np.uint8] | None:
+    """Returns the next picture of a stream, None at its end."""
+    if stream.readline() != b"P6\n":
+        return None
+    width, height = (int(word) for word in stream.readline().split())
+    stream.readline()  # the brightest value, 255
+    content = stream.read(3 * width * height)
+    whole = len(content) == 3 * width * height
+    return np.frombuffer(content, np.uint8).reshape(height, width, 3) if whole else None
