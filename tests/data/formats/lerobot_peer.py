@@ -1,7 +1,8 @@
 """What the real lerobot makes of a data set; run by its own interpreter, which has nothing of ours.
 
     python lerobot_peer.py make FOLDER            the data set that `frames` describes; FOLDER must not exist
-    python lerobot_peer.py film FOLDER            likewise, its pictures as a video
+    python lerobot_peer.py film FOLDER            likewise, its pictures as a video, h.264
+    python lerobot_peer.py film-av1 FOLDER        likewise, by the codec that it uses unless told otherwise
     python lerobot_peer.py dump FOLDER OUT.npz    every frame, as its LeRobotDataset gives it
     python lerobot_peer.py train FOLDER           two steps of its DiffusionPolicy
     python lerobot_peer.py upgrade FOLDER         from v2.1 to v3.0, in place, by its own script
@@ -11,6 +12,7 @@ Each ends with a line of the versions. tests/fixtures/lerobot_v30.zip and lerobo
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +50,19 @@ def film(rng: np.random.Generator, steps: int, size: tuple[int, int]) -> np.ndar
     return np.broadcast_to(shade[:, None, None, None], (steps, *size, 3)).astype(np.uint8)
 
 
-def make(root: str, *, video: bool = False) -> None:
+def make(root: str, *, codec: str | None = None) -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    size = FILM_SIZE if video else SIZE
+    size = FILM_SIZE if codec else SIZE
     made = frames(size)
     features = {
         name: {"dtype": str(values.dtype), "shape": values.shape[1:], "names": None} for name, values in made[0].items()
     }
     features["action"]["names"] = ["x", "y"]
     names = ["height", "width", "channels"]
-    features["observation.images.front"] = {"dtype": "video" if video else "image", "shape": (*size, 3), "names": names}
-    data = LeRobotDataset.create("toy/toy", fps=FPS, features=features, root=root, use_videos=video, vcodec="h264")
+    features["observation.images.front"] = {"dtype": "video" if codec else "image", "shape": (*size, 3), "names": names}
+    films = {"use_videos": codec is not None, "vcodec": codec or "h264"}
+    data = LeRobotDataset.create("toy/toy", fps=FPS, features=features, root=root, **films)
     for episode, task in zip(made, TASKS, strict=True):
         for t in range(len(episode["action"])):
             data.add_frame({**{name: values[t] for name, values in episode.items()}, "task": task})
@@ -132,9 +135,9 @@ def upgrade(root: str) -> None:
 
 def main() -> None:
     command, *rest = sys.argv[1:]
-    {"make": make, "film": lambda root: make(root, video=True), "dump": dump, "train": train, "upgrade": upgrade}[
-        command
-    ](*rest)
+    commands = {"make": make, "dump": dump, "train": train, "upgrade": upgrade}
+    commands |= {"film": partial(make, codec="h264"), "film-av1": partial(make, codec="libsvtav1")}
+    commands[command](*rest)
     import datasets
     import lerobot
     import pyarrow

@@ -1,6 +1,7 @@
 """LeRobot's data sets read: fixtures that lerobot 0.4.4 itself wrote, a v2.1 by its published layout, and damage."""
 
 import json
+import math
 import zipfile
 from pathlib import Path
 
@@ -137,6 +138,7 @@ WIDE = {"dtype": "float32", "shape": [4], "names": None}
 FILM = {"dtype": "video", "shape": [12, 10, 3], "names": None}
 FAST = {**FILM, "info": {"video.fps": 30.0}}
 SMALL = {"dtype": "image", "shape": [9, 9, 3], "names": None}
+HUGE = {"dtype": "image", "shape": [2**30, 2**30, 3], "names": None}
 FAULTS = [
     (lambda r: cut(r, DATA), "file-000.parquet: damaged or no parquet"),
     (lambda r: cut(r, META), "file-000.parquet: damaged or no parquet"),
@@ -154,6 +156,8 @@ FAULTS = [
     (lambda r: rows(r, lambda c: spoil_picture(c, content=b"GIF89a")), "frame 1: damaged or no picture"),
     (lambda r: rows(r, lambda c: spoil_picture(c, content=None)), "one lies in another file; embed them"),
     (lambda r: info(r, features={"observation.images.front": SMALL}), "must be 9 x 9 pixels"),
+    (lambda r: info(r, features={"observation.images.front": HUGE}), "must be 1073741824 x 1073741824 pixels"),
+    (lambda r: info(r, fps=float("inf")), "expected frames a second above 0, but got fps inf"),
     (lambda r: info(r, fps=20), "its time stamps run at 10 frames a second, but info.json says 20"),
     (lambda r: info(r, features={"observation.images.top": FAST}), "has 30 frames a second, the data set 10"),
     (lambda r: info(r, fps=0), "expected frames a second above 0"),
@@ -230,6 +234,10 @@ def test_lerobot_video_that_is_cut_short_or_gone_is_one_line(tmp_path: Path) -> 
         DataError, match=r"file-000\.mp4: expected frame \d, but the video ends before \(.*; copy it again"
     ):
         convert(str(root), tmp_path / "a.zarr")
+    rows(root, lambda columns: last_value(columns, "videos/observation.images.front/from_timestamp", math.nan), META)
+    with pytest.raises(DataError, match="episode 2 must begin at a second of its video, but got nan"):
+        convert(str(root), tmp_path / "a.zarr")
+    rows(root, lambda columns: last_value(columns, "videos/observation.images.front/from_timestamp", 99.0), META)
     (root / path).unlink()
     with pytest.raises(MissingFileError, match=r"file-000\.mp4 does not exist"):
         convert(str(root), tmp_path / "a.zarr")

@@ -90,7 +90,7 @@ def test_real_lerobot_trains_from_what_we_write(peer, tmp_path: Path) -> None:
     assert peer("train", tmp_path / "b").count("loss") == 2
 
 
-@pytest.mark.parametrize("command", ["make", "film"])
+@pytest.mark.parametrize("command", ["make", "film", "film-av1"])
 def test_we_open_what_the_real_lerobot_writes_frame_for_frame(peer, command: str, tmp_path: Path) -> None:
     peer(command, tmp_path / "a")
     size = lerobot_peer.SIZE if command == "make" else lerobot_peer.FILM_SIZE

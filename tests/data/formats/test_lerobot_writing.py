@@ -1,6 +1,7 @@
 """LeRobot's data sets written: their structure, their statistics, and our own back as they were."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -53,10 +54,11 @@ def test_what_follows_a_step_is_kept_where_the_next_frame_shows_something_else(t
     made = episodes()
     made[1]["next_front"] = made[1]["next_front"].copy()
     made[1]["next_front"][0] = 7
+    made.append({key: values[:1] for key, values in made[0].items()})  # of one step
     ours = store(tmp_path / "a.zarr", made, **FACTS)
     translate(str(ours), tmp_path / "b", to="lerobot")
     beside = pq.read_table(tmp_path / "b/meta/diffusion_policy_next.parquet")
-    assert beside["index"].to_pylist() == [4, 5, 7, 14]
+    assert beside["index"].to_pylist() == [4, 5, 7, 14, 15]
     convert(str(tmp_path / "b"), tmp_path / "c.zarr")
     same(ours, tmp_path / "c.zarr")
     pq.write_table(beside.slice(0, 3), tmp_path / "b/meta/diffusion_policy_next.parquet")
@@ -189,6 +191,15 @@ def test_lerobot_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must know the frames a second; say them with --control-hz"):
         translate(str(store(tmp_path / "d.zarr", [{"action": np.zeros((2, 1))}])), tmp_path / "b", to="lerobot")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "c.zarr", "d.zarr"]
+
+
+def test_lerobot_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = store(tmp_path / "a.zarr", episodes(), **FACTS)
+    translate(str(ours), tmp_path / "b", to="lerobot")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for source, to in ((ours, "lerobot"), (tmp_path / "b", "zarr")):
+        with pytest.raises(ConfigError, match=r"need pyarrow, .* pip install 'diffusion-policy\[lerobot\]'"):
+            prepare(str(source), tmp_path / "c", to=to)
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,12 @@ def pictures(column: Any, told: Told, where: str) -> NDArray[np.uint8]:
     Raises:
         DataError: it holds something else, or pictures of another size.
     """
-    height, width = told.size
-    found = np.empty((len(column), height, width, 3), np.uint8)
+    found = np.empty(0, np.uint8)
     for i, content in enumerate(_encoded(column, where)):
-        found[i] = decoded(content, (height, width), f"{where}: frame {i}")
+        picture = decoded(content, told.size, f"{where}: frame {i}")
+        if not i:  # by now the size is more than something that was told
+            found = np.empty((len(column), *picture.shape), np.uint8)
+        found[i] = picture
     return found
 
 

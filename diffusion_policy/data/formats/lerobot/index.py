@@ -12,6 +12,8 @@ from diffusion_policy.data.formats.lerobot import layout
 from diffusion_policy.data.formats.lerobot.info import Info, filled, read_lines
 from diffusion_policy.errors import DataError, MissingFileError
 
+_LONGEST = 1e7  # seconds of a video
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -130,6 +132,8 @@ def _listed(root: Path, info: Info, row: Mapping[str, Any], videos: Sequence[str
         begin, told = 0.0, _counted(info, index)
         if not info.old:
             begin = float(row[f"videos/{name}/from_timestamp"])
+            if not 0 <= begin < _LONGEST:
+                raise DataError(f"{root}: episode {index} must begin at a second of its video, but got {begin:g}")
             told = {each: int(row[f"videos/{name}/{each}"]) for each in ("chunk_index", "file_index")}
         paths[name] = (filled(str(info.video_path), f"{where}: video_path", video_key=name, **told), begin)
     return Listed(index, length, paths)

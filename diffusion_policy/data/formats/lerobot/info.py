@@ -16,6 +16,7 @@ _VERSIONS = ("v2.0", "v2.1", "v3.0")
 _FILLS = ("chunk_index", "file_index", "video_key", "episode_chunk", "episode_index")
 _WIDTH = re.compile(r"(0?[0-9]d?)?")
 _NUMBERS = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
+_FASTEST = 1e5  # frames a second
 MOVING = ("image", "video")
 
 
@@ -183,7 +184,7 @@ def _told(feature: Mapping[str, Any]) -> Told:
 
 
 def _check(info: Info, where: str) -> None:
-    if not info.fps > 0:
+    if not 0 < info.fps < _FASTEST:
         raise DataError(f"{where}: expected frames a second above 0, but got fps {info.fps:g}; correct it")
     if info.num_episodes < 1 or info.num_frames < 1:
         raise DataError(

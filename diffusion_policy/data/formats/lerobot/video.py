@@ -39,9 +39,11 @@ class Camera:
         first = round(start * self._fps)
         if path != self._path or first < self._next:
             self._open(path)
-        found = np.empty((count, *self._size, 3), np.uint8)
+        found = np.empty(0, np.uint8)
         for i in range(self._next - first, count):
             frame = self._frame(path)
+            if i == 0:  # by now the size is more than something that was told
+                found = np.empty((count, *frame.shape), np.uint8)
             if i >= 0:
                 found[i] = frame
         return found

@@ -148,7 +148,7 @@ class _Writer:
         task = episode.get(layout.TASK, np.zeros(steps, np.int64)).reshape(steps).astype(np.int64)
         if not (0 <= task.min() <= task.max() < len(self._tasks)):
             raise DataError(f"{where}: '{layout.TASK}' must be in [0, {len(self._tasks) - 1}], got {task.max()}")
-        ends = [episode[key].reshape(steps) != 0 for key in ("terminated", "truncated") if key in episode]
+        ends = [episode[key].reshape(steps, -1).any(axis=1) for key in ("terminated", "truncated") if key in episode]
         return {
             layout.DONE: np.logical_or.reduce(ends) if ends else t == steps - 1,
             "timestamp": (t / self._fps).astype(np.float32),
@@ -199,7 +199,7 @@ class _Writer:
         for key in self._following:
             pictures = whole_pictures(episode[key], f"{where}: '{key}'")
             seen = whole_pictures(episode[key.removeprefix(NEXT)], where)
-            other = (pictures[:-1] != seen[1:]).reshape(len(seen) - 1, -1).any(axis=1)
+            other = (pictures[:-1] != seen[1:]).any(axis=(1, 2, 3))
             for i in np.flatnonzero(np.append(other, True)).tolist():
                 found.setdefault(i, {})[key] = frames.encoded(pictures[i])
         if found:
