@@ -7,8 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from diffusion_policy.data.formats import (  # noqa: F401 (they register themselves)
     d4rl,
     dppo,
@@ -113,7 +111,7 @@ def prepare(
     first = checked_episode(first, {}, f"{source}: episode 0")
     forms = {key: (values.shape[1:], values.dtype) for key, values in first.items()}
     rest = _checked(chain([first], episodes), forms, source)
-    if len(np.ravel((provenance.get("action_bounds") or [[]])[0])) != np.prod(forms.get("action", ((0,), 0))[0]):
+    if "action" in notes:
         provenance.pop("action_bounds", None)  # a transform made other actions
     content = Content(rest, forms, reading.num_steps, reading.num_episodes, provenance, source)
     taken = _taken(given, target)

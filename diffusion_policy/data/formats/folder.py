@@ -92,13 +92,16 @@ def _opened(file: Path) -> Iterator[Mapping[str, _Rows]]:
 def _lengths(file: Path, said: FolderMapping) -> list[int]:
     """Returns the steps of the episodes in a file."""
     with _opened(file) as columns:
-        require(dict(columns), tuple(dict.fromkeys([*said.columns, *filter(None, [said.ends])])), str(file))
+        require(dict(columns), tuple(dict.fromkeys([*said.columns, *filter(None, [said.ends_column])])), str(file))
         lengths = {name: columns[name].length for name in said.columns}
         if not any(lengths.values()):
             raise DataError(f"{file} has no steps; remove it")
         count = check_lengths(lengths, str(file))
-        if said.ends is not None:
-            ends = _ends(columns[said.ends].rows(columns[said.ends].length), count, f"{file}: '{said.ends}'")
+        if said.ends_column is not None:
+            told = columns[said.ends_column].rows(columns[said.ends_column].length)
+            if said.ends_value is not None:
+                told = told.reshape(len(told), -1)[:, 0] == said.ends_value
+            ends = _ends(told, count, f"{file}: '{said.ends}'")
         elif said.episode is not None:
             numbers = columns[said.episode].rows(count).reshape(count, -1)
             ends = np.append(np.flatnonzero((numbers[1:] != numbers[:-1]).any(axis=1)) + 1, count)
@@ -147,7 +150,11 @@ def _columns(file: Path, said: FolderMapping) -> Iterator[Column]:
         for key, pattern in said.images.items():
             yield Column(pattern, "", (), key)
         for name, column in columns.items():
-            used = {said.time: "its rate is kept", said.ends: "says where episodes end", said.episode: "likewise"}
+            used = {
+                said.time: "its rate is kept",
+                said.ends_column: "says where episodes end",
+                said.episode: "likewise",
+            }
             if not any(part.name == name for parts in said.keys.values() for part in parts):
                 yield Column(name, str(column.dtype), column.shape, None, used.get(name, "not in the mapping"))
 

@@ -29,6 +29,7 @@ from diffusion_policy.errors import DataError, MissingFileError
 NAMES = ("mapping.yaml", "mapping.yml")
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>\d+)(?P<range>:(?P<stop>\d+))?\])?")
+_ENDS = re.compile(r"[^=]+(==\s*-?\d+(\.\d+)?\s*)?")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class FolderMapping:
         control_hz: steps a second; None where `time` tells, or nothing.
         time: column of times.
         time_unit: of them.
-        ends: array of ends, in files of several episodes.
+        ends: array of ends, in files of several episodes; or what marks a last step: "step_type == 2".
         episode: column that changes where an episode begins.
         units: {key: unit}.
         env_id: environment that the data are of.
@@ -79,6 +80,17 @@ class FolderMapping:
         """Names of all columns that are read as steps."""
         named = [part.name for parts in self.keys.values() for part in parts]
         return list(dict.fromkeys([*named, *filter(None, (self.time, self.episode))]))
+
+    @property
+    def ends_column(self) -> str | None:
+        """Name of the array of `ends`."""
+        return self.ends.partition("==")[0].strip() if self.ends else None
+
+    @property
+    def ends_value(self) -> float | None:
+        """What marks a last step in it; None where the array is ends, or marks 0 and 1."""
+        text = self.ends.partition("==")[2].strip() if self.ends else ""
+        return float(text) if text else None
 
 
 def read_mapping(folder: Path, path: Path | None) -> FolderMapping:
@@ -121,6 +133,8 @@ def _checked(content: dict[str, Any], where: str) -> FolderMapping:
         raise DataError(f"{where}: control_hz must be a number above 0, but got {rate!r}")
     if unit not in TIME_UNITS:
         raise DataError(f"{where}: time_unit must be one of {', '.join(TIME_UNITS)}, but got {unit!r}")
+    if not _ENDS.fullmatch(str(content.get("ends", "ends"))):
+        raise DataError(f"{where}: ends must be a column, or like 'step_type == 2', but got {content['ends']!r}")
     if content.get("ends") is not None and content.get("episode") is not None:
         raise DataError(f"{where}: ends and episode say the same twice; leave one out")
     return FolderMapping(

@@ -36,7 +36,7 @@ def read_minari(source: str) -> Reading:
         raise DataError(f"{source}: expected episodes, but there are none; get the data set again")
     told = data.storage.metadata.get(NAME)
     record = None if told is None else Record.from_json(told, source)
-    facts = _facts(data) if record is None else {**record.provenance, **_facts(data)}
+    facts = _facts(data) if record is None else {**_facts(data), **record.provenance}
     columns = tuple(_columns(data.spec.observation_space, data.spec.action_space, record))
     return Reading(_episodes(source, data, record), int(data.total_steps), facts, columns, len(data))
 

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def write_minari(content: Content, built: Path, *, minari_id: str | None = None)
     single = observed == ["observation"]
     from gymnasium.spaces import Dict
 
-    with warnings.catch_warnings(), _datasets_path(built.parent / "minari"):
+    with warnings.catch_warnings(), _datasets_path((built.parent / "minari").absolute()):
         warnings.simplefilter("ignore")  # about what else one could tell of it
         data = minari.create_dataset_from_buffers(
             name,
@@ -104,7 +105,10 @@ def _library(where: str) -> Any:
 
 @contextmanager
 def _datasets_path(folder: Path) -> Iterator[None]:
-    """Lets the library keep its data sets in a folder; it has no argument for that, only an environment variable."""
+    """Lets the library keep its data sets in a folder, absolute: it joins a relative one with itself.
+
+    It has no argument for that, only an environment variable.
+    """
     before = os.environ.get(_ROOT)
     os.environ[_ROOT] = str(folder)
     try:
@@ -153,18 +157,20 @@ def _action_space(content: Content) -> Any:
 
 
 def _env_spec(facts: Mapping[str, Any]) -> str | None:
-    """Returns gymnasium's description of the environment as text, None where it is not registered here."""
-    from copy import deepcopy
+    """Returns gymnasium's description of the environment as text, None where it is not registered.
 
+    A data set may name any module ("module:Name-v0"); it is not imported for that. `dp-convert --env ID` does.
+    """
     import gymnasium as gym
 
-    if not facts.get("env_id"):
+    known = gym.registry.get(str(facts.get("env_id") or "").rpartition(":")[2])
+    if known is None:
         return None
+    spec = deepcopy(known)
+    spec.kwargs.update(facts.get("kwargs") or {})
     try:
-        spec = deepcopy(gym.spec(str(facts["env_id"])))
-        spec.kwargs.update(facts.get("kwargs") or {})
         return str(spec.to_json())
-    except (gym.error.Error, ImportError, ValueError, TypeError):  # of another machine; arguments that are no JSON
+    except (ValueError, TypeError):  # arguments that are no JSON
         return None
 
 

@@ -138,15 +138,18 @@ def test_every_format_leaves_nothing_of_what_was_interrupted(target: str, failur
 
 
 @pytest.mark.parametrize("target", [name for name in TARGETS if name in FORMATS])
-def test_every_format_of_both_directions_gives_back_what_came(target: str, tmp_path: Path) -> None:
+def test_every_format_of_both_directions_gives_back_what_came(target: str, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("h5py")
     pytest.importorskip("minari")
     pytest.importorskip("pyarrow")
-    source = store(tmp_path / "a.zarr", episodes(), env_id="Toy-v0", kwargs={}, control_hz=20)
-    translate(str(source), tmp_path / "b.hdf5", to=target)
-    with convert(str(tmp_path / "b.hdf5"), tmp_path / "c.zarr", name=target) as back:
-        assert back.attrs["provenance"]["control_hz"] == 20
-    same(source, tmp_path / "c.zarr")
+    monkeypatch.chdir(tmp_path)  # the paths that people type are relative
+    source = store(Path("a.zarr"), episodes(), env_id="Toy-v0", kwargs={}, control_hz=20, action_bounds=[[-1], [1]])
+    translate("a.zarr", "b.hdf5", to=target)
+    with convert("b.hdf5", "c.zarr", name=target) as back:
+        record = back.attrs["provenance"]
+    assert (record["control_hz"], record["action_bounds"]) == (20, [[-1], [1]])
+    same(source, Path("c.zarr"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.zarr", "b.hdf5", "c.zarr"}
 
 
 def test_documentation_names_every_format_and_option() -> None:

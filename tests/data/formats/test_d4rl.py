@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffusion_policy.data.formats.convert import convert
+from diffusion_policy.data.formats.convert import convert, prepare
+from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError
 
@@ -62,6 +63,14 @@ def test_d4rl_episodes_hold_what_the_file_does(tmp_path: Path) -> None:
     np.testing.assert_array_equal(buffer["truncated"], given["timeouts"])
     assert buffer.attrs["provenance"]["converted_from"] == {"format": "d4rl", "source": "a.hdf5"}
     assert buffer.verify()
+
+
+def test_d4rl_preview_says_what_is_left_in_the_file(tmp_path: Path) -> None:
+    lines = preview(prepare(saved(tmp_path / "a.hdf5"), tmp_path / "a.zarr"))
+    assert lines[0].endswith("a.hdf5; 5 episodes, 18 steps, rate not told")
+    kept = ["rewards", "float64", "1", "->", "reward", "float32", "1", "->", "data/reward", "#", "float64"]
+    assert kept in [line.split()[:11] for line in lines]
+    assert {"dropped  infos: no column of steps", "dropped  metadata: no column of steps"} <= set(lines)
 
 
 def test_d4rl_without_timeouts_ends_where_the_next_row_does_not_follow(tmp_path: Path) -> None:

@@ -78,15 +78,17 @@ def test_folder_preview_tells_columns_and_what_is_not_used(recordings: Path, tmp
     assert "dropped  gripper: not in the mapping" in lines
 
 
-@pytest.mark.parametrize("kind", ["ends", "marks", "ids"])
+@pytest.mark.parametrize("kind", ["ends", "marks", "ids", "kinds"])
 def test_files_of_several_episodes_are_split(kind: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     state, command = rng.normal(size=(10, 7)), rng.normal(size=(10, 2)).astype(np.float32)
     done, count = np.isin(np.arange(10), [3, 9]), np.arange(10)
+    kinds = np.array([0, 1, 1, 2, 0, 1, 1, 1, 1, 2])
     parts = {"ends": {"stop": np.array([4, 10])}, "marks": {"stop": done}, "ids": {"id": np.repeat([7, 3], [4, 6])}}
+    parts["kinds"] = {"step_type": kinds}
     np.savez(tmp_path / "all.npz", state=state, command=command, done=done, count=count, **parts[kind])
     keys = {"pos": "state[0:3]", "grip": "state[6]", "action": "command", "terminated": "done", "count": "count"}
-    split = {"episode": "id"} if kind == "ids" else {"ends": "stop"}
+    split = {"ids": {"episode": "id"}, "kinds": {"ends": "step_type == 2"}}.get(kind, {"ends": "stop"})
     (tmp_path / "m.yaml").write_text(yaml.safe_dump({"episodes": "*.npz", "keys": keys, "control_hz": 30, **split}))
     with convert(str(tmp_path), tmp_path / "a.zarr", mapping=str(tmp_path / "m.yaml")) as buffer:
         assert buffer.episode_ends.tolist() == [4, 10]
@@ -181,6 +183,7 @@ FAULTS = [
     (lambda f: changed(f, time_unit="min"), "time_unit must be one of s, ms, us, ns, but got 'min'"),
     (lambda f: changed(f, ends="x", episode="y"), "ends and episode say the same twice"),
     (lambda f: changed(f, ends="x"), "'x' must rise from at least 1"),
+    (lambda f: changed(f, ends="x == last"), "ends must be a column, or like 'step_type == 2', but got 'x == last'"),
     (lambda f: changed(f, episodes="*.csv"), "no file matches *.csv"),
     (lambda f: changed(f, episodes="images/000/*.png"), "expected a file of .csv or .npz"),
     (lambda f: (f / "mapping.yaml").write_text("keys: ["), "no YAML"),

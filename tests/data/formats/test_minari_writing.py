@@ -48,14 +48,14 @@ def test_ends_that_nobody_marked_stay_unmarked(tmp_path: Path) -> None:
 
 def test_minari_loads_what_was_written_by_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = episodes()
-    facts = {"env_id": "Pendulum-v1", "kwargs": {"g": 9.81}, "action_bounds": [[-1, -2], [1, 2]]}
+    facts = {"env_id": "gymnasium:Pendulum-v1", "kwargs": {"g": 9.81}, "action_bounds": [[-1, -0.1], [1, 2]]}
     ours = store(tmp_path / "a.zarr", made, **facts)
     translate(str(ours), tmp_path / "toy-v3", to="minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     data = minari.load_dataset("toy-v3")
     assert (data.total_episodes, int(data.total_steps)) == (3, sum(LENGTHS))
     assert (data.spec.env_spec.id, data.spec.env_spec.kwargs["g"]) == ("Pendulum-v1", 9.81)
-    assert data.spec.action_space == gym.spaces.Box(np.float32([-1, -2]), np.float32([1, 2]))
+    assert data.spec.action_space == gym.spaces.Box(np.float32([-1, -0.1]), np.float32([1, 2]))
     assert data.spec.observation_space["front"] == gym.spaces.Box(0, 255, (12, 10, 3), np.uint8)
     for found, given in zip(data.iterate_episodes(), made, strict=True):
         np.testing.assert_array_equal(found.observations["agent_pos"][:-1], given["agent_pos"])
@@ -67,6 +67,9 @@ def test_minari_loads_what_was_written_by_its_id(tmp_path: Path, monkeypatch: py
         np.testing.assert_array_equal(found.terminations, given["terminated"])
         np.testing.assert_array_equal(found.truncations, given["truncated"])
         assert data.spec.observation_space.contains({key: rows[0] for key, rows in found.observations.items()})
+    with convert("toy-v3", tmp_path / "b.zarr") as back:  # its own description says less than ours did
+        told = back.attrs["provenance"]
+    assert {name: told[name] for name in facts} == facts
 
 
 def test_minari_to_ours_to_minari_keeps_every_observation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
