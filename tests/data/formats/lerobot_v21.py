@@ -4,13 +4,38 @@ import json
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 
 from diffusion_policy.data.formats.lerobot import stats
 from diffusion_policy.data.formats.lerobot.frames import encoded
-from tests.data.formats.lerobot_peer import FPS, TASKS, frames
+from tests.data.formats.lerobot_peer import FILM_SIZE, FPS, TASKS, frames
 
 DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+
+
+def filmed(root: Path, *, times: int = 1) -> Path:
+    """Turns the pictures of such a data set into films.
+
+    Args:
+        root: what `build` wrote.
+        times: that a film has each frame, at so many times the rate.
+    """
+    path = root / "meta/info.json"
+    info = json.loads(path.read_text())
+    info["video_path"] = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+    info["features"]["observation.images.front"] |= {"dtype": "video", "shape": [*FILM_SIZE, 3]}
+    path.write_text(json.dumps(info))
+    for i, episode in enumerate(frames(FILM_SIZE)):
+        values = {"episode_chunk": i // 2, "episode_index": i, "video_key": "observation.images.front"}
+        film = root / info["video_path"].format(**values)
+        film.parent.mkdir(parents=True, exist_ok=True)
+        writer = imageio_ffmpeg.write_frames(str(film), FILM_SIZE[::-1], fps=times * FPS, macro_block_size=2)
+        writer.send(None)
+        for picture in np.repeat(episode["observation.images.front"], times, axis=0):
+            writer.send(picture)
+        writer.close()
+    return root
 
 
 def build(root: Path) -> Path:

@@ -12,7 +12,7 @@ from diffusion_policy.data.formats.convert import convert, guess_format, prepare
 from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.errors import DataError, DiffusionPolicyError, MissingFileError
 from tests.data.formats.lerobot_peer import FILM_SIZE, FPS, LENGTHS, TASKS, frames
-from tests.data.formats.lerobot_v21 import build
+from tests.data.formats.lerobot_v21 import build, filmed
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -71,6 +71,15 @@ def test_lerobot_video_is_read_by_time(tmp_path: Path) -> None:
             assert found["front"].shape == given.shape
             # h.264 at its default quality; the shades of neighbouring frames are 30 apart
             assert np.abs(found["front"].astype(int) - given).max() < 10
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_lerobot_v21_films_are_read_by_time_whatever_their_own_rate(times: int, tmp_path: Path) -> None:
+    source = filmed(build(tmp_path / "toy"), times=times)
+    with convert(str(source), tmp_path / "a.zarr") as buffer:
+        for i, made in enumerate(frames(FILM_SIZE)):
+            given = made["observation.images.front"]
+            assert np.abs(buffer.get_episode(i)["front"].astype(int) - given).max() < 10
 
 
 def test_lerobot_keys_that_would_collide_keep_their_whole_name(tmp_path: Path) -> None:
