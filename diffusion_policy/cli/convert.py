@@ -30,6 +30,7 @@ examples:
   dp-convert demos.zarr my-demos-v0 --to minari                    # ours as Minari's
   dp-convert dataset.zarr.zip cup.zarr --control-hz 59.94          # UMI
   dp-convert train.npz can.zarr                                    # DPPO, scaled back by normalization.npz beside
+  dp-convert demos.zarr demos_lerobot --to lerobot --task "push T" # ours as LeRobot's, v3.0
   dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
   dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing

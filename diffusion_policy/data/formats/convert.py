@@ -11,6 +11,7 @@ from diffusion_policy.data.formats import (  # noqa: F401 (they register themsel
     d4rl,
     dppo,
     folder,
+    lerobot,
     minari,
     minari_writing,
     ogbench,

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -156,18 +157,20 @@ def _action_space(content: Content) -> Any:
 
 
 def _env_spec(facts: Mapping[str, Any]) -> str | None:
-    """Returns gymnasium's description of the environment as text, None where it is not registered here."""
-    from copy import deepcopy
+    """Returns gymnasium's description of the environment as text, None where it is not registered.
 
+    A data set may name any module ("module:Name-v0"); it is not imported for that. `dp-convert --env ID` does.
+    """
     import gymnasium as gym
 
-    if not facts.get("env_id"):
+    known = gym.registry.get(str(facts.get("env_id") or "").rpartition(":")[2])
+    if known is None:
         return None
+    spec = deepcopy(known)
+    spec.kwargs.update(facts.get("kwargs") or {})
     try:
-        spec = deepcopy(gym.spec(str(facts["env_id"])))
-        spec.kwargs.update(facts.get("kwargs") or {})
         return str(spec.to_json())
-    except (gym.error.Error, ImportError, ValueError, TypeError):  # of another machine; arguments that are no JSON
+    except (ValueError, TypeError):  # arguments that are no JSON
         return None
 
 

@@ -125,12 +125,13 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
 def test_every_format_leaves_nothing_of_what_was_interrupted(target: str, failure, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("h5py")
     pytest.importorskip("minari")
+    pytest.importorskip("pyarrow")
 
     def read():
         yield from episodes()[:2]
         raise failure
 
-    stream(monkeypatch, read())
+    stream(monkeypatch, read(), facts={"control_hz": 10})
     with pytest.raises(type(failure)):
         translate("x", tmp_path / "new" / "b", name="stream", to=target)
     assert not list(tmp_path.iterdir())
@@ -140,6 +141,7 @@ def test_every_format_leaves_nothing_of_what_was_interrupted(target: str, failur
 def test_every_format_of_both_directions_gives_back_what_came(target: str, tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("h5py")
     pytest.importorskip("minari")
+    pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)  # the paths that people type are relative
     source = store(Path("a.zarr"), episodes(), env_id="Toy-v0", kwargs={}, control_hz=20, action_bounds=[[-1], [1]])
     translate("a.zarr", "b.hdf5", to=target)
