@@ -2,7 +2,9 @@
 
 A sensor has frozen where a number that changes at practically every step of other episodes does not change at all,
 to the last bit, while others move. An object that nobody touches stands still, too; so what often stands still in
-this data set is never called frozen, nor what lies at the end of its range: it is clipped, or at a joint's stop.
+this data set is never called frozen, nor what lies at the end of its range: it is clipped, or at a joint's stop. And a
+joint that has arrived may rest: a frozen sensor jumps when it comes back, or, if it never does, it stopped in the
+middle of a motion while commands went on.
 Letters: T steps of an episode, D numbers of a key.
 """
 
@@ -20,6 +22,8 @@ FROZEN_STEPS = 10
 _LIVELY = 0.05  # of the steps of the median episode may change nothing; of a moving joint's encoder practically none do
 _FEW = 0.1  # ordinary steps; others that move less do not count as moving
 _MOST = 0.5  # of the steps of a still run in which others must move
+_JUMP = 1.5  # times the changes beside it; what sets off from rest, or comes to rest, changes less than these
+_NEXT = 4  # changes beside
 _PERIODS = range(2, 21)  # of slow streams, in steps
 _REGULAR = 0.9  # of the changes of a slow stream come after the same number of steps
 _ENOUGH = 20  # changes from which a period is told
@@ -35,7 +39,7 @@ class StillnessCheck:
     """
 
     def __init__(self, usual: Mapping[str, Usual], roles: Mapping[str, Role]) -> None:
-        self._usual = usual
+        self._usual, self._roles = usual, roles
         self._states = [key for key in usual if roles[key] == "state"]
         self._images = [key for key, role in roles.items() if role == "image"]
         self._frozen: dict[tuple[str, int], list[Span]] = {}
@@ -49,8 +53,11 @@ class StillnessCheck:
             return
         moves = {key: self._moves(key, episode) for key in self._usual}  # each (T - 1, D)
         others = np.zeros(len(next(iter(episode.values()))) - 1, np.int64)  # (T - 1,) numbers that move
-        for each in moves.values():
+        commanded = np.zeros(len(others), bool)
+        for key, each in moves.items():
             others += each.sum(axis=1)
+            if self._roles[key] == "action":
+                commanded |= each.any(axis=1)
         for key in self._states:
             rows = rows_of(episode[key])
             still = rows[1:] == rows[:-1]  # (T - 1, D)
@@ -58,8 +65,10 @@ class StillnessCheck:
             # at the end of its range a number is clipped, or a joint at its stop
             still &= (rows[1:] != self._usual[key].least) & (rows[1:] != self._usual[key].most)
             for d in np.flatnonzero(self._lively(key) & still.any(axis=0)):
+                changes = np.abs(np.diff(rows[:, d])) / self._usual[key].step[d]
                 for start, stop in still_runs(still[:, d], others):
-                    self._frozen.setdefault((key, int(d)), []).append(Span(i, start, stop + 1))
+                    if jumped(changes, start, stop, commanded):
+                        self._frozen.setdefault((key, int(d)), []).append(Span(i, start, stop + 1))
         for key in self._images:
             same = repeats(episode[key])
             self._note_period(key, ~same, others)
@@ -115,6 +124,22 @@ def still_runs(still: NDArray[np.bool_], others: NDArray[np.int64]) -> list[tupl
     edges = np.flatnonzero(np.diff(np.concatenate([[0], still.astype(np.int8), [0]])))
     runs = [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2) if stop - start >= FROZEN_STEPS]
     return [(start, stop) for start, stop in runs if (others[start:stop] > 0).mean() >= _MOST]
+
+
+def jumped(changes: NDArray[np.float64], start: int, stop: int, commanded: NDArray[np.bool_]) -> bool:
+    """Returns whether a still run looks like a sensor that failed rather than something at rest.
+
+    Args:
+        changes: (T - 1,) magnitudes in ordinary steps.
+        start: of the run.
+        stop: behind it.
+        commanded: (T - 1,) whether actions changed.
+    """
+    if stop < len(changes):
+        after = changes[stop + 1 : stop + 1 + _NEXT]
+        return bool(changes[stop] >= _JUMP * (after.max() if len(after) else 1.0))
+    before = changes[max(0, start - _NEXT) : start]
+    return len(before) > 0 and bool(before[-1] >= before.max() / _JUMP) and bool(commanded[start:stop].mean() >= _MOST)
 
 
 def repeats(frames: NDArray[np.generic]) -> NDArray[np.bool_]:

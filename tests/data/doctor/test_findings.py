@@ -148,6 +148,21 @@ def test_a_frozen_sensor_is_told_with_its_steps() -> None:
     assert [(span.episode, span.start, span.stop) for span in finding.spans] == [(2, 20, 40)]
 
 
+def test_a_sensor_that_fails_for_good_is_frozen_and_a_joint_that_has_arrived_is_not() -> None:
+    demos = demonstrations(3)
+    at = int(np.abs(np.diff(demos[2]["joints"][:40, 1])).argmax()) + 1
+    demos[2]["joints"][at:, 1] = demos[2]["joints"][at, 1]
+    (finding,) = [each for each in survey(stored(demos)).findings if each.name == "frozen"]
+    assert [(span.episode, span.start, span.stop) for span in finding.spans] == [(2, at, len(demos[2]["joints"]))]
+    arms = []
+    for i in range(8):  # no noise, no dynamics: joints go to their targets at one speed and stand there
+        goal = np.array([3.6 + 0.1 * i, 1.6 if i < 2 else 4.0])  # further than they come, but for two
+        steps = np.arange(60)[:, None]
+        joints = np.minimum(0.06 * steps, goal)
+        arms.append({"action": np.repeat(goal[None], 60, axis=0), "joints": joints})
+    assert "frozen" not in loud(survey(stored(arms)))
+
+
 def test_what_is_clipped_or_untouched_is_not_frozen() -> None:
     demos = demonstrations(3)
     for episode in demos:
