@@ -6,6 +6,7 @@ P points.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ _PROJECTED = 12  # numbers that stand for an episode in the first, rough compari
 _ROUGH = 2.0  # how much nearer a projection may come than what it stands for: all true pairs stay within
 _LENGTHS = 1.1  # ratio of lengths above which two episodes are not the same
 _NOWHERE = np.zeros(_PROJECTED)
+_KEPT = 512  # episodes whose points are kept while pairs are compared: reading them takes longest
 _PAIRS = 5_000  # that are compared number by number, at most: where more are near, the data set hardly varies
 
 
@@ -81,12 +83,11 @@ class SimilarCheck:
             return []
         tree = cKDTree(np.array(self._rough)[chosen])
         pairs = chosen[tree.query_pairs(_ROUGH * NEAR, output_type="ndarray")]
+        pairs = pairs[np.lexsort(pairs.T[::-1])]
         ratio = steps[pairs].max(axis=1) / steps[pairs].min(axis=1)
-        return _grouped([(int(i), int(j)) for i, j in pairs[ratio <= _LENGTHS][:_PAIRS] if self._near(int(i), int(j))])
-
-    def _near(self, i: int, j: int) -> bool:
-        one, other = (self._points(self._buffer.get_episode(each, list(self._kept))) for each in (i, j))
-        return bool(np.sqrt(((one - other) ** 2).mean()) <= NEAR)
+        near = pairs[ratio <= _LENGTHS][:_PAIRS]
+        points = lru_cache(_KEPT)(lambda i: self._points(self._buffer.get_episode(i, list(self._kept))))
+        return _grouped([(i, j) for i, j in near.tolist() if np.sqrt(((points(i) - points(j)) ** 2).mean()) <= NEAR])
 
     def findings(self) -> list[Finding]:
         """Returns what groups there are."""
