@@ -49,8 +49,8 @@ class Feature:
         found: list[str] = []
         for key, size in zip(self.keys, self.sizes, strict=True):
             names = known.get(key)
-            fits = isinstance(names, (list, tuple)) and len(names) == size
-            found += [str(name) for name in names] if fits else [f"{key}_{i}" for i in range(size)]
+            fitting = names if isinstance(names, (list, tuple)) and len(names) == size else None
+            found += [f"{key}_{i}" for i in range(size)] if fitting is None else map(str, fitting)
         return found if self.sizes != (1,) or self.keys[0] in known else None
 
 
