@@ -29,6 +29,8 @@ from diffusion_policy.errors import ConfigError, DataError, MissingFileError, Ou
 from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset
 from diffusion_policy.versions import installed_versions
 
+_SAME_RATE = 0.01  # of a rate: measured ones are not round
+
 
 class Transform(Protocol):
     """Changes episodes on their way."""
@@ -186,7 +188,7 @@ def _provenance(
     if control_hz is not None:
         if not control_hz > 0:
             raise ConfigError(f"--control-hz must be above 0, but got {control_hz:g}")
-        if told is not None and told != control_hz:
+        if told is not None and abs(told / control_hz - 1) > _SAME_RATE:
             raise ConfigError(
                 f"{source} says {told:g} steps a second, but --control-hz says {control_hz:g}; leave it out"
             )

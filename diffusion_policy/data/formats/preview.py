@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from diffusion_policy.data.formats.conversion import Conversion
-from diffusion_policy.data.formats.reading import FORMATS, Column
+from diffusion_policy.data.formats.reading import FORMATS, Column, shown
 from diffusion_policy.data.formats.writing import TARGETS
 
 
@@ -24,7 +24,7 @@ def preview(conversion: Conversion) -> list[str]:
         f"{content.num_steps} steps, {rate}",
         f"to       {TARGETS.get(conversion.target_format).what}: {conversion.out}",
         *_table([_row(each, conversion) for each in [*columns, *made] if each.becomes is not None]),
-        *(f"dropped  {name}: {note or 'not needed'}" for name, note in dropped),
+        *(f"dropped  {shown(name)}: {note or 'not needed'}" for name, note in dropped),
         "dry run: nothing was written",
     ]
 
@@ -37,7 +37,7 @@ def _row(column: Column, conversion: Conversion) -> Sequence[str]:
     there = "" if placed is None else f"-> {placed.becomes}" if placed.becomes else "-> (dropped)"
     notes = "; ".join(filter(None, (column.note, placed.note if placed and placed.becomes else "")))
     return (
-        column.name,
+        shown(column.name),
         f"{column.dtype} {_shape(column.shape)}" if column.dtype else "",
         key,
         "" if form is None else f"{form[1]} {_shape(form[0])}",

@@ -125,6 +125,11 @@ def plain_name(name: str, where: str) -> str:
     return name
 
 
+def shown(name: str) -> str:
+    """Returns a name from a file as it can be printed: on one line, and without what commands a terminal."""
+    return name if name.isprintable() else repr(name)
+
+
 def stored(values: NDArray[Any], name: str, where: str) -> NDArray[Any]:
     """Returns numbers as we keep them: float64 becomes float32.
 
@@ -169,7 +174,7 @@ def check_lengths(lengths: Mapping[str, int], where: str) -> int:
         DataError: they differ, or are 0.
     """
     if len(set(lengths.values())) != 1:
-        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        listed = ", ".join(f"{shown(name)} {length}" for name, length in lengths.items())
         raise DataError(f"{where}: expected columns of one length, but got {listed}; the file is damaged")
     count = next(iter(lengths.values()))
     if count == 0:
@@ -183,5 +188,5 @@ def require(names: Mapping[str, object] | list[str], wanted: tuple[str, ...], wh
     if missing:
         raise DataError(
             f"{where}: expected the columns {', '.join(wanted)}, but {', '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing; it has: {', '.join(names) or 'nothing'}"
+            f"{'is' if len(missing) == 1 else 'are'} missing; it has: {', '.join(map(shown, names)) or 'nothing'}"
         )

@@ -128,6 +128,29 @@ def test_minari_observation_called_like_a_reward_is_refused(tmp_path: Path) -> N
         convert("toy/walk/random-v0", tmp_path / "a.zarr")
 
 
+@pytest.mark.parametrize("name", ["..", "a b", "x\ny"])
+def test_minari_observation_whose_name_is_none_is_refused(name: str, tmp_path: Path) -> None:
+    made(episodes(lambda rng, rows: {name: walk(rng, rows)}), gym.spaces.Dict({name: BOX}))
+    with pytest.raises(DataError, match="a name must consist of letters") as raised:
+        convert("toy/walk/random-v0", tmp_path / "a.zarr")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_minari_episode_without_steps_is_refused(root: Path, tmp_path: Path) -> None:
+    import h5py
+
+    made(episodes(walk), BOX)
+    with h5py.File(root / "toy/walk/random-v0/data/main_data.hdf5", "a") as file:
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            file[f"episode_1/{name}"].resize((0, *file[f"episode_1/{name}"].shape[1:]))
+        file["episode_1/observations"].resize((1, 2))
+        file["episode_1"].attrs["total_steps"] = 0
+    with pytest.raises(DataError, match="episode 1 has no steps"):
+        convert("toy/walk/random-v0", tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()
+
+
 def test_minari_damage_is_one_line_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
     made(episodes(walk), BOX)
     data = root / "toy/walk/random-v0/data"

@@ -1,6 +1,7 @@
 """robomimic's HDF5 files, laid out as its `dataset_states_to_obs.py` and `split_train_val.py` (0.3.0) write them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +226,15 @@ def test_robomimic_record_of_a_later_version_is_refused(tmp_path: Path) -> None:
         file["diffusion_policy"] = json.dumps({**told, "version": 99})
     with pytest.raises(DataError, match="written by a later version"):
         ReplayBuffer.open(translate(str(tmp_path / "b.hdf5"), tmp_path / "c.zarr").path)
+
+
+def test_documentation_in_python_runs_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minari = pytest.importorskip("minari")
+    found = re.search(r"```python\n(.*?)```", (Path(__file__).parents[3] / "docs/data.md").read_text(), re.DOTALL)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    lift(tmp_path / "image.hdf5")
+    exec(compile(found[1], "docs/data.md", "exec"), {})
+    assert ReplayBuffer.open("lift.zarr").shape("action") == (13,)
+    same(Path("lift.zarr"), Path(translate("lift.hdf5", "back.zarr").path))
+    assert minari.MinariDataset(tmp_path / "lift-human-v0/data").total_episodes == 2
