@@ -8,49 +8,15 @@ note of it, `Inert`; calls of names that the caller has a stand-in for are answe
 import math
 import pickletools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from diffusion_policy.errors import CheckpointError
+from diffusion_policy.policies.imports.inert import Inert, Named
 
 MAX_BYTES = 64 * 2**20  # of a pickle, without its tensors; published checkpoints have less than 1 MiB
-_MAX_PARTS = 1_000_000  # of what `plain` copies: references to references can spell more than memory holds
 
 StandIns = Mapping[str, Callable[..., Any]]
 """What answers a call of a name, "module.function"."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """A class or a function that a pickle names.
-
-    Args:
-        path: "module.name".
-    """
-
-    path: str
-
-
-@dataclass(eq=False)
-class Inert:
-    """What a pickle would have made by a call.
-
-    Args:
-        maker: what it would have called.
-        args: with which arguments.
-        state: what it would have been given afterwards.
-        items: what would have been put into it, in pairs where it has keys.
-    """
-
-    maker: object
-    args: tuple[Any, ...]
-    state: object = None
-    items: list[Any] = field(default_factory=list)
-
-    @property
-    def kind(self) -> str:
-        """The name of what it would have called, "" where that was no name."""
-        return self.maker.path if isinstance(self.maker, Named) else ""
 
 
 def read_pickle(data: bytes, what: str, *, stand_ins: StandIns, persistent: Callable[[Any], Any]) -> Any:
@@ -74,37 +40,6 @@ def read_pickle(data: bytes, what: str, *, stand_ins: StandIns, persistent: Call
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise CheckpointError(f"{what} is damaged, or no checkpoint ({said}); copy it again") from error
-
-
-def plain(value: object, unfold: Callable[[Inert], object], what: str) -> Any:
-    """Returns nested values of a pickle as plain ones: dicts with str keys, lists, str, numbers, None.
-
-    Args:
-        value: of a pickle.
-        unfold: returns what an inert object stands for, one layer.
-        what: how to call it in messages.
-
-    Raises:
-        CheckpointError: there is something else in it, it holds itself, or it is too large.
-    """
-    left = _MAX_PARTS
-
-    def copied(part: object, depth: int) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0 or depth > 50:
-            raise CheckpointError(f"{what} is nested too deeply, or too large, to be a configuration; refused")
-        if isinstance(part, Inert):
-            return copied(unfold(part), depth + 1)
-        if isinstance(part, dict):
-            return {str(key): copied(each, depth + 1) for key, each in part.items()}
-        if isinstance(part, (list, tuple)):
-            return [copied(each, depth + 1) for each in part]
-        if part is None or isinstance(part, (str, int, float)):
-            return part
-        raise CheckpointError(f"{what} holds a {type(part).__name__}, expected plain values")
-
-    return copied(value, 0)
 
 
 _VALUES = frozenset(

@@ -23,7 +23,7 @@ from diffusion_policy.policies.imports.assembly import (
     view_settings,
 )
 from diffusion_policy.policies.imports.foreign_settings import MOST_NUMBERS, MOST_PIXELS, MOST_STEPS, Settings
-from diffusion_policy.policies.imports.pickled import Inert, plain
+from diffusion_policy.policies.imports.inert import Inert, plain
 from diffusion_policy.policies.imports.torch_file import StoredTensor, TorchFile, open_torch_file
 from diffusion_policy.policies.imports.weights import (
     Affine,

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.errors import CheckpointError, MissingFileError
-from diffusion_policy.policies.imports.pickled import MAX_BYTES, Inert, Named, read_pickle
+from diffusion_policy.policies.imports.inert import Named
+from diffusion_policy.policies.imports.pickled import MAX_BYTES, read_pickle
 
 _DTYPES = {
     "torch.DoubleStorage": torch.float64,
@@ -166,5 +167,3 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v2": _rebuilt,
     "torch._utils._rebuild_parameter": _parameter,
 }
-
-__all__ = ["Inert", "Named", "StoredTensor", "TorchFile", "open_torch_file"]

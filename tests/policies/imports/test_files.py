@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from diffusion_policy.errors import CheckpointError, MissingFileError
-from diffusion_policy.policies.imports.pickled import Inert
+from diffusion_policy.policies.imports.inert import Inert
 from diffusion_policy.policies.imports.safetensors_file import read_safetensors
 from diffusion_policy.policies.imports.torch_file import StoredTensor, open_torch_file
 

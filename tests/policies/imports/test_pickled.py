@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 
 from diffusion_policy.errors import CheckpointError
 from diffusion_policy.policies.imports import pickled
-from diffusion_policy.policies.imports.pickled import Inert, Named, plain, read_pickle
+from diffusion_policy.policies.imports.inert import Inert, Named, plain
+from diffusion_policy.policies.imports.pickled import read_pickle
 
 
 def read(data: bytes, **stand_ins: Any) -> Any:

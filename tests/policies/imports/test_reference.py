@@ -5,7 +5,9 @@ the published architecture, under diffusers' own scheduler; the encoder of pictu
 robomimic in a slow test.
 """
 
+import json
 import os
+import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -224,3 +226,39 @@ def test_reference_checkpoint_with_code_is_read_without_it(tmp_path: Path, monke
     assert read_reference(path).predict(obs).actions.shape == (1, 3, DA)
     assert set(sys.modules) == before
     assert [each.name for each in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+@pytest.mark.slow
+def test_encoder_of_pictures_says_what_the_real_robomimic_says(tmp_path: Path) -> None:
+    python = os.environ.get("ROBOMIMIC_PYTHON")
+    if not python or not Path(python).exists():
+        pytest.skip("needs ROBOMIMIC_PYTHON, an interpreter with robomimic 0.2 (CONTRIBUTING.md)")
+    script = Path(__file__).with_name("robomimic_side.py")
+    done = subprocess.run([python, script, tmp_path / "a.npz"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with np.load(tmp_path / "a.npz") as stored:
+        told, features = json.loads(str(stored["told"])), torch.from_numpy(stored["features"])
+    shapes = {name: shape for name, shape in told["shapes"].items() if not name.endswith(("ature", "pos_x", "pos_y"))}
+    own = state(66, {"agent_pos": 2, "image": 1, "action": DA})
+    numbers = seeded.weights(told["shapes"], 11)
+    own |= {f"obs_encoder.{name}": torch.from_numpy(numbers[name]) for name in shapes}
+    own |= {f"{CORE}1.temperature": torch.ones(1), f"{CORE}1.pos_x": torch.zeros(1), f"{CORE}1.pos_y": torch.zeros(1)}
+    own |= {
+        "normalizer.params_dict.agent_pos.scale": torch.ones(2),
+        "normalizer.params_dict.agent_pos.offset": torch.zeros(2),
+    }
+    meta = {
+        "obs": {"agent_pos": {"shape": [2]}, "image": {"shape": [3, 41, 44], "type": "rgb"}},
+        "action": {"shape": [DA]},
+    }
+    settings = {**HYBRID, "shape_meta": meta, "crop_shape": None, "n_obs_steps": 1}
+    policy = read_reference(saved(tmp_path / "a.ckpt", settings, own))
+    pictures = {"image": {"shape": [3, 41, 44], "type": "VISUAL"}, "observation.state": {"shape": [2], "type": "STATE"}}
+    drawn = seeded.observations(pictures, 3, 1, 2)
+    image = torch.from_numpy(np.moveaxis(drawn["image"], 2, -1).swapaxes(0, 1).copy())  # (B, To, H, W, C)
+    obs = {"agent_pos": torch.from_numpy(drawn["observation.state"].swapaxes(0, 1).copy()), "image": image}
+    with torch.inference_mode():
+        difference = (policy.condition(obs) - features).abs().max()
+    print(f"{difference:.1e}; {told['versions']} here torch {torch.__version__}")
+    assert features.abs().mean() > 0.01
+    assert difference <= 1e-5
