@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diffusion_policy.data.replay_buffer import ReplayBuffer
     from diffusion_policy.policies.controller import RecedingHorizonController
     from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
+    from diffusion_policy.policies.imports.library import import_policy
     from diffusion_policy.policies.library import load_policy
     from diffusion_policy.rollout.evaluate import evaluate
     from diffusion_policy.training.run import train
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DiffusionPolicy": "diffusion_policy.policies.diffusion_policy",
     "load_policy": "diffusion_policy.policies.library",
+    "import_policy": "diffusion_policy.policies.imports.library",
     "ReplayBuffer": "diffusion_policy.data.replay_buffer",
     "RecedingHorizonController": "diffusion_policy.policies.controller",
     "TimedController": "diffusion_policy.control.timed",
@@ -42,6 +44,7 @@ _HOMES = {
 __all__ = [
     "DiffusionPolicy",
     "load_policy",
+    "import_policy",
     "ReplayBuffer",
     "RecedingHorizonController",
     "TimedController",

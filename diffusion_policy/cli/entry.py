@@ -58,6 +58,11 @@ def convert() -> int:
     return _run("convert")
 
 
+def import_() -> int:
+    """Runs dp-import; returns the exit code."""
+    return _run("imports", "dp-import")
+
+
 def serve() -> int:
     """Runs dp-serve; returns the exit code."""
     return _run("serve")
@@ -79,7 +84,7 @@ def find_modules_here() -> None:
             sys.path.append(here)
 
 
-def _run(name: str) -> int:
+def _run(name: str, command: str | None = None) -> int:
     try:
         find_modules_here()
         code: int = import_module(f"diffusion_policy.cli.{name}").main()
@@ -87,7 +92,7 @@ def _run(name: str) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except ModuleNotFoundError as error:
-        said = needs_full_install(error, f"dp-{name.replace('_', '-')}")
+        said = needs_full_install(error, command or f"dp-{name.replace('_', '-')}")
         if said is None:
             raise
         print(f"error: {said}", file=sys.stderr)

@@ -4,12 +4,13 @@ BatchNorm's running statistics and averaged weights (EMA) do not belong together
 GroupNorm in its place. Parameters have torchvision's names, so that its ImageNet file loads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_policy.errors import CheckpointError
+from diffusion_policy.errors import CheckpointError, ConfigError
 
 _CHANNELS_PER_GROUP = 16  # as in the source
 
@@ -20,20 +21,38 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(next(groups for groups in range(most, 0, -1) if channels % groups == 0), channels)
 
 
+class ChannelAffine(nn.Module):
+    """Scales and shifts each channel of (B, C, h, w): a trained BatchNorm whose statistics stay as they are.
+
+    It comes with weights of others only (see `policies.imports`); networks that learn here have GroupNorm.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (B, C, h, w)."""
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+Norm = Callable[[int], nn.Module]
+NORMS: dict[str, Norm] = {"group": group_norm, "fixed": ChannelAffine}
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut; the first of a stage may halve height and width."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, norm: Norm = group_norm) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = group_norm(channels)
+        self.bn1 = norm(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = group_norm(channels)
+        self.bn2 = norm(channels)
         self.downsample = nn.Sequential()
         if stride > 1 or in_channels != channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride, bias=False), group_norm(channels)
-            )
+            self.downsample = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), norm(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, channels, h / stride, w / stride)."""
@@ -42,19 +61,27 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """The convolutions of ResNet-18: (B, C, h, w) -> (B, 512, h / 32, w / 32), rounded up."""
+    """The convolutions of ResNet-18: (B, C, h, w) -> (B, 512, h / 32, w / 32), rounded up.
+
+    Args:
+        in_channels: C.
+        norm: "group", or "fixed" for a `ChannelAffine` in its place.
+    """
 
     out_channels = 512
 
-    def __init__(self, in_channels: int = 3) -> None:
+    def __init__(self, in_channels: int = 3, norm: str = "group") -> None:
         super().__init__()
+        if norm not in NORMS:
+            raise ConfigError(f"norm must be {' or '.join(NORMS)}, but got {norm!r}")
+        made = NORMS[norm]
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = group_norm(64)
+        self.bn1 = made(64)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(64, 64, 1)
-        self.layer2 = _stage(64, 128, 2)
-        self.layer3 = _stage(128, 256, 2)
-        self.layer4 = _stage(256, 512, 2)
+        self.layer1 = _stage(64, 64, 1, made)
+        self.layer2 = _stage(64, 128, 2, made)
+        self.layer3 = _stage(128, 256, 2, made)
+        self.layer4 = _stage(256, 512, 2, made)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):  # as torchvision begins
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -85,5 +112,5 @@ class ResNet18(nn.Module):
         self.load_state_dict({name: weights[name] for name in own}, strict=False)
 
 
-def _stage(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(BasicBlock(in_channels, channels, stride), BasicBlock(channels, channels, 1))
+def _stage(in_channels: int, channels: int, stride: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(in_channels, channels, stride, norm), BasicBlock(channels, channels, 1, norm))

@@ -121,6 +121,8 @@ class ConditionalUnet1D(nn.Module):
         down_dims: channels of each level; each must be divisible by `n_groups`.
         kernel_size: odd.
         n_groups: groups of each GroupNorm.
+        final_n_groups: groups of the GroupNorm before the output; None for `n_groups`. The published network has 8
+            there, whatever `n_groups` says.
         embed_dim: size of the timestep embedding.
         cond_predict_scale: FiLM with scale and bias; else bias only.
         activation: of the convolutions, "mish" (the published one) or "silu", which is much cheaper on CPUs.
@@ -138,6 +140,7 @@ class ConditionalUnet1D(nn.Module):
         down_dims: tuple[int, ...] = (256, 512, 1024),
         kernel_size: int = 5,
         n_groups: int = 8,
+        final_n_groups: int | None = None,
         embed_dim: int = 256,
         cond_predict_scale: bool = True,
         activation: str = "mish",
@@ -166,9 +169,11 @@ class ConditionalUnet1D(nn.Module):
         )
         self.mid_modules = nn.ModuleList([block(dims[-1], dims[-1]) for _ in range(2)])
         self.up_modules = _Levels(_Level(block(2 * b, a), block(a, a), Upsample(a)) for a, b in reversed(levels[1:]))
-        first = down_dims[0]
+        first, last_groups = down_dims[0], n_groups if final_n_groups is None else final_n_groups
+        if last_groups < 1 or first % last_groups:
+            raise ConfigError(f"final_n_groups must divide down_dims[0] {first}, but got {final_n_groups}")
         self.final_conv = nn.Sequential(
-            ConvBlock(first, first, kernel_size, n_groups, activation), TemporalConv(first, action_dim, 1)
+            ConvBlock(first, first, kernel_size, last_groups, activation), TemporalConv(first, action_dim, 1)
         )
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:

@@ -25,7 +25,10 @@ class View(nn.Module):
         shape: (H, W, C).
         resize: (height, width) before the crop; None leaves the size.
         crop: (height, width), or the share of each side that is kept; None keeps all.
+        crop_at: (top, left) of the crop in evaluation; None for the middle, rounded down. Others round otherwise.
         imagenet: scale as ImageNet weights expect it; otherwise 0-255 becomes [-1, 1].
+        mean: of each channel, of values in [0, 1], to be subtracted; None for what `imagenet` says.
+        std: of each channel, to be divided by; given with `mean`.
 
     Attributes:
         size: (h, w).
@@ -44,7 +47,10 @@ class View(nn.Module):
         *,
         resize: tuple[int, int] | None = None,
         crop: tuple[int, int] | float | None = None,
+        crop_at: tuple[int, int] | None = None,
         imagenet: bool = False,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
         height, width, self.channels = _picture(shape)
@@ -56,12 +62,12 @@ class View(nn.Module):
         self.kept = math.prod(self.size) / math.prod(frame)
         if imagenet and self.channels != 3:
             raise ConfigError(f"ImageNet weights see 3 channels, but the picture has {self.channels}")
-        std = torch.tensor(_IMAGENET_STD) if imagenet else torch.full((self.channels,), 0.5)
-        mean = torch.tensor(_IMAGENET_MEAN) if imagenet else torch.full((self.channels,), 0.5)
+        self.crop_at = None if crop_at is None else _corner(crop_at, self.size, frame)
+        means, stds = (torch.tensor(numbers) for numbers in _scaling(self.channels, imagenet, mean, std))
         # constants that follow from the configuration: they move with the module and are not saved
         # one number for each of a row, (w C,): rows are scaled 7 times faster than runs of three channels
-        self.register_buffer("scale", (1 / (255 * std)).repeat(self.size[1]), persistent=False)
-        self.register_buffer("offset", (-mean / std).repeat(self.size[1]), persistent=False)
+        self.register_buffer("scale", (1 / (255 * stds)).repeat(self.size[1]), persistent=False)
+        self.register_buffer("offset", (-means / stds).repeat(self.size[1]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, C, h, w)."""
@@ -70,10 +76,16 @@ class View(nn.Module):
             resized = F.interpolate(x.permute(0, 3, 1, 2).float(), self.resize, mode="bilinear", antialias=True)
             x = resized.permute(0, 2, 3, 1)
         if self.crop is not None:
-            x = random_crop(x, self.crop) if self.training else center_crop(x, self.crop)
+            x = random_crop(x, self.crop) if self.training else self._evaluation_crop(x, self.crop)
         # in place: every further array of this size costs as much in fresh memory pages as in arithmetic
         rows = x.to(torch.float32, copy=True).flatten(2)  # (B, h, w C)
         return rows.mul_(self.scale).add_(self.offset).view(x.shape).permute(0, 3, 1, 2)
+
+    def _evaluation_crop(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.crop_at is None:
+            return center_crop(x, size)
+        top, left = self.crop_at
+        return x[:, top : top + size[0], left : left + size[1]]
 
 
 def random_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -109,6 +121,26 @@ def _size(name: str, size: object) -> tuple[int, int]:
         shown = list(size) if isinstance(size, tuple) else size
         raise ConfigError(f"{name} must be [height, width] in pixels, but got {shown!r}")
     return sides[0], sides[1]
+
+
+def _corner(corner: object, size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+    room = (frame[0] - size[0], frame[1] - size[1])
+    match corner:
+        case (int(top), int(left)) if 0 <= top <= room[0] and 0 <= left <= room[1]:
+            return top, left
+    raise ConfigError(f"crop_at must be [top, left] in pixels, at most {list(room)}, but got {corner!r}")
+
+
+def _scaling(
+    channels: int, imagenet: bool, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns what is subtracted from, and what divides, each channel of pixels in [0, 1]."""
+    if mean is None and std is None:
+        return (_IMAGENET_MEAN, _IMAGENET_STD) if imagenet else ((0.5,) * channels, (0.5,) * channels)
+    given = (mean, std)
+    if any(not isinstance(each, tuple) or len(each) != channels for each in given) or not all(n > 0 for n in std or ()):
+        raise ConfigError(f"mean and std must be {channels} numbers each, std positive, but got {mean!r} and {std!r}")
+    return mean, std  # type: ignore[return-value]  # checked above
 
 
 def _crop(crop: tuple[int, int] | float, frame: tuple[int, int]) -> tuple[int, int]:

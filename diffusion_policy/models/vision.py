@@ -46,11 +46,14 @@ class ViewEncoder(FieldEncoder):
         trunk: convolutions, pictures (B, C, h, w) to maps of `trunk.out_channels`.
         num_keypoints: K.
         feature_dim: F.
+        relu: whether features that are negative become 0, as in robomimic and LeRobot.
     """
 
     raw = True  # pixels are scaled here, after the crop
 
-    def __init__(self, view: View, trunk: nn.Module, *, num_keypoints: int, feature_dim: int) -> None:
+    def __init__(
+        self, view: View, trunk: nn.Module, *, num_keypoints: int, feature_dim: int, relu: bool = False
+    ) -> None:
         super().__init__()
         for size in (num_keypoints, feature_dim):
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -62,6 +65,8 @@ class ViewEncoder(FieldEncoder):
         self.view, self.kept, self.feature_dim = view, view.kept, feature_dim
         pool = SpatialSoftmax(int(trunk.out_channels), num_keypoints)  # type: ignore[arg-type]
         self.network = nn.Sequential(trunk, pool, nn.Linear(2 * num_keypoints, feature_dim))
+        if relu:
+            self.network.append(nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (B, F)."""
@@ -132,7 +137,9 @@ class ResNetEncoder(ViewEncoder):
         feature_dim: F.
         weights: torchvision's ImageNet file of resnet18, read when a training begins; pixels are then scaled as these
             weights expect it.
-        view: `resize` and `crop` of `View`.
+        norm: "group", or "fixed" for the numbers of a BatchNorm that others have trained.
+        relu: see `ViewEncoder`.
+        view: settings of `View`, e.g. `resize` and `crop`.
     """
 
     def __init__(
@@ -142,12 +149,14 @@ class ResNetEncoder(ViewEncoder):
         num_keypoints: int = 32,
         feature_dim: int = 64,
         weights: str | None = None,
+        norm: str = "group",
+        relu: bool = False,
         **view: Any,
     ) -> None:
         seen = View(field.shape, imagenet=weights is not None, **view)
         self._weights = weights
-        trunk = ResNet18(seen.channels)
-        super().__init__(seen, trunk, num_keypoints=num_keypoints, feature_dim=feature_dim)
+        trunk = ResNet18(seen.channels, norm)
+        super().__init__(seen, trunk, num_keypoints=num_keypoints, feature_dim=feature_dim, relu=relu)
 
     def load_pretrained(self) -> None:
         """Reads `weights`, if there are any.

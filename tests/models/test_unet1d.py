@@ -83,3 +83,10 @@ def test_make_denoiser_lists_known_backbones() -> None:
         make_denoiser({"name": "unet2d"}, action_dim=2, cond_dim=6, pred_horizon=8)
     with pytest.raises(ConfigError, match="down_dim"):
         make_denoiser({"name": "unet1d", "down_dim": (16,)}, action_dim=2, cond_dim=6, pred_horizon=8)
+
+
+def test_unet_refuses_last_groups_that_do_not_share_its_channels() -> None:
+    sizes = {"action_dim": 2, "cond_dim": 3, "pred_horizon": 4, "down_dims": (12,), "n_groups": 4, "embed_dim": 8}
+    assert ConditionalUnet1D(**sizes, final_n_groups=6).final_conv[0].block[1].num_groups == 6
+    with pytest.raises(ConfigError, match=r"final_n_groups must divide down_dims\[0\] 12, but got 8"):
+        ConditionalUnet1D(**sizes, final_n_groups=8)

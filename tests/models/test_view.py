@@ -91,3 +91,20 @@ def test_view_has_nothing_to_save() -> None:
 def test_view_refuses_what_does_not_fit(shape, options, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         View(shape, **options)
+
+
+def test_view_takes_another_crop_and_other_scales_in_evaluation() -> None:
+    """What imported weights were trained with: torchvision's rounding, a data set's mean and deviation."""
+    x = torch.arange(9 * 9 * 3, dtype=torch.uint8).reshape(1, 9, 9, 3)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
+    seen = View((9, 9, 3), crop=(6, 6), crop_at=(2, 1), mean=mean, std=std).eval()(x)
+    expected = (x[:, 2:8, 1:7].float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    torch.testing.assert_close(seen, expected.permute(0, 3, 1, 2))
+    for options, message in (
+        ({"crop": (6, 6), "crop_at": (4, 1)}, r"crop_at must be \[top, left\] in pixels, at most \[3, 3\]"),
+        ({"mean": (0.1, 0.2), "std": std}, "mean and std must be 3 numbers each"),
+        ({"mean": mean}, "mean and std must be 3 numbers each"),
+        ({"mean": mean, "std": (1.0, 0.0, 1.0)}, "std positive"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            View((9, 9, 3), **options)  # type: ignore[arg-type]

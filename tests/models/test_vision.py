@@ -212,3 +212,8 @@ def test_depth_or_touch_is_one_registered_encoder_away() -> None:
     assert made.cond_dim == 2 * (6 + 16)
     assert made.raw_keys == {"depth"}
     assert made({"depth": torch.rand(3, 2, 24, 32), "touch": torch.rand(3, 2, 4, 4)}).shape == (3, 44)
+
+
+def test_resnet_knows_its_norms_by_name() -> None:
+    with pytest.raises(ConfigError, match="norm must be group or fixed, but got 'batch'"):
+        ResNet18(norm="batch")
