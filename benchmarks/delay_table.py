@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from figures import table
+
 HEAD = ["strategy", "delay, steps", "max reward", "success", "jerk", "jump at joints", "elsewhere", "without a plan"]
 NOT_RUN = "Not run yet: `scripts/reproduce/delay.sh`."
 
@@ -14,10 +16,9 @@ def delay(path: Path) -> str:
         return NOT_RUN
     figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     cases = figures["cases"]
-    align = ["---"] + ["---:"] * (len(HEAD) - 1)
-    lines = ["| " + " | ".join(each) + " |" for each in [HEAD, align, *map(row, cases)]]
     return (
-        "\n".join(lines) + f"\n\n({cases[0]['episodes']} episodes each, seeds from {figures['seed']}; 95 % intervals. "
+        f"{table(HEAD, [row(case) for case in cases])}\n\n"
+        f"({cases[0]['episodes']} episodes each, seeds from {figures['seed']}; 95 % intervals. "
         f"Jerk in px / step³, jumps of speed where another plan comes into force in px / step²; without a "
         f"plan: env steps of all episodes. {figures['hardware']['cpu']}.)"
     )

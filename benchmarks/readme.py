@@ -146,26 +146,6 @@ def synther() -> str:
     return f"{table(head, rows)}\n\n({said} {apart}; commit {figures['commit'][:7]}.)"
 
 
-def online() -> str:
-    """Returns the table of soft actor-critic with and without synthetic rows."""
-    figures = stored("online")
-    methods = figures["methods"]
-    shown = [1000, 2000, 3000, 5000, 10000]
-    rows = []
-    for name, title in _ONLINE.items():
-        each = methods[name]
-        row = [title]
-        for step in shown:
-            at = each["env_steps"].index(step)
-            low, high = each["ci95"][at]
-            row.append(f"{each['mean'][at]:.0f} [{low:.0f}, {high:.0f}]")
-        rows.append([*row, f"{sum(each['cpu_minutes']) / len(each['cpu_minutes']):.0f}"])
-    seeds = len(methods["synther20"]["seeds"])
-    said = f"{seeds} seeds, 95 % intervals over them; {figures['hardware']['cpu']}, commit {figures['commits'][0][:7]}"
-    return f"{table(['return after', *map(str, shown), 'CPU minutes a seed'], rows)}\n\n({said}.)"
-
-
-_ONLINE = {"sac1": "SAC, 1 update a step", "sac20": "SAC, 20 updates", "synther20": "SynthER, 20 updates"}
 _TOLD = ("terminal_precision", "terminal_recall")
 
 

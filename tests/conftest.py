@@ -1,6 +1,7 @@
 """Shared by all tests: outside data, and settings of the property tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import settings
 
 settings.register_profile("project", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("project")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's `tests &` hands that on; tests of Ctrl-C, and what
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # they start, need the usual answer
 
 
 @pytest.fixture(scope="session")

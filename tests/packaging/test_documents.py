@@ -70,8 +70,8 @@ def test_another_figure_makes_another_table(readme: ModuleType, tmp_path: Path, 
     assert readme.latency() != before
 
 
-def test_delays_are_a_table_of_what_dp_eval_leaves(tmp_path: Path) -> None:
-    from benchmarks.delay_table import HEAD, NOT_RUN, delay
+def test_delays_are_a_table_of_what_dp_eval_leaves(readme: ModuleType, tmp_path: Path) -> None:
+    from delay_table import HEAD, NOT_RUN, delay
 
     def case(name: str, steps: int, jump: float | None) -> dict[str, Any]:
         means = {key: {"mean": value, "ci95": [value - 1, value + 1]} for key, value in (("jerk", 3.0), ("drift", 2.0))}

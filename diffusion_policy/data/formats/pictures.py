@@ -4,11 +4,12 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_policy.data.formats.film import decoder, next_picture
 from diffusion_policy.errors import DataError, MissingFileError
 
 _FILMS = (".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -65,16 +66,12 @@ def _picture(file: Path, where: str) -> NDArray[Any]:
 
 
 def _film(file: Path, steps: int, where: str) -> NDArray[Any]:
-    """Returns the frames of a film, from the ffmpeg that imageio-ffmpeg brings: pictures of PPM, one after another."""
-    import imageio_ffmpeg
-
-    quiet = ["-v", "error", "-nostdin", "-protocol_whitelist", "file,pipe"]
-    shape = ["-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-"]
-    words = [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, "-i", f"file:{file.resolve()}", *shape]
+    """Returns the frames of a film, every one that it holds."""
+    words = decoder(file, ["-fps_mode", "passthrough"])
     frames: list[NDArray[Any]] = []
     with TemporaryFile() as said, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said) as process:
         assert process.stdout is not None  # a pipe was asked for
-        while len(frames) <= steps and (frame := _ppm(process.stdout)) is not None:
+        while len(frames) <= steps and (frame := next_picture(process.stdout)) is not None:
             frames.append(frame)
         process.kill()  # if there is more
         process.wait()
@@ -87,14 +84,3 @@ def _film(file: Path, steps: int, where: str) -> NDArray[Any]:
         got = f"{more}{min(len(frames), steps)}"
         raise DataError(f"{where}: expected a frame a step, but {file.name} has {got} for {steps} steps")
     return np.stack(frames)
-
-
-def _ppm(stream: IO[bytes]) -> NDArray[np.uint8] | None:
-    """Returns the next picture of a stream, None at its end."""
-    if stream.readline() != b"P6\n":
-        return None
-    width, height = (int(word) for word in stream.readline().split())
-    stream.readline()  # the brightest value, 255
-    content = stream.read(3 * width * height)
-    whole = len(content) == 3 * width * height
-    return np.frombuffer(content, np.uint8).reshape(height, width, 3) if whole else None

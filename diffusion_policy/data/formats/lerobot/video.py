@@ -5,10 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_policy.data.formats.film import decoder, next_picture
 from diffusion_policy.errors import DataError, MissingFileError
 
 
@@ -61,30 +61,25 @@ class Camera:
         self.close()
         if not path.is_file():
             raise MissingFileError(f"{path} does not exist; the data set is incomplete, copy it again")
-        quiet = ["-v", "error", "-nostdin", "-protocol_whitelist", "file,pipe"]
-        grid = ["-vf", f"fps={self._fps:.10g}:round=near", "-f", "image2pipe", "-c:v", "ppm", "-"]
-        words = [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, "-i", f"file:{path.resolve()}", *grid]
+        words = decoder(path, ["-vf", f"fps={self._fps:.10g}:round=near"])
         self._said = TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=self._said)
         self._path, self._next = path, 0
 
     def _frame(self, path: Path) -> NDArray[np.uint8]:
-        """Returns the next frame, a picture of PPM: "P6", width and height, 255, a line each, then the colours."""
+        """Returns the next frame."""
         assert self._process is not None  # opened by `read`
         assert self._process.stdout is not None  # a pipe was asked for
-        stream = self._process.stdout
-        width, height = (int(word) for word in stream.readline().split()) if stream.readline() == b"P6\n" else (0, 0)
-        stream.readline()
-        content = stream.read(3 * width * height)
-        if not width or len(content) < 3 * width * height:
+        frame = next_picture(self._process.stdout)
+        if frame is None:
             raise DataError(f"{path}: expected frame {self._next}, but the video ends before{self._reason()}")
-        if (height, width) != self._size:
+        if frame.shape[:2] != self._size:
             raise DataError(
                 f"{path}: expected {self._size[0]} x {self._size[1]} pixels (height, width) as info.json says, but got "
-                f"{height} x {width}; get the file again"
+                f"{frame.shape[0]} x {frame.shape[1]}; get the file again"
             )
         self._next += 1
-        return np.frombuffer(content, np.uint8).reshape(height, width, 3)
+        return frame
 
     def _reason(self) -> str:
         assert self._said is not None  # opened with the decoder
