@@ -1,9 +1,10 @@
 """Whether a robot gets its actions in time from dp-serve: PushT stepped in real time by a process of its own.
 
-    python benchmarks/closed_loop.py [--minutes 10] [--hz 10 50] [--load idle full] [--policy policy.pt]
+    python benchmarks/closed_loop.py [--minutes 10] [--hz 10 50] [--load idle full first] [--policy policy.pt]
 
-For every rate, idle and with a busy process on each core: a server, a robot that steps PushT and asks for an action at
-each tick, and beside them, at the same rate, a loop that only sleeps and a bare websocket echo of the same payload.
+For every rate, idle, with a busy process on each core (full), and with the same while server and robot come first (nice
+-10, which needs rights): a server, a robot that steps PushT and asks for an action at each tick, and beside them, at
+the same rate, a loop that only sleeps and a bare websocket echo of the same payload.
 Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms after its tick, or none, because the loop
 was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. Without
 --policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
@@ -26,17 +27,22 @@ from typing import Any
 import numpy as np
 
 SERVE = "import sys; from diffusion_policy.cli.entry import serve; sys.exit(serve())"
+LOADS = ("idle", "full", "first")
+FIRST = -10
+"""Niceness of server and robot under the load called first."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @contextmanager
-def process(*words: str, reads: bool = False) -> Iterator["subprocess.Popen[str]"]:
-    """Runs a process beside this one, and ends it."""
+def process(*words: str, reads: bool = False, first: bool = False) -> Iterator["subprocess.Popen[str]"]:
+    """Runs a process beside this one, which comes first where cores are busy if it shall, and ends it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = subprocess.Popen(
         [sys.executable, *words], stdout=subprocess.PIPE if reads else None, text=True, env=environment
     )
     try:
+        if first:  # while it has one thread: later ones inherit it
+            os.setpriority(os.PRIO_PROCESS, running.pid, FIRST)
         yield running
     finally:
         running.send_signal(signal.SIGTERM)
@@ -61,15 +67,17 @@ def measured(policy: Path, hz: float, load: str, args: argparse.Namespace, folde
     """Returns what a rate under a load came to; arrays are round trips in milliseconds."""
     here, seconds = str(Path(__file__).with_name("closed_loop_parts.py")), 60 * args.minutes
     rules = ("port=0", "safe_action=[256,256]")  # under load the first plan may come when all of it is past
+    first = load == "first"
     with ExitStack() as stack:
-        server = stack.enter_context(process("-c", SERVE, str(policy), *rules, f"control_hz={hz:g}", reads=True))
+        words = ("-c", SERVE, str(policy), *rules, f"control_hz={hz:g}")
+        server = stack.enter_context(process(*words, reads=True, first=first))
         back = stack.enter_context(process(here, "echo-server", reads=True))
         urls = address(server), address(back)
-        for _ in range(usable_cores() if load == "full" else 0):
+        for _ in range(0 if load == "idle" else usable_cores()):
             stack.enter_context(process(here, "burn"))
         outs = {name: str(folder / f"{name}-{hz:g}-{load}.npz") for name in ("robot", "sleeper", "echo")}
         parts = [
-            stack.enter_context(process(here, *words))
+            stack.enter_context(process(here, *words, first=first and words[0] == "robot"))
             for words in (
                 ("robot", urls[0], f"{hz}", f"{seconds}", f"{args.plans}", outs["robot"]),
                 ("sleeper", f"{hz}", f"{seconds}", outs["sleeper"]),
@@ -141,8 +149,9 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     from benchmarks.closed_loop_parts import LATE_S
 
-    figure = Figure(figsize=(5 * len(rows), 4), layout="constrained")
-    for axes, each in zip(figure.subplots(1, len(rows), squeeze=False).flat, rows, strict=True):
+    wide = len({each["load"] for each in rows})  # a row for each rate
+    figure = Figure(figsize=(5 * wide, 4 * len(rows) / wide), layout="constrained")
+    for axes, each in zip(figure.subplots(len(rows) // wide, wide, squeeze=False).flat, rows, strict=True):
         for (name, curve), colour in zip(each["curves_ms"].items(), ("#0072B2", "#999999"), strict=True):
             axes.loglog(curve, 1 - SHARES, color=colour, label=name)
         axes.axvline(1000 * LATE_S, color="#D55E00", lw=1)
@@ -182,7 +191,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of each")
     parser.add_argument("--hz", type=float, nargs="+", default=[10.0, 50.0])
-    parser.add_argument("--load", nargs="+", choices=("idle", "full"), default=["idle", "full"])
+    parser.add_argument("--load", nargs="+", choices=LOADS, default=LOADS)
     parser.add_argument("--plans", type=int, default=100, help="whose round trips are compared with their computation")
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/closed_loop.json")

@@ -46,6 +46,10 @@ class ObservationError(DiffusionPolicyError, ValueError):
     """An observation (or noise) has the wrong key, shape or dtype."""
 
 
+class PolicyLostError(DiffusionPolicyError, RuntimeError):
+    """The process in which a policy computes has ended."""
+
+
 class RankLostError(DiffusionPolicyError, RuntimeError):
     """One of several processes that train together has ended."""
 

@@ -1,11 +1,13 @@
 """One connection to the server, from the handshake to its end. No call lasts longer than it is let."""
 
 import logging
+import select
 import socket
 import struct
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Any
 
 from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI, WebSocketException
@@ -44,7 +46,7 @@ class Link:
         try:
             self._connection = self._connected(url, token, open_s)
             _limit_sending(self._connection.socket, send_s)
-            self._outbox = Outbox(self._connection.send)
+            self._outbox = Outbox(self._connection.send, partial(_takes, self._connection.socket))
             self.send({"type": "hello", "protocol": PROTOCOL, **hello})
             self.welcome = self._agreed(url, open_s)
             horizon = self.welcome["horizons"].get("obs_horizon")
@@ -139,6 +141,14 @@ def _quiet() -> logging.Logger:
     found = logging.getLogger("diffusion_policy_client.websockets")
     found.setLevel(logging.CRITICAL)
     return found
+
+
+def _takes(sock: socket.socket) -> bool:
+    """Whether a socket takes some kilobytes now: systems say so where a good part of its buffer is free."""
+    try:
+        return bool(select.select([], [sock], [], 0)[1])
+    except (OSError, ValueError):  # closed, or with a number that select does not know: sending shows which
+        return False
 
 
 def _limit_sending(sock: socket.socket, seconds: float) -> None:

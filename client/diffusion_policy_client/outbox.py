@@ -1,27 +1,34 @@
-"""What is to be sent, in its order, by a thread of its own: whoever says something does not wait for the network."""
+"""What is to be sent, in its order: at once where the network takes it, or else by a thread of its own.
+
+Whoever says something does not wait for the network.
+"""
 
 import threading
 from collections import deque
 from collections.abc import Callable
 
 _WAITING_BYTES = 64 * 1024  # of observations: numbers all wait, of pictures the newest
+_AT_ONCE_BYTES = 8 * 1024  # of a message for which there is room where a socket takes anything
 
 
 class Outbox:
     """Sends what is put into it. Observations that wait while the network is slow make room for newer ones.
 
     Args:
-        send: sends one message, however long it takes; what it raises ends the thread.
+        send: sends one message, however long it takes; after it raised, nothing more is sent.
+        free: whether the network takes a small message now. Such a one is sent by whoever says it: waking another
+            thread takes longer than sending, and milliseconds where all cores are busy.
 
     Attributes:
         failed: what it raised; None while all is well.
         fewest: observations that wait at least, whatever their size.
     """
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
+    def __init__(self, send: Callable[[bytes], None], free: Callable[[], bool]) -> None:
         self.failed: Exception | None = None
         self.fewest = 1
-        self._send = send
+        self._send, self._free = send, free
+        self._sending = False  # the thread: what comes later must not overtake
         self._waiting: deque[tuple[int | None, bytes]] = deque()  # number, None for an observation; and the message
         self._changed, self._ended = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -35,6 +42,9 @@ class Outbox:
             number: of a question; None for an observation.
         """
         with self._changed:
+            if not self._waiting and not self._sending and len(data) <= _AT_ONCE_BYTES and self._free():
+                self._try(data)
+                return 0
             self._waiting.append((number, data))
             self._changed.notify()
             return 0 if number is not None else self._make_room()
@@ -73,8 +83,15 @@ class Outbox:
                 if not self._waiting:
                     return
                 _, data = self._waiting.popleft()
-            try:
-                self._send(data)
-            except Exception as error:  # of the network, or a defect: whoever sends next is told
-                self.failed = error
+                self._sending = True
+            self._try(data)
+            with self._changed:
+                self._sending = False
+            if self.failed is not None:
                 return
+
+    def _try(self, data: bytes) -> None:
+        try:
+            self._send(data)
+        except Exception as error:  # of the network, or a defect: whoever sends next is told
+            self.failed = error

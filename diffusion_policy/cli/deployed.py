@@ -1,6 +1,5 @@
 """What the commands that run a policy by the clock share: the policy, its strategy and its rules."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +17,14 @@ _USUAL_HZ = 10.0  # where a policy does not tell
 
 
 def deployed_policy(config: dict[str, Any]) -> "ChunkPolicy":
-    """Returns the policy of `checkpoint=`, warmed up for one robot."""
+    """Returns the policy of `checkpoint=`, warmed up for one robot; with `own_process` in another process."""
     from diffusion_policy.policies.controller import RecedingHorizonController
-    from diffusion_policy.policies.device import pick_device
+    from diffusion_policy.policies.own_process import PolicyProcess
 
-    checkpoint, device = Path(str(config["checkpoint"])).expanduser(), str(config["device"])
-    device = str(pick_device(device)) if checkpoint.suffix == ".pt" else device
-    made = RecedingHorizonController.load(checkpoint, device=device, precision=config["precision"], batch_size=1)
-    return made.policy
+    checkpoint, device, precision = str(config["checkpoint"]), str(config["device"]), config["precision"]
+    if config["own_process"]:
+        return PolicyProcess(checkpoint, device=device, precision=precision, plugins=config["plugins"] or ())
+    return RecedingHorizonController.load(checkpoint, device=device, precision=precision, batch_size=1).policy
 
 
 def deployed_strategy(config: dict[str, Any], policy: "ChunkPolicy", every: int | None = None) -> "Strategy":

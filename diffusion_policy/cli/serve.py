@@ -1,6 +1,7 @@
 """dp-serve: a policy for robots elsewhere."""
 
 import asyncio
+import gc
 import signal
 import sys
 from contextlib import suppress
@@ -42,6 +43,8 @@ def _serve(config: dict[str, Any], _overrides: list[str]) -> int:
     def ready(port: int) -> None:
         host = f"[{listening.host}]" if ":" in listening.host else listening.host
         print(f"serving  {config['checkpoint']} at ws://{host}:{port}, {1 / offer.step_s:g} actions a second; ", end="")
+        gc.collect()
+        gc.freeze()  # what is there stays: collections that pass it over hold up no answer
         print("Ctrl-C ends", flush=True)
 
     return asyncio.run(_until_told(server, ready))

@@ -26,6 +26,7 @@ from diffusion_policy.control.strategies import Chunking, Strategy, make_strateg
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
 from diffusion_policy.policies.controller import RecedingHorizonController
+from diffusion_policy.policies.own_process import PolicyProcess
 
 
 class TimedController(Readings):
@@ -84,6 +85,7 @@ class TimedController(Readings):
         delay: int = 1,
         device: object = "cpu",
         precision: str | None = None,
+        own_process: bool = False,
         **settings: Any,
     ) -> "TimedController":
         """Returns a controller for the policy in a file, warmed up: its first plan takes no longer than later ones.
@@ -95,6 +97,8 @@ class TimedController(Readings):
             delay: steps that a plan is expected to take.
             device: where the engine computes.
             precision: float32 or bfloat16.
+            own_process: lets the policy compute in a process of its own, so that ticks do not wait for Python's lock
+                on a busy computer; see `PolicyProcess`.
             settings: further arguments of the class.
 
         Raises:
@@ -102,7 +106,11 @@ class TimedController(Readings):
             CheckpointError: no engine is known for this kind of file, or its content is damaged.
             ConfigError: a setting does not fit the policy, or real-time chunking a policy that cannot be guided.
         """
-        policy = RecedingHorizonController.load(path, device=device, precision=precision, batch_size=1).policy
+        policy: ChunkPolicy
+        if own_process:
+            policy = PolicyProcess(path, device=str(device), precision=precision)
+        else:
+            policy = RecedingHorizonController.load(path, device=device, precision=precision, batch_size=1).policy
         made = cls(policy, step_s=step_s, strategy=make_strategy(strategy, policy.horizons, delay=delay), **settings)
         if strategy == "real_time":
             warm_up_guidance(policy)

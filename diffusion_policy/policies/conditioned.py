@@ -53,6 +53,22 @@ class ConditionedModule(nn.Module):
         """The observation fields that have a normaliser: all but those whose encoder takes them as recorded."""
         return [key for key in self.obs_spec if key not in self.encoder.raw_keys]
 
+    @property
+    def trained_ranges(self) -> dict[str, tuple[list[Any], list[Any]]]:
+        """{key: (least, greatest)}, (*shape) each, of observations in training; those normalised by limits know them.
+
+        A number that never changed in training is given a range of 1 to each side of it: it was moved, not scaled, and
+        its normaliser looks like that of one with just this range.
+        """
+        if self.config.normalization.obs != "limits":
+            return {}
+        found = {}
+        for key, normalizer in zip(self.obs_spec, self.obs_normalizers, strict=True):
+            if isinstance(normalizer, LinearNormalizer):
+                scale, offset = normalizer.scale.cpu().double(), normalizer.offset.cpu().double()
+                found[key] = ((-1 - offset) / scale).tolist(), ((1 - offset) / scale).tolist()
+        return found
+
     def fit_normalizers(self, obs: Mapping[str, Tensor], action: Tensor) -> None:
         """Sets all normalisers from data.
 

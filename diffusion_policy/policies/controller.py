@@ -34,6 +34,23 @@ _WARM_UP_CALLS = 2  # the first one allocates and chooses kernels, the second sh
 _LATENCIES_KEPT = 100_000  # a robot runs for days; the log must not grow with it
 
 
+def policy_file(path: str | Path) -> Path:
+    """Returns where a policy's file is.
+
+    Raises:
+        MissingFileError: there is no such file.
+        CheckpointError: no engine is known for this kind of file.
+    """
+    file = Path(path).expanduser()
+    if file.suffix not in ENGINES:
+        raise CheckpointError(
+            f"no engine runs a policy file of kind '{file.suffix}' ({file}), known: {', '.join(ENGINES)}"
+        )
+    if not file.is_file():
+        raise MissingFileError(f"policy file {file} does not exist; dp-train writes one as <out>/policy.pt")
+    return file
+
+
 class RecedingHorizonController:
     """Holds the observation window and the action queue of E slots, and asks the policy when a queue is empty.
 
@@ -99,13 +116,7 @@ class RecedingHorizonController:
             CheckpointError: no engine is known for this kind of file, or its content is damaged.
             ConfigError: there is no such device or precision, or the engine is not installed.
         """
-        file = Path(path).expanduser()
-        if file.suffix not in ENGINES:
-            raise CheckpointError(
-                f"no engine runs a policy file of kind '{file.suffix}' ({file}), known: {', '.join(ENGINES)}"
-            )
-        if not file.is_file():
-            raise MissingFileError(f"policy file {file} does not exist; dp-train writes one as <out>/policy.pt")
+        file = policy_file(path)
         module, function = ENGINES[file.suffix].split(":")
         try:
             engine = import_module(module)

@@ -6,7 +6,6 @@ step, whatever keys the data set has. Letters: T steps of an episode.
 
 import shutil
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,11 +20,11 @@ from numpy.typing import NDArray
 from diffusion_policy.config import ObsSpec
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, RenderError
+from diffusion_policy.processes import end_with_parent
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.environments import Env, check_offers, make_env
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import usable_cores
-from diffusion_policy.rollout.worker import end_with_parent
 from diffusion_policy.settings import plain
 from diffusion_policy.versions import installed_versions
 
@@ -193,7 +192,7 @@ class _Painter:
 
 def _begin(drawing: Drawing) -> None:
     """Makes the environment, once in a process."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     import_plugins(drawing.plugins)
     _Painter.env = make_env(drawing.env_id, drawing.env_kwargs)
 

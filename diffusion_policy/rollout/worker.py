@@ -4,10 +4,6 @@ Everything comes and goes in order. In: a `Job`, then lists of (slot, command). 
 `Beat` a step and at its end one (slot, moments) a command; or a `Failure`, which is the last word.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -19,6 +15,7 @@ from typing import Self, TypeVar
 
 from diffusion_policy import errors
 from diffusion_policy.errors import DiffusionPolicyError
+from diffusion_policy.processes import settle
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.episode import Command, EpisodeSlot, Moment, SlotSetup
 from diffusion_policy.rollout.gl import choose_gl
@@ -89,10 +86,7 @@ class _FailedError(Exception):
 
 def serve(conn: Connection) -> None:
     """Works until the other side closes the pipe, or ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the parent decides
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while this process started
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    settle()
     choose_gl()
     # EOFError, OSError: nobody listens any more. Those of an environment are reported before they get here.
     with suppress(_FailedError, EOFError, OSError), ExitStack() as closing:
@@ -142,11 +136,3 @@ def _attempt(conn: Connection, place: int | None, work: Callable[[], T]) -> T:
 def _close(slot: EpisodeSlot) -> None:
     with suppress(Exception):  # all results are sent: a failure now concerns nobody
         slot.close()
-
-
-def end_with_parent() -> None:
-    """Ends this process as soon as its parent has ended, even if an environment hangs and nobody reads the pipe."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -2,16 +2,15 @@
 
 import multiprocessing
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.processes import inherited_calm
 from diffusion_policy.rollout.episode import Command, Moment
 from diffusion_policy.rollout.worker import Job, serve
 
@@ -62,7 +61,10 @@ class WorkerProcess:
         self.ready, self.owing, self.due, self.moments = False, 0, [], {}
         self.deadline = time.monotonic() + limit_s
         context = multiprocessing.get_context("spawn")
-        with _inherited_calm():
+        # W processes with as many threads as cores each would be in each other's way; with 0, software GL (llvmpipe)
+        # draws in the thread that calls it
+        calm = dict.fromkeys(_THREADS, "1") | {"LP_NUM_THREADS": os.environ.get("LP_NUM_THREADS", "0")}
+        with inherited_calm(calm):
             self.conn, other = context.Pipe()
             try:
                 # daemon: Python's own end must not wait for it
@@ -113,29 +115,3 @@ def _packed(job: Job) -> bytes:
             f"env_kwargs must be values that can be sent to a worker process, but got {dict(job.setup.env_kwargs)!r} "
             f"({error}); use workers=0"
         ) from error
-
-
-@contextmanager
-def _inherited_calm() -> Iterator[None]:
-    """What a process that is started meanwhile inherits: deafness to Ctrl-C, and one thread for each library.
-
-    Its first instructions are Python's own: there, Ctrl-C would end in a traceback. W processes with as many threads
-    as cores each would be in each other's way; with 0, software GL (llvmpipe) draws in the thread that calls it.
-    """
-    wanted = dict.fromkeys(_THREADS, "1") | {"LP_NUM_THREADS": os.environ.get("LP_NUM_THREADS", "0")}
-    before = {name: os.environ.get(name) for name in wanted}
-    masked = hasattr(signal, "pthread_sigmask")
-    if masked:
-        resource_tracker.ensure_running()  # starting it would lift the mask again
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        if masked:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)

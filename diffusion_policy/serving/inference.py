@@ -7,6 +7,7 @@ import time
 
 from diffusion_policy.control.plan import PlanRequest, answers
 from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+from diffusion_policy.policies.own_process import PolicyProcess
 
 Question = tuple[PlanRequest, "asyncio.Future[FloatArray]", asyncio.AbstractEventLoop]
 
@@ -22,11 +23,10 @@ class Inference:
 
     Attributes:
         answered: questions so far.
-        computed_s: seconds that they took, all together.
     """
 
     def __init__(self, policy: ChunkPolicy) -> None:
-        self.answered, self.computed_s = 0, 0.0
+        self.answered, self._spent_s = 0, 0.0
         self._policy = policy
         self._questions: queue.SimpleQueue[Question | None] = queue.SimpleQueue()
         self._begun_s: float | None = None
@@ -41,6 +41,11 @@ class Inference:
         self._questions.put(None)
         self._thread.join(patience_s)
         return not self._thread.is_alive()
+
+    @property
+    def computed_s(self) -> float:
+        """Seconds that the policy computed, all together."""
+        return self._policy.computed_s if isinstance(self._policy, PolicyProcess) else self._spent_s
 
     @property
     def busy_s(self) -> float:
@@ -67,7 +72,7 @@ class Inference:
             except Exception as error:  # whatever a policy raises is this client's trouble, not the others'
                 found = error
             self._begun_s = None
-            self.computed_s += time.monotonic() - begun
+            self._spent_s += time.monotonic() - begun
             self.answered += 1
             try:
                 loop.call_soon_threadsafe(_settle, answer, found)

@@ -162,7 +162,7 @@ class Stuck:
 
 def test_of_observations_that_wait_the_newest_are_sent_and_questions_all_in_their_order():
     network = Stuck()
-    outbox = Outbox(network)
+    outbox = Outbox(network, lambda: False)
     outbox.fewest = 2
     outbox.put(b"first", None)
     assert network.begun.wait(PATIENCE_S)
@@ -182,13 +182,41 @@ def test_of_observations_that_wait_the_newest_are_sent_and_questions_all_in_thei
     assert [data[:8] for data in network.sent] == [b"first", b"question", b"3xxxxxxx", b"4", b"5"]
 
 
+def test_what_the_network_takes_at_once_is_sent_by_whoever_says_it_unless_others_wait():
+    network, senders = Stuck(), []
+    outbox = Outbox(lambda data: (senders.append(threading.current_thread()), network(data)), lambda: free)
+    free = False
+    outbox.put(b"by the thread", None)
+    assert network.begun.wait(PATIENCE_S)
+    free = True
+    outbox.put(b"behind it", 1)  # would overtake what is being sent
+    network.let.set()
+    until(lambda: len(network.sent) == 2 and not outbox._sending)
+    outbox.put(b"at once", 2)
+    outbox.put(b"large" * 10_000, None)
+    assert outbox.close(PATIENCE_S)
+    assert [data[:9] for data in network.sent] == [b"by the th", b"behind it", b"at once", b"largelarg"]
+    here = threading.current_thread()
+    assert [sender is here for sender in senders] == [False, False, True, False]
+
+
+def test_a_send_of_ones_own_that_fails_is_the_end_as_one_of_the_thread_is():
+    def broken(data):
+        raise OSError("cut off")
+
+    outbox = Outbox(broken, lambda: True)
+    outbox.put(b"tick", 1)
+    assert str(outbox.failed) == "cut off"
+    assert outbox.close(PATIENCE_S)
+
+
 def test_a_network_that_takes_nothing_lets_no_call_of_the_robot_wait():
     policy = Telling()
     policy.obs_spec = {"now": ObsField("low_dim", (1,)), "eye": ObsField("rgb", (100, 100, 3))}
     eye, network = np.zeros((100, 100, 3), np.uint8), Stuck()
     with Running(offer(policy, safe_action=np.array([7.0]))) as running, remote(running) as controller:
         link = controller._upkeep._link
-        link._outbox._send = network  # from now on; no call below may wait for it
+        link._outbox._send, link._outbox._free = network, lambda: False  # from now on; no call below may wait for it
         controller._patience_s = 0.0
         for number in range(20):
             controller.observe({**seen(number * STEP), "eye": eye}, number * STEP)

@@ -9,6 +9,8 @@ import torch
 from diffusion_policy.cli.deployed import deployed_rules
 from diffusion_policy.control.guard import Guard
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.engines.description import Description
+from diffusion_policy.policies.engines.eager import prepared
 from diffusion_policy.policies.policy_config import NormalizationConfig
 from diffusion_policy.policies.trained_ranges import trained_ranges
 from tests.control.clocks import Telling
@@ -46,7 +48,17 @@ def test_rules_of_a_command_admit_what_training_had_and_count_the_rest():
 
 
 def test_policies_that_do_not_know_their_ranges_are_refused():
-    with pytest.raises(ConfigError, match=r"kept in policy\.pt, but got Telling"):
+    with pytest.raises(ConfigError, match="this Telling knows no ranges of training"):
         trained_ranges(Telling())
-    with pytest.raises(ConfigError, match="this one has gaussian"):
+    with pytest.raises(ConfigError, match=r"kept with normalization\.obs=limits"):
         trained_ranges(fitted("gaussian")[0])
+
+
+def test_engines_know_what_their_policy_knew_and_so_do_exported_files():
+    policy, _ = fitted()
+    engine = prepared(policy)
+    read = Description.from_json(engine.description.to_json(), "a file")
+    for found in (engine, read):
+        assert list(trained_ranges(found)) == policy.normalized_keys
+        for key, expected in trained_ranges(policy).items():
+            np.testing.assert_array_equal(trained_ranges(found)[key], expected)

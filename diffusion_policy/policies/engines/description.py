@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from diffusion_policy.config import ActionSpec, Horizons, ObsSpec, action_spec_from, obs_spec_from
@@ -28,6 +28,7 @@ class Description:
         noise_shape: of one row's standard-normal noise.
         info: where it comes from.
         sampling: how it comes to an action, `Policy.sampling`; empty in files that were exported before this was told.
+        trained_ranges: {key: (least, greatest)} of observations in training, where they are known; empty in such files.
     """
 
     obs_spec: ObsSpec
@@ -36,12 +37,12 @@ class Description:
     noise_shape: tuple[int, ...]
     info: CheckpointInfo
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    trained_ranges: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, policy: Any) -> Self:
         """Returns the description of a policy that has these attributes."""
-        shape, sampling = tuple(policy.noise_shape), policy.sampling
-        return cls(policy.obs_spec, policy.action_spec, policy.horizons, shape, policy.info, sampling)
+        return cls(**{each.name: getattr(policy, each.name) for each in fields(cls)})
 
     def to_json(self) -> str:
         """Returns what `from_json` reads."""
@@ -71,6 +72,7 @@ class Description:
                     noise_shape=tuple(map(int, said["noise_shape"])),
                     info=CheckpointInfo(**said["info"]),
                     sampling=dict(said.get("sampling", {})),
+                    trained_ranges={key: (low, high) for key, (low, high) in said.get("trained_ranges", {}).items()},
                 )
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{where}: its description is damaged ({error}); export the policy again") from error

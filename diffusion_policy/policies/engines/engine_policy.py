@@ -66,6 +66,11 @@ class EnginePolicy:
         """How it comes to an action, for results that must tell."""
         return self.description.sampling
 
+    @property
+    def trained_ranges(self) -> Mapping[str, tuple[Any, Any]]:
+        """Of observations in training, where they are known."""
+        return self.description.trained_ranges
+
     def predict(self, obs: Mapping[str, Array], noise: FloatArray | None = None) -> ActionChunk[Array]:
         """Returns one chunk a row; see `ChunkPolicy`.
 

@@ -1,0 +1,195 @@
+"""A policy in a process of its own: whoever asks it waits, and nobody else does.
+
+In a thread, a policy holds Python's lock between its operations. Where all cores are busy the thread loses its core
+while it holds the lock, and whatever else the process has to do, a robot's next action, waits until it gets one back.
+
+Letters: B batch, To/Tp = obs_horizon/pred_horizon, Da the axes of one action.
+"""
+
+import logging
+import multiprocessing
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
+from diffusion_policy.errors import CheckpointError, PolicyLostError
+from diffusion_policy.policies.chunk import ActionChunk, Array, FloatArray, KnownActions
+from diffusion_policy.policies.controller import policy_file
+from diffusion_policy.policies.engines.description import Description
+from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.own_process_work import Answer, Job, work
+from diffusion_policy.processes import inherited_calm
+
+logger = logging.getLogger(__name__)
+
+_END_S = 5.0  # for the process to end by itself
+
+
+class PolicyProcess:
+    """Obeys `GuidedChunkPolicy`; the policy computes in another process, which ends with this one.
+
+    Where that process dies (out of memory, a defect of an engine), another takes its place, and is asked again, once.
+    One question at a time: threads wait for each other.
+
+    A script that makes one needs `if __name__ == "__main__":`, since the process begins by importing it.
+
+    Args:
+        path: e.g. "policy.pt"; see `RecedingHorizonController.load`, by which it is loaded and warmed up.
+        device: where the engine computes; auto for the best there is, of policy.pt.
+        precision: float32 or bfloat16.
+        plugins: modules to import first.
+
+    Attributes:
+        description: what a controller has to know of the policy.
+        computed_s: seconds that its predictions took, without their way through the pipe.
+
+    Raises:
+        DiffusionPolicyError: what loading raises.
+        PolicyLostError: the process ended while it loaded the policy.
+    """
+
+    def __init__(
+        self, path: str | Path, *, device: str = "cpu", precision: str | None = None, plugins: Sequence[str] = ()
+    ) -> None:
+        self._job = Job(policy_file(path).absolute(), device, precision, tuple(plugins))  # a typo costs no process
+        self._lock = threading.Lock()
+        self._process: SpawnProcess | None = None
+        self.computed_s = 0.0
+        self._begin()
+        self.description: Description = self._received().value
+        self._state = _state(self._job.path)
+
+    @property
+    def obs_spec(self) -> ObsSpec:
+        """The observations that `predict` reads."""
+        return self.description.obs_spec
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """Shape, bounds and units of one action."""
+        return self.description.action_spec
+
+    @property
+    def horizons(self) -> Horizons:
+        """To, Ta and Tp."""
+        return self.description.horizons
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of one row's noise."""
+        return self.description.noise_shape
+
+    @property
+    def info(self) -> CheckpointInfo:
+        """Where the policy comes from."""
+        return self.description.info
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How it comes to an action."""
+        return self.description.sampling
+
+    @property
+    def trained_ranges(self) -> Mapping[str, tuple[Any, Any]]:
+        """Of observations in training, where they are known."""
+        return self.description.trained_ranges
+
+    def predict(self, obs: dict[str, Array], noise: FloatArray | None = None) -> ActionChunk[Array]:
+        """Returns one chunk a row; see `ChunkPolicy`. Raises what the policy raises.
+
+        Raises:
+            PolicyLostError: the process ended, and the one in its place, too.
+        """
+        return self._answer(("predict", (obs, noise)))
+
+    def predict_guided(
+        self, obs: dict[str, Array], noise: FloatArray | None, known: KnownActions
+    ) -> ActionChunk[Array]:
+        """See `GuidedChunkPolicy`, and `predict`."""
+        return self._answer(("predict_guided", (obs, noise, known)))
+
+    def close(self) -> None:
+        """Ends the process; a prediction that is being made is given up."""
+        with suppress(AttributeError):  # it was never begun
+            self._conn.close()
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, question: tuple[str, tuple[Any, ...]]) -> ActionChunk[Array]:
+        with self._lock:
+            try:
+                answer = self._asked(question)
+            except PolicyLostError as error:
+                logger.warning("%s; another is started", error)
+                answer = self._asked(question)
+            self.computed_s += answer.seconds
+        return ActionChunk.of(answer.value, self.horizons)
+
+    def _asked(self, question: tuple[str, tuple[Any, ...]]) -> Answer:
+        if self._process is None:
+            if _state(self._job.path) != self._state:
+                raise CheckpointError(
+                    f"{self._job.path} is another file than the one that was loaded, and the process that had loaded "
+                    f"it has ended; start again with the policy that you mean"
+                )
+            self._begin()
+            self._received()
+        with suppress(OSError):  # it has ended: receiving says how
+            self._conn.send(question)
+        return self._received()
+
+    def _begin(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        with inherited_calm():
+            self._conn, other = context.Pipe()
+            try:
+                # daemon: Python's own end must not wait for it
+                self._process = context.Process(target=work, args=(other,), name="policy", daemon=True)
+                self._process.start()
+            finally:
+                other.close()
+        with suppress(OSError):
+            self._conn.send(self._job)
+
+    def _received(self) -> Answer:
+        try:
+            said = self._conn.recv()
+        except (EOFError, OSError) as error:
+            raise PolicyLostError(
+                f"the process of {self._job.path} ended with code {self._end()} (-9: killed, for memory perhaps)"
+            ) from error
+        if isinstance(said, Exception):
+            raise said
+        answer: Answer = said
+        return answer
+
+    def _end(self) -> int | None:
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.join(_END_S)
+        if process.exitcode is None:
+            process.kill()
+            process.join(_END_S)
+        return process.exitcode
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Returns what changes when a file is written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
