@@ -270,8 +270,9 @@ def main() -> int:
         text = log.read()
         if ended is not None or code != 0:
             found.append(f"the server ended with {ended if ended is not None else code}")
-        if "Traceback" in text or "defect" in text:
-            found.append(text[-4000:])
+        told = re.search(r"Traceback|defect", text)
+        if told:
+            found.append(text[max(0, told.start() - 1000) : told.start() + 3000])
         print(said)
         print("\n".join(found) if found else f"nothing was found in {args.seconds:g} s, seed {args.seed}")
         return 1 if found else 0

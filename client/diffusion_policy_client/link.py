@@ -81,9 +81,10 @@ class Link:
             raise ServerLostError(f"the server at {url} did not answer within {open_s:g} s")
         if welcome["type"] == "refused":
             raise MismatchError(f"the server at {url} refused: {welcome.get('message')}")
-        if welcome["type"] != "welcome" or welcome.get("protocol") != PROTOCOL:
+        protocol = welcome.get("protocol")
+        if welcome["type"] != "welcome" or not isinstance(protocol, int) or protocol != PROTOCOL:
             raise MismatchError(
-                f"this client speaks protocol {PROTOCOL}, the server at {url} {welcome.get('protocol')!r}; install "
+                f"this client speaks protocol {PROTOCOL}, the server at {url} {protocol!r:.20}; install "
                 f"matching versions"
             )
         try:

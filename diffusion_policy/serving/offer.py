@@ -85,12 +85,13 @@ def agree(offer: Offer, hello: Mapping[str, Any]) -> None:
     if hello.get("type") != "hello":
         raise ProtocolError(f"expected hello as the first message, but got {hello.get('type')!r:.40}")
     client = client_name(hello)
-    if hello.get("protocol") != PROTOCOL:
+    protocol = hello.get("protocol")
+    if not isinstance(protocol, int) or protocol != PROTOCOL:  # an array has no truth value
         raise RefusedError(
-            f"the client ({client}) speaks protocol {hello.get('protocol')!r:.20}, the server "
+            f"the client ({client}) speaks protocol {protocol!r:.20}, the server "
             f"({offer.about.get('server', 'unknown')}) {PROTOCOL}; install matching versions"
         )
-    if hello.get("planning") not in PLANNING:
+    if text(hello, "planning") not in PLANNING:
         raise ProtocolError(f"hello.planning: expected {' or '.join(PLANNING)}, but got {hello.get('planning')!r:.40}")
     if hello.get("obs") is not None:
         _check_obs(offer.obs(), mapping(hello, "obs"))
@@ -114,7 +115,9 @@ def client_name(hello: Mapping[str, Any]) -> str:
 
 def _check_obs(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     for field_of in theirs.values():
-        if not isinstance(field_of, dict) or not isinstance(field_of.get("shape"), (list, tuple)):
+        kind, shape = (field_of.get("type"), field_of.get("shape")) if isinstance(field_of, dict) else (None, None)
+        sizes = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+        if not isinstance(kind, str) or not sizes:
             raise ProtocolError("hello.obs: expected {key: {type, shape}}, but got something else")
     unfit = [
         key

@@ -1,12 +1,16 @@
 """What time it is, only the robot tells; what is of another episode or too old leaves nothing behind."""
 
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from diffusion_policy.config import ObsField
 from diffusion_policy.control.plan import answers
+from diffusion_policy.errors import ObservationError
+from diffusion_policy.serving.offer import RefusedError
+from diffusion_policy.serving.protocol import ProtocolError
 from diffusion_policy.serving.session import Session
 from tests.control.clocks import STEP, Telling, seen
 from tests.serving.raw import HELLO, Raw, until
@@ -33,6 +37,36 @@ def planned(client):
     if client.is_due():
         question = client.question()
         client.answered(question, answers(client.controller.policy, [question])[0])
+
+
+ODD = [
+    None, True, 0, -1, 1.5, float("nan"), 1e300, "", "auto", b"x", [], [np.zeros(2)], {}, {"x": np.zeros(2)},
+    *(np.zeros(shape, dtype) for shape in ((), 0, 1, 2, (2, 3)) for dtype in (np.float32, np.int64, bool)),
+]  # fmt: skip
+MESSAGES = [
+    {"type": "observe", "time_s": 1.0, "obs": seen(1.0)},
+    {"type": "tick", "id": 1, "time_s": 1.0, "sent": np.zeros(1), "sent_s": 1.0, "stopped": None},
+    {"type": "plan", "id": 1, "time_s": 1.0},
+    {"type": "reset", "id": 1, "seed": 1, "at": np.zeros(1), "moved": False, "stopped": None},
+    {"type": "release", "id": 1},
+]
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_whatever_a_message_holds_it_is_answered_or_is_none_of_this_protocol(value):
+    obs = {"now": {"type": "low_dim", "shape": [1]}}
+    hellos = [{**HELLO, name: value} for name in HELLO.keys() - {"type"}]
+    hellos += [{**HELLO, "obs": {"now": value}}, {**HELLO, "obs": {"now": {**obs["now"], "type": value}}}]
+    hellos += [{**HELLO, "obs": {"now": {**obs["now"], "shape": [value]}}}]
+    for hello in hellos:
+        with suppress(ProtocolError, RefusedError):
+            Session(offer(Telling()), hello)
+    client = session()
+    for message in MESSAGES:
+        for name in message.keys() - {"type"}:
+            odd = {**message, name: value} if name != "obs" else {**message, "obs": {"now": value}}
+            with suppress(ProtocolError, ObservationError):
+                client.question(odd) if odd["type"] == "plan" else client.take(odd)
 
 
 def test_observations_of_a_wrong_clock_starve_no_robot():
