@@ -198,7 +198,7 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, default=ROOT / "docs/closed_loop.png")
     args = parser.parse_args()
     from benchmarks.closed_loop_parts import LATE_S
-    from diffusion_policy.rollout.provenance import hardware
+    from diffusion_policy.rollout.provenance import commit, hardware
     from diffusion_policy.versions import installed_versions
 
     rows = []
@@ -212,7 +212,8 @@ def main() -> int:
     found |= {"policy": "64/128/256, random weights, DDIM-10" if args.policy is None else args.policy.name}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(
-        json.dumps({**found, "versions": installed_versions(), "hardware": hardware()}, indent=2) + "\n"
+        json.dumps({**found, "commit": commit(), "versions": installed_versions(), "hardware": hardware()}, indent=2)
+        + "\n"
     )
     draw(rows, args.picture)
     print(f"{args.out}\n{args.picture}")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from delay_table import delay
 from figures import RESULTS, ROOT, machine, stored, table
+from robot_tables import closed_loop, delay
 from suite_tables import edp, finished, suite
 
 
@@ -157,7 +157,7 @@ def documents() -> list[Path]:
 def parts() -> dict[str, Callable[[], str]]:
     """Returns what makes the text of each place, by name."""
     made: dict[str, Callable[[], str]] = {"latency": latency, "training": training, "precision": precision, "edp": edp}
-    made["synther"] = synther
+    made |= {"synther": synther, "closed_loop": closed_loop}
     for name in ("quick", "demonstrations", "offline", "mixed_pusht", "few_transitions", "augmented"):
         made[name] = partial(suite, name)
     for name in ("quick", "offline"):

@@ -8,6 +8,7 @@ Letters: B batch, To/Tp = obs_horizon/pred_horizon, Da the axes of one action.
 
 import logging
 import multiprocessing
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,13 +29,15 @@ from diffusion_policy.processes import inherited_calm
 logger = logging.getLogger(__name__)
 
 _END_S = 5.0  # for the process to end by itself
+_KILLED = -9  # by a signal that Windows has no name for
 
 
 class PolicyProcess:
     """Obeys `GuidedChunkPolicy`; the policy computes in another process, which ends with this one.
 
-    Where that process dies (out of memory, a defect of an engine), another takes its place, and is asked again, once.
-    One question at a time: threads wait for each other.
+    Where that process dies (out of memory, a defect of an engine), another takes its place, and is asked again, once;
+    one that was told to end (SIGTERM, as a supervisor sends to all of a service) is replaced at the next question. One
+    question at a time: threads wait for each other.
 
     A script that makes one needs `if __name__ == "__main__":`, since the process begins by importing it.
 
@@ -59,6 +62,8 @@ class PolicyProcess:
         self._job = Job(policy_file(path).absolute(), device, precision, tuple(plugins))  # a typo costs no process
         self._lock = threading.Lock()
         self._process: SpawnProcess | None = None
+        self._closed = False
+        self._code: int | None = None  # with which the last one ended
         self.computed_s = 0.0
         self._begin()
         self.description: Description = self._received().value
@@ -114,7 +119,8 @@ class PolicyProcess:
         return self._answer(("predict_guided", (obs, noise, known)))
 
     def close(self) -> None:
-        """Ends the process; a prediction that is being made is given up."""
+        """Ends the process, for good; a prediction that is being made is given up."""
+        self._closed = True
         with suppress(AttributeError):  # it was never begun
             self._conn.close()
         self._end()
@@ -132,12 +138,16 @@ class PolicyProcess:
             try:
                 answer = self._asked(question)
             except PolicyLostError as error:
+                if self._closed or self._code == -signal.SIGTERM:
+                    raise
                 logger.warning("%s; another is started", error)
                 answer = self._asked(question)
             self.computed_s += answer.seconds
         return ActionChunk.of(answer.value, self.horizons)
 
     def _asked(self, question: tuple[str, tuple[Any, ...]]) -> Answer:
+        if self._closed:
+            raise PolicyLostError(f"the process of {self._job.path} was closed; make another PolicyProcess")
         if self._process is None:
             if _state(self._job.path) != self._state:
                 raise CheckpointError(
@@ -168,7 +178,8 @@ class PolicyProcess:
             said = self._conn.recv()
         except (EOFError, OSError) as error:
             raise PolicyLostError(
-                f"the process of {self._job.path} ended with code {self._end()} (-9: killed, for memory perhaps)"
+                f"the process of {self._job.path} ended with code {self._end()}"
+                f"{' (killed, for memory perhaps)' if self._code == _KILLED else ''}"
             ) from error
         if isinstance(said, Exception):
             raise said
@@ -183,7 +194,8 @@ class PolicyProcess:
         if process.exitcode is None:
             process.kill()
             process.join(_END_S)
-        return process.exitcode
+        self._code = process.exitcode
+        return self._code
 
 
 def _state(path: Path) -> tuple[int, int] | None:

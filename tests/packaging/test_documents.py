@@ -71,7 +71,7 @@ def test_another_figure_makes_another_table(readme: ModuleType, tmp_path: Path, 
 
 
 def test_delays_are_a_table_of_what_dp_eval_leaves(readme: ModuleType, tmp_path: Path) -> None:
-    from delay_table import HEAD, NOT_RUN, delay
+    from robot_tables import HEAD, NOT_RUN, delay
 
     def case(name: str, steps: int, jump: float | None) -> dict[str, Any]:
         means = {key: {"mean": value, "ci95": [value - 1, value + 1]} for key, value in (("jerk", 3.0), ("drift", 2.0))}
@@ -93,6 +93,27 @@ def test_delays_are_a_table_of_what_dp_eval_leaves(readme: ModuleType, tmp_path:
     )
     assert second.split(" | ")[5] == "-"
     assert rest[-1].startswith("(50 episodes each, seeds from 100000;")
+
+
+def test_a_robots_misses_are_a_table_of_what_the_benchmark_leaves(
+    readme: ModuleType, tmp_path: Path, monkeypatch
+) -> None:
+    from robot_tables import closed_loop
+
+    monkeypatch.setattr(sys.modules["figures"], "RESULTS", tmp_path)
+    monkeypatch.setattr(sys.modules["robot_tables"], "RESULTS", tmp_path)
+    assert closed_loop().startswith("Not run yet")
+    each = {"hz": 50.0, "load": "first", "ticks": 30000, "misses": 3, "misses_of_sleep": 1}
+    each |= {name: {"p50": 1.26, "p99": 3.0} for name in ("round_trip_ms", "echo_ms", "over_inference_ms")}
+    hardware = {"cpu": "a CPU", "cpu_cores": 2}
+    figures = {"minutes": 10.0, "late_ms": 10.0, "policy": "small", "hardware": hardware, "runs": [each]}
+    (tmp_path / "closed_loop.json").write_text(json.dumps(figures))
+    head, _, first, *rest = closed_loop().splitlines()
+    assert head.count("|") == first.count("|")
+    assert first.startswith(
+        "| 50 Hz, all cores busy, server and robot at nice -10 | 30000 | 0.01 % | 0.00 % | 1.3 / 3.0 |"
+    )
+    assert rest[-1].endswith("a CPU, 2 threads.)")
 
 
 def test_every_stored_figure_says_on_what_it_was_measured() -> None:

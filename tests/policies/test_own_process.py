@@ -79,7 +79,25 @@ def test_another_process_takes_the_place_of_one_that_died(made, caplog):
     made._process.kill()
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(made.predict(observed(), NOISE).prediction, expected)
-    assert "ended with code -9" in caplog.text
+    assert "ended with code -9 (killed, for memory perhaps)" in caplog.text
+
+
+def test_a_process_that_was_told_to_end_is_replaced_at_the_next_question(made):
+    expected = made.predict(observed(), NOISE).prediction
+    made._process.terminate()
+    with pytest.raises(PolicyLostError, match="ended with code -15"):
+        made.predict(observed(), NOISE)
+    np.testing.assert_array_equal(made.predict(observed(), NOISE).prediction, expected)
+
+
+def test_a_closed_process_stays_closed(file):
+    made = PolicyProcess(file)
+    process = made._process
+    made.close()
+    assert not process.is_alive()
+    with pytest.raises(PolicyLostError, match="was closed"):
+        made.predict(observed(), NOISE)
+    made.close()
 
 
 def test_a_file_that_was_written_anew_is_no_stand_in(tmp_path):

@@ -1,17 +1,17 @@
-"""What a delay does to a policy, as Markdown, of the latency.json that `dp-eval latency_steps=...` leaves."""
+"""What a delay does to a policy, and whether a robot gets its actions in time, as Markdown."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from figures import table
+from figures import RESULTS, stored, table
 
 HEAD = ["strategy", "delay, steps", "max reward", "success", "jerk", "jump at joints", "elsewhere", "without a plan"]
 NOT_RUN = "Not run yet: `scripts/reproduce/delay.sh`."
 
 
 def delay(path: Path) -> str:
-    """Returns the table of one policy, or that there is none yet."""
+    """Returns the table of the latency.json that `dp-eval latency_steps=...` left, or that there is none yet."""
     if not path.is_file():
         return NOT_RUN
     figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -43,3 +43,24 @@ def interval(mean: dict[str, Any] | None, digits: int) -> str:
         return "-"
     low, high = mean["ci95"]
     return f"{mean['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+LOADS = {"idle": "idle", "full": "all cores busy", "first": "all cores busy, server and robot at nice -10"}
+
+
+def closed_loop() -> str:
+    """Returns the table of `benchmarks/closed_loop.py`, or that there is none yet."""
+    if not (RESULTS / "closed_loop.json").is_file():
+        return "Not run yet: `python benchmarks/closed_loop.py`."
+    figures = stored("closed_loop")
+    rows = []
+    for each in figures["runs"]:
+        trip, echo, over = each["round_trip_ms"], each["echo_ms"], each["over_inference_ms"]
+        misses = [f"{100 * each[name] / each['ticks']:.2f} %" for name in ("misses", "misses_of_sleep")]
+        times = [f"{each_of['p50']:.1f} / {each_of['p99']:.1f}" for each_of in (trip, echo, over)]
+        rows.append([f"{each['hz']:g} Hz, {LOADS[each['load']]}", str(each["ticks"]), *misses, *times])
+    head = ["", "ticks", "missed", "by sleep alone", "tick, ms", "echo, ms", "plan over its computation, ms"]
+    return (
+        f"{table(head, rows)}\n\n({figures['minutes']:g} minutes each, p50 / p99; {figures['policy']}; missed: later "
+        f"than {figures['late_ms']:g} ms. {figures['hardware']['cpu']}, {figures['hardware']['cpu_cores']} threads.)"
+    )
