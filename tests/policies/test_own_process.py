@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import CheckpointError, ConfigError, MissingFileError, ObservationError, PolicyLostError
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.own_process import PolicyProcess
@@ -125,6 +126,19 @@ def test_what_cannot_be_loaded_is_refused_as_in_this_process(file, tmp_path):
         PolicyProcess(tmp_path / "policy.zip")
     with pytest.raises(ConfigError, match="precision must be"):
         PolicyProcess(file, precision="float8")
+
+
+def test_a_controller_acts_the_same_with_its_policy_in_another_process(file):
+    actions = []
+    obs = {key: values[0, 0] for key, values in observed().items()}
+    for own_process in (True, False):
+        controller = TimedController.load(file, step_s=0.1, own_process=own_process, seed=0)
+        controller.observe(obs, 1.0)
+        controller.plan(1.0)
+        actions.append([controller.action_at(1.0 + 0.1 * step) for step in range(4)])
+        if isinstance(controller.policy, PolicyProcess):
+            controller.policy.close()
+    np.testing.assert_array_equal(*actions)
 
 
 SCRIPT = """
