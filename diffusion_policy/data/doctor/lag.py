@@ -26,7 +26,8 @@ _SLOPE = 1.4  # at most, and its inverse at least: a target and its state have t
 _EQUAL = 1.1  # how far the ratio of a state to its action may be from a factor between units
 _NAMED = 4  # pairs that a sentence lists
 _LONG = 8  # steps: a chunk, by default; its first effect would show after its last action
-_SAME = 0.5  # of the steps at which an action changes it equals the state to the last bit: it is a copy
+_SAME = 0.5  # of the steps at which an action changes it equals the state to the last bit: it is a copy, if it also
+_MOVED_ALIKE = 0.98  # correlates so: switches and what is held at a bound are often equal, too
 
 
 @dataclass
@@ -162,7 +163,8 @@ class LagCheck:
 
     def findings(self) -> list[Finding]:
         """Returns how far states lag, and actions that are copies of the state."""
-        copies = np.argwhere((self._equal >= _SAME * self._moves[:, None]) & (self._moves[:, None] > 0))
+        equal = (self._equal >= _SAME * self._moves[:, None]) & (self._moves[:, None] > 0)
+        copies = np.argwhere(equal & (self._targets.correlation()[SHIFTS.index(0)] >= _MOVED_ALIKE))
         copied = {self._actions[a]: self._states[s] for a, s in copies}
         found = []
         for (key, d), state in copied.items():

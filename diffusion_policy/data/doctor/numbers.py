@@ -13,6 +13,7 @@ from diffusion_policy.data.doctor.findings import Finding, Places, of_dims, of_e
 from diffusion_policy.data.doctor.streams import Episode, Role, Usual, rows_of
 
 _OUTLIER_RANGES = 10.0  # times the span between the 1st and 99th percentile, beyond the median
+_OUTLIER_SHARE = 1e-4  # of the median's size, at least: a setting that is kept but for its last digits has none
 _NAMED = 4  # duplicates that a sentence lists
 
 
@@ -76,7 +77,8 @@ class OutlierCheck:
         """Takes in an episode."""
         for key, each in self._usual.items():
             rows = rows_of(episode[key])
-            reach = np.where(each.span > 0, _OUTLIER_RANGES * each.span, np.inf)
+            reach = np.maximum(_OUTLIER_RANGES * each.span, _OUTLIER_SHARE * np.abs(each.middle))
+            reach = np.where(each.span > 0, reach, np.inf)
             far = np.isfinite(rows) & (np.abs(rows - each.middle) > reach)
             self._places[key].extend(i, np.asarray(far.any(axis=1)))
             for d in np.flatnonzero(far.any(axis=0)):

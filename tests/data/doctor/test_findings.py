@@ -200,6 +200,26 @@ def test_an_angle_that_wraps_around_is_noted(turn: float) -> None:
     assert [(each.key, each.dims, each.severity) for each in wraps] == [("heading", (0,), "note")]
 
 
+def test_a_switch_that_equals_what_is_held_at_a_bound_is_no_copy_of_it() -> None:
+    demos = demonstrations(5)
+    for episode in demos:
+        steps = len(episode["action"])
+        closed = np.where(np.arange(steps) < steps // 2, -1.0, 1.0)
+        upright = np.minimum(1.0, 1.02 - 0.1 * np.abs(np.sin(np.arange(steps) - steps // 2)))  # 1 when it closes
+        episode["action"] = np.column_stack([episode["action"], closed])
+        episode["tool"] = np.column_stack([episode["tool"], upright])
+    assert "lag" not in loud(survey(stored(demos)))
+
+
+def test_the_last_digits_of_what_is_kept_are_no_outliers() -> None:
+    demos, rng = demonstrations(5), np.random.default_rng(0)
+    for i, episode in enumerate(demos):
+        steps = len(episode["joints"])
+        kept = -np.pi / 2 + 1e-7 * rng.uniform(-1, 1, steps) + 1e-5 * (np.arange(steps) == 7) * (i == 0)
+        episode["joints"] = np.column_stack([episode["joints"], kept])
+    assert "outliers" not in loud(survey(stored(demos)))
+
+
 def test_findings_stand_the_worst_first_and_say_what_to_do() -> None:
     demos = demonstrations(3, images=True)
     for fault in (black, rates, frozen):
