@@ -6,7 +6,7 @@ from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 
-from diffusion_policy.errors import MissingFileError, OutputExistsError, StorageError
+from diffusion_policy.errors import ConfigError, MissingFileError, OutputExistsError, StorageError
 
 BUNDLED_PREFIX = "package://"
 _ENVS_PACKAGE = "diffusion_policy_envs"
@@ -50,6 +50,23 @@ def resolve_dataset(dataset: str | Path) -> Path:
             f"demonstrations"
         )
     return path
+
+
+def one_dataset(setting: object) -> str:
+    """Returns a `dataset=` setting that must name one data set.
+
+    Raises:
+        ConfigError: it names several, which dp-train alone takes.
+    """
+    if not isinstance(setting, (str, Path)):
+        raise ConfigError(f"dataset: expected one path, but got {setting!r}; only dp-train takes several")
+    return str(setting)
+
+
+def absolute_dataset(dataset: str | Path) -> str:
+    """Returns a `dataset=` path that means the same from any folder."""
+    text = str(dataset)
+    return text if text.startswith(BUNDLED_PREFIX) else str(Path(text).expanduser().absolute())
 
 
 def new_folder(path: str | Path, otherwise: str = "") -> Path:
