@@ -100,8 +100,8 @@ class SetReader:
         digest = _digest(buffer, keys, obs_spec, residence)
         if chosen.digest not in (None, digest):
             raise DataError(
-                f"{buffer.location} has changed: dataset says digest {str(chosen.digest)[:12]}, but it has "
-                f"{digest[:12]}; restore it, or begin a run without digest:"
+                f"{buffer.location} has changed: dataset says digest {str(chosen.digest)[:12]}, but the keys that are "
+                f"read have {digest[:12]}; restore it, or begin a run without digest:"
             )
         provenance = plain(buffer.attrs.get("provenance") or dict(buffer.attrs))
         return DataSet(name, chosen, train, held_out, digest, provenance, episodes, outcomes, resident)

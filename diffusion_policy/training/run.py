@@ -13,7 +13,7 @@ import yaml
 
 from diffusion_policy.errors import ConfigError, MissingFileError, StorageError
 from diffusion_policy.locks import FolderLock
-from diffusion_policy.paths import new_folder, results_in
+from diffusion_policy.paths import absolute_dataset, new_folder, results_in
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.library import load_policy
 from diffusion_policy.policies.policy import Policy
@@ -89,7 +89,7 @@ def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
         absolute["init"] = str(Path(str(settings["init"])).expanduser().absolute())
     data = section(settings, "data")
     if data.get("synthetic"):
-        absolute["data"] = {**data, "synthetic": str(Path(str(data["synthetic"])).expanduser().absolute())}
+        absolute["data"] = {**data, "synthetic": absolute_dataset(str(data["synthetic"]))}
     return absolute
 
 
