@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from diffusion_policy.training.data_sets import Chosen, chosen_sets, short_names
 from diffusion_policy.training.rewards import RewardScaling
 from diffusion_policy.training.synthetic import RealPart, Synthetic, read_synthetic, read_synthetic_windows
 from diffusion_policy.training.weighted_order import Shares
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,11 @@ def _joined(sets: Sequence[DataSet]) -> Demonstrations:
     """Returns the demonstrations of all data sets; of one, its own."""
     if len(sets) == 1:
         return Demonstrations(tuple(sets), sets[0].train, sets[0].held_out, sets[0].digest)
+    alike: dict[str, str] = {}
+    for each in sets:
+        other = alike.setdefault(each.digest, each.name)
+        if other != each.name:
+            logger.warning("dataset: %s holds the same as %s: its episodes count twice", each.name, other)
     train = JoinedWindows({each.name: each.train for each in sets})
     held = {each.name: each.held_out for each in sets if each.held_out is not None}
     told = json.dumps([[each.digest, each.chosen.weight] for each in sets])

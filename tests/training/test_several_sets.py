@@ -234,7 +234,10 @@ def test_memory_goes_to_the_first_set_first(tmp_path: Path, make_config: Make, m
     assert torch.equal(*found.values())
 
 
-def test_same_file_names_are_numbered(tmp_path: Path, make_config: Make) -> None:
+def test_same_file_names_are_numbered_and_same_contents_warned_of(
+    tmp_path: Path, make_config: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     sets = [str(points(tmp_path / f"{folder}/demos.zarr", 2, 0.0)) for folder in ("a", "b")]
     data = assemble({**make_config(tmp_path / "run"), "dataset": sets}).data
     assert list(data.share_of) == ["demos", "demos-2"]
+    assert "demos-2 holds the same as demos: its episodes count twice" in caplog.text
