@@ -34,6 +34,10 @@ class MissingFileError(DiffusionPolicyError, FileNotFoundError):
     """A file or folder that was named does not exist."""
 
 
+class RemoteError(DiffusionPolicyError, ConnectionError):
+    """A data set behind an address cannot be read: no connection, no answer, no permission."""
+
+
 class OutputExistsError(DiffusionPolicyError, FileExistsError):
     """The output place already holds results; nothing was overwritten."""
 

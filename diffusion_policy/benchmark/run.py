@@ -13,7 +13,7 @@ from diffusion_policy.benchmark.suite import Cell, Suite, Task
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.locks import FolderLock
-from diffusion_policy.paths import results_in
+from diffusion_policy.paths import one_dataset, results_in
 from diffusion_policy.rollout.actors import ExpertActor
 from diffusion_policy.rollout.collect import collect
 from diffusion_policy.rollout.environments import make_env
@@ -101,7 +101,7 @@ def _named_dataset(suite: Suite, task: str, compose: Compose) -> str | None:
     plan = suite.tasks[task]
     own = compose("train", plan.overrides)["dataset"] if plan.collect is None else None
     if plan.dataset is not None or own is not None:
-        return plan.dataset or str(own)
+        return plan.dataset or one_dataset(own)
     env, recorded = _collection(plan, compose)
     made = make_env(str(env["id"]), {**section(env, "kwargs"), **recorded})
     try:

@@ -14,7 +14,7 @@ def main() -> int:
 
 def _render(config: dict[str, Any], overrides: list[str]) -> int:
     from diffusion_policy.config import obs_spec_from
-    from diffusion_policy.paths import resolve_dataset
+    from diffusion_policy.paths import one_dataset, resolve_dataset
     from diffusion_policy.rollout.rerender import Drawing, rerender
 
     for name, example in (("dataset", "demos.zarr"), ("out", "pictures.zarr")):
@@ -33,7 +33,7 @@ def _render(config: dict[str, Any], overrides: list[str]) -> int:
         plugins=tuple(config["plugins"]),
     )
     workers = None if config["workers"] == "auto" else count(config, "workers")
-    source = resolve_dataset(str(config["dataset"]))
+    source = resolve_dataset(one_dataset(config["dataset"]))
     with rerender(source, drawing, pictures, config["out"], workers=workers, resume=bool(config["resume"])) as made:
         drawn = ", ".join(f"{key} {field.shape[0]}x{field.shape[1]}" for key, field in pictures.items())
         print(f"drew     {made.num_steps} steps of {made.num_episodes} episodes: {drawn}")

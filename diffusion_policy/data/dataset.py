@@ -200,6 +200,11 @@ class WindowDataset:
         flat = steps.reshape(-1)
         return {key: rows.take(flat).view(*steps.shape, *rows.shape[1:]) for key, rows in self._obs.items()}
 
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the observations that are in memory."""
+        return sum(rows.values.nbytes for rows in self._obs.values() if isinstance(rows, ResidentRows))
+
     def all_actions(self) -> Tensor:
         """Returns the actions of all steps, (N, Da), for fitting a normaliser."""
         return self._action

@@ -1,7 +1,6 @@
 """From a data set on a disk to the rows that training batches are gathered from."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ import torch
 from diffusion_policy.config import ObsField, ObsSpec
 from diffusion_policy.data.episodes import Ends, lengths
 from diffusion_policy.data.images import image_blocks
-from diffusion_policy.data.raw_file import raw_file
+from diffusion_policy.data.raw_file import has_files, raw_file
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence, readable
 from diffusion_policy.data.rows import FileRows, ResidentRows, Rows
@@ -38,8 +37,7 @@ def load_obs(
     pictures = {key for key, field in obs_spec.items() if field.is_picture}
     sizes = {key: steps * field.size * (1 if key in pictures else 4) for key, field in obs_spec.items()}
     limit = residence.limit_bytes(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None)
-    on_disk = Path(buffer.location).exists()  # a buffer in memory has no files to tell it from others
-    moved = residence.to_file(sizes, pictures if on_disk else set(), limit)
+    moved = residence.to_file(sizes, pictures if has_files(buffer) else set(), limit)
     if pictures:
         kept = sum(size for key, size in sizes.items() if key not in moved)
         logger.info("data: %d steps, %s in memory (limit %s)", steps, readable(kept), readable(limit))

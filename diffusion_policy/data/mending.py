@@ -26,6 +26,7 @@ from diffusion_policy.data.resampling import ActionKind
 from diffusion_policy.data.resampling_plan import resampling_of
 from diffusion_policy.data.survey import survey
 from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.paths import local_path
 
 Episode = dict[str, NDArray[Any]]
 
@@ -85,7 +86,7 @@ def mend(
         ConfigError: the settings do not fit the data.
         StorageError: writing failed.
     """
-    out, done = Path(out), Done()
+    out, done = local_path(out, "DST"), Done()
     with store.storage_errors(str(out)), store.replaceable(out, overwrite=False), store.staging_folder(out) as staging:
         built = staging / "zarr"
         with ReplayBuffer.create(built) as buffer:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_policy.data.dataset import Batch, WindowDataset
+from diffusion_policy.data.joining import JoinedTransitions, JoinedWindows
 from diffusion_policy.data.transitions import TransitionBatch, TransitionDataset
 from diffusion_policy.errors import ConfigError, DataError
 
@@ -100,7 +101,7 @@ class MixedTransitions(_Mixed[TransitionBatch]):
         windows: the real ones, e.g. for fitting normalisers.
     """
 
-    def __init__(self, real: TransitionDataset, synthetic: TransitionDataset, ratio: float) -> None:
+    def __init__(self, real: TransitionDataset | JoinedTransitions, synthetic: TransitionDataset, ratio: float) -> None:
         super().__init__(real, synthetic, ratio)
         self.real, self.synthetic = real, synthetic
         self.windows, self.left_out = real.windows, real.left_out
@@ -137,7 +138,7 @@ class SyntheticWindows:
 class MixedWindows(_Mixed[Batch]):
     """Windows of demonstrations, and synthetic ones; see `_Mixed`."""
 
-    def __init__(self, real: WindowDataset, synthetic: SyntheticWindows, ratio: float) -> None:
+    def __init__(self, real: WindowDataset | JoinedWindows, synthetic: SyntheticWindows, ratio: float) -> None:
         super().__init__(real, synthetic, ratio)
 
 

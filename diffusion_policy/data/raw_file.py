@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import obs_source
 from diffusion_policy.data.store import fingerprint
 from diffusion_policy.errors import DiffusionPolicyError, StorageError
+from diffusion_policy.paths import is_remote
 
 _VERSION = 2  # of what the files hold
 _UNUSED_S = 30 * 86400.0
@@ -46,6 +48,8 @@ def raw_file(name: str, field: ObsField, buffer: ReplayBuffer, folder: Path, on_
     """
     source = obs_source(name, field, buffer)
     path = folder / f"{_identity(buffer, [source.key], str(source), field.shape)}.raw"
+    if not _recognised(buffer):  # nobody could tell later whether these are still the pictures
+        weakref.finalize(buffer, path.unlink, missing_ok=True)
     if path.is_file() and path.stat().st_size == buffer.num_steps * field.size:
         with suppress(OSError):  # a cache that is read-only serves as well
             os.utime(path)
@@ -82,7 +86,7 @@ def remembered_digest(buffer: ReplayBuffer, keys: Sequence[str], folder: Path) -
 
     For data sets of pictures, which take minutes to read. Without a place to remember it is computed.
     """
-    if not Path(buffer.location).exists():
+    if not _recognised(buffer):
         return buffer.digest(keys)
     path = folder / f"{_identity(buffer, sorted(keys))}.digest"
     with suppress(OSError):
@@ -95,8 +99,22 @@ def remembered_digest(buffer: ReplayBuffer, keys: Sequence[str], folder: Path) -
     return digest
 
 
+def has_files(buffer: ReplayBuffer) -> bool:
+    """Returns whether a data set lies in files, here or elsewhere, and not in memory."""
+    return is_remote(buffer.location) or Path(buffer.location).exists()
+
+
+def _recognised(buffer: ReplayBuffer) -> bool:
+    """Whether stored data can be told from changed ones without reading them: by files here, elsewhere by digests."""
+    return buffer.stored_digests() is not None if is_remote(buffer.location) else has_files(buffer)
+
+
 def _identity(buffer: ReplayBuffer, keys: Sequence[str], *rest: Any) -> str:
-    files = [fingerprint(Path(buffer.location), key) for key in keys]
+    if is_remote(buffer.location):
+        stored = buffer.stored_digests()
+        files = [f"{os.getpid()} {id(buffer)}" if stored is None else stored[-1:].tobytes().hex()]
+    else:
+        files = [fingerprint(Path(buffer.location), key) for key in keys]
     parts = [_VERSION, files, buffer.episode_ends.tolist(), list(keys), *rest]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 

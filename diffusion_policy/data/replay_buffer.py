@@ -14,8 +14,10 @@ from diffusion_policy.data import store
 from diffusion_policy.data.episode_reader import BLOCK_BYTES, EpisodeReader
 from diffusion_policy.data.incoming import checked_episode
 from diffusion_policy.data.layout import Layout
+from diffusion_policy.data.remote import remote_group
 from diffusion_policy.errors import DataError
 from diffusion_policy.locks import FolderLock
+from diffusion_policy.paths import is_remote, local_path
 
 
 class ReplayBuffer(EpisodeReader):
@@ -58,8 +60,9 @@ class ReplayBuffer(EpisodeReader):
         if path is None:
             layout = Layout.create(store.memory_group(zarr_format), "replay buffer in memory", attrs or {})
             return cls(layout, writable=True)
+        path = local_path(path, "path")
         with ExitStack() as held:
-            group, lock = store.create_group(Path(path), overwrite=overwrite, zarr_format=zarr_format)
+            group, lock = store.create_group(path, overwrite=overwrite, zarr_format=zarr_format)
             held.enter_context(lock)
             with store.storage_errors(str(path)):
                 layout = Layout.create(group, str(path), attrs or {})
@@ -69,14 +72,21 @@ class ReplayBuffer(EpisodeReader):
     def open(cls, path: str | Path, mode: Literal["r", "a"] = "r") -> "ReplayBuffer":
         """Returns the buffer at `path`: a zarr folder or a .zip of one, format 2 or 3.
 
-        An append that was interrupted is hidden in mode "r" and removed from the disk in mode "a".
+        An append that was interrupted is hidden in mode "r" and removed from the disk in mode "a". An address that
+        fsspec reads, http://HOST/demos.zarr, will do as well in mode "r".
 
         Raises:
             MissingFileError: nothing is there.
             DataError: it is no zarr, has no episodes, or its parts contradict each other.
             OutputExistsError: mode "a", and somebody else is writing to it.
+            ConfigError: mode "a" of an address, or one that nobody can read.
+            RemoteError: an address cannot be reached.
         """
-        path = Path(path)
+        if mode == "r" and is_remote(path):
+            with ExitStack() as held:
+                layout = Layout(held.enter_context(remote_group(str(path))), str(path))
+                return cls(layout, writable=False, held=held.pop_all())
+        path = local_path(path, "path") if mode == "a" else Path(path)
         with ExitStack() as held:
             group, archive = store.open_group(path, mode)
             if archive is not None:
@@ -148,7 +158,7 @@ class ReplayBuffer(EpisodeReader):
             OutputExistsError: `path` exists, or is being written.
             StorageError: writing failed; nothing is left behind.
         """
-        path = Path(path)
+        path = local_path(path, "path")
         wanted = self.keys() if keys is None else sorted(set(keys))
         self.step_bytes(wanted)  # an unknown key is refused before anything is written
         with (

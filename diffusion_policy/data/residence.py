@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -58,6 +58,12 @@ class Residence:
                 f"data.memory_limit must be auto, a size like 4GB, or a number of bytes, but got {self.memory_limit!r}"
             )
         return int(float(match[1]) * _UNITS[match[2] or "B"]) // self.sharers
+
+    def after(self, used: int) -> "Residence":
+        """Returns what is left when `used` bytes of it are taken; "auto" looks by itself at what is free by then."""
+        if self.memory_limit == "auto":
+            return self
+        return replace(self, memory_limit=max(0, self.limit_bytes() - used) * self.sharers)
 
     def to_file(self, sizes: Mapping[str, int], movable: set[str], limit: int | None = None) -> list[str]:
         """Returns the fields that go to a file: of the movable ones the largest, until the others fit.

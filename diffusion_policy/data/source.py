@@ -104,6 +104,20 @@ def read_action(spec: ActionSpec, buffer: ReplayBuffer, episodes: Sequence[int] 
     Raises:
         DataError: a key is missing, the sizes do not add up to Da, or a number is not finite.
     """
+    columns = []
+    for source in action_sources(spec, buffer):
+        rows = _read_rows(source, buffer, episodes)
+        _check_finite(rows, source, buffer, episodes)
+        columns.append(rows.reshape(len(rows), -1))
+    return np.ascontiguousarray(np.concatenate(columns, axis=1), np.float32)  # (n, Da)
+
+
+def action_sources(spec: ActionSpec, buffer: ReplayBuffer) -> list[Source]:
+    """Returns where the parts of an action lie in a data set, in their order.
+
+    Raises:
+        DataError: a key is missing, or the sizes do not add up to Da.
+    """
     sources = [Source.parse(text) for text in spec.source]
     shapes = [stored_shape(source, buffer, "action") for source in sources]
     sizes = [int(np.prod(shape)) for shape in shapes]
@@ -113,12 +127,7 @@ def read_action(spec: ActionSpec, buffer: ReplayBuffer, episodes: Sequence[int] 
             f"{buffer.location}: an action must have {spec.size} numbers (shape {spec.shape}), but got {sum(sizes)} "
             f"from {listed}; correct action.shape or action.source"
         )
-    columns = []
-    for source in sources:
-        rows = _read_rows(source, buffer, episodes)
-        _check_finite(rows, source, buffer, episodes)
-        columns.append(rows.reshape(len(rows), -1))
-    return np.ascontiguousarray(np.concatenate(columns, axis=1), np.float32)  # (n, Da)
+    return sources
 
 
 def stored_shape(source: Source, buffer: ReplayBuffer, what: str) -> tuple[int, ...]:

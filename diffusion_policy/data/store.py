@@ -140,6 +140,8 @@ def read(array: Array, where: str, start: int = 0, stop: int | None = None) -> N
     """
     try:
         return np.asarray(array[start:stop])
+    except DiffusionPolicyError:
+        raise  # of a store that could not be reached
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(
             f"{where}: {array.path} cannot be decoded in [{start}, {stop}), zarr says: {error}; copy the data set again"

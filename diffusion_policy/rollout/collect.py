@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, OutputExistsError
+from diffusion_policy.paths import local_path
 from diffusion_policy.rollout.actors import Actor, described
 from diffusion_policy.rollout.attempts import Demonstrator, Keep, fill
 from diffusion_policy.rollout.begun import opened
@@ -87,7 +88,7 @@ def collect(
     acting = list(actors) if isinstance(actors, Sequence) else [actors]
     person = _person(acting, amount)
     _check_next_obs(next_obs, person)
-    target = Path(out)
+    target = local_path(out)
     folder = target.with_suffix("") if target.suffix == ".zip" else target
     _refuse_existing(target, folder, resume)
     env = make_env(env_id, env_kwargs, film_width=person.film_width if person else None)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from diffusion_policy.config import ObsSpec
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, RenderError
+from diffusion_policy.paths import local_path
 from diffusion_policy.processes import end_with_parent
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.environments import Env, check_offers, make_env
@@ -82,7 +83,7 @@ def rerender(
         OutputExistsError: `out` exists and `resume` is not set.
         RenderError: a process that draws died.
     """
-    out = Path(out)
+    out = local_path(out)
     if out.exists() and not resume:
         raise OutputExistsError(f"{out} exists; choose another out=, or resume=true to go on with it")
     with ReplayBuffer.open(source) as recorded:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -106,9 +106,11 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
     data = load_demonstrations(
         settings, policy, seed, device, mirror, discount=discount, progress=ranks.first, sharers=ranks.size
     )
-    if mirror is not None:
-        check_mirrored(mirror, data.train, action_spec.shape)
-    check_action_bounds(data.train.all_actions(), action_spec, strict=discount is not None)
+    for each in data.sets:  # one in other units must not hide among the others
+        where = f"{each.name}: " if data.several else ""
+        if mirror is not None:
+            check_mirrored(mirror, each.train, action_spec.shape, where)
+        check_action_bounds(each.train.all_actions(), action_spec, strict=discount is not None, where=where)
     if initial is not None:
         policy.load_state_dict(initial.state_dict())
         _warn_of_unreachable(policy, data.train.all_actions())
@@ -120,22 +122,36 @@ def assemble(settings: dict[str, Any], *, resuming: bool = False, ranks: Ranks |
             objective.load_pretrained()
     objective.model.to(device)
     info = CheckpointInfo(
-        env={**plain(section(settings, "env")), "renderer": data.provenance.get("renderer")},
+        env={**plain(section(settings, "env")), "renderer": _renderer(data)},
         dataset=_told(data, mirror is not None),
         training={"grad_steps": 0, "seeds": [seed]},
         versions=installed_versions(),
     )
     policy.info = info
-    loop = TrainingLoop(objective, data.batches, plan.loop, plan.optim, seed=seed, ranks=ranks)
+    loop = TrainingLoop(objective, data.batches, plan.loop, plan.optim, seed=seed, ranks=ranks, shares=data.shares)
+    if data.several:  # with digests: the run goes on with these only
+        settings = {**settings, "dataset": [replace(each.chosen, digest=each.digest).setting for each in data.sets]}
     # what "auto" meant here, so that a resumed run computes the same
     settings = {**settings, "training": {**section(settings, "training"), "bf16": loop.bf16}}
     return Assembly(settings, data, loop, plan.hooks, info)
 
 
 def _told(data: Demonstrations, mirrored: bool) -> dict[str, Any]:
-    """Returns what a policy's file says of its data."""
-    said = {"digest": data.digest, "provenance": data.provenance, "mirrored": mirrored}
+    """Returns what a policy's file says of its data; of several sets `sets` tells, and `provenance` nothing."""
+    provenance = {} if data.several else data.sets[0].provenance
+    said: dict[str, Any] = {"digest": data.digest, "provenance": provenance, "mirrored": mirrored}
+    if data.several:
+        said["sets"] = {each.name: {**told, "provenance": each.provenance} for each, told in data.told()}
     return said if data.synthetic is None else {**said, "synthetic": data.synthetic}
+
+
+def _renderer(data: Demonstrations) -> Any:
+    """Returns what drew the demonstrations; None where it is not told, or sets differ: then none is refused."""
+    drawn = [each.provenance.get("renderer") for each in data.sets]
+    if any(each != drawn[0] for each in drawn):
+        logger.warning("dataset: pictures of several renderers (%s)", ", ".join(str(each) for each in drawn))
+        return None
+    return drawn[0]
 
 
 def _plan(settings: Mapping[str, Any]) -> _Plan:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffusion_policy.policies.data_file import save_atomically
 from diffusion_policy.training.curves import draw_curves
+from diffusion_policy.training.data_identity import DataIdentity
 from diffusion_policy.training.hooks import StatelessHook, is_due
 from diffusion_policy.training.loop import Hook, TrainingLoop
 
@@ -26,7 +27,7 @@ class CheckpointHook(StatelessHook):
     Args:
         out: the run's folder.
         every: interval in gradient steps.
-        digest: of the data; a run goes on with the same ones only.
+        data: what it learns from; a run goes on with the same ones only.
         hooks: the other hooks, whose memory belongs to the state.
         deploy: writes what is deployed.
         unit: of actions, for the curves.
@@ -36,12 +37,12 @@ class CheckpointHook(StatelessHook):
         self,
         out: Path,
         every: int,
-        digest: str,
+        data: DataIdentity,
         hooks: Sequence[Hook],
         deploy: Callable[[TrainingLoop], None],
         unit: str = "",
     ) -> None:
-        self._out, self._every, self._digest, self._hooks = out, every, digest, hooks
+        self._out, self._every, self._data, self._hooks = out, every, data, hooks
         self._deploy, self._unit = deploy, unit
         self._drawn = -_CURVES_EVERY_S
         self._saved_step = -1
@@ -59,7 +60,7 @@ class CheckpointHook(StatelessHook):
         self._deploy(loop)
         state = state_path(self._out)
         hooks = [hook.state_dict() for hook in self._hooks]
-        content = {"format": STATE_FORMAT, "digest": self._digest, "loop": loop.state_dict()}
+        content = {"format": STATE_FORMAT, **self._data.state(), "loop": loop.state_dict()}
         save_atomically({**content, "hooks": hooks}, state)
         self._saved_step = loop.grad_step
         loop.last_checkpoint = f"{state} (step {loop.grad_step})"

@@ -21,13 +21,14 @@ _HOPELESS = 0.5  # share of steps outside, from which the bounds belong to other
 _TRIED = 64  # steps in the mirror
 
 
-def check_mirrored(mirror: Mirror, both: WindowDataset, action_shape: tuple[int, ...]) -> None:
+def check_mirrored(mirror: Mirror, both: WindowDataset, action_shape: tuple[int, ...], where: str = "") -> None:
     """Tries the mirror on a few steps, and says how many demonstrations it made.
 
     Args:
         mirror: of the task.
         both: windows of demonstrations and then, as many, of their mirror images.
         action_shape: of one action.
+        where: what begins the message, e.g. "demos: "; empty where there is one data set.
 
     Raises:
         DataError: see `check_mirror`.
@@ -37,16 +38,17 @@ def check_mirrored(mirror: Mirror, both: WindowDataset, action_shape: tuple[int,
     obs = {key: values[:, 0].cpu().numpy() for key, values in batch.obs.items()}  # (B, *shape), of the oldest step
     check_mirror(mirror, obs, batch.action[:, 0].cpu().numpy().reshape(len(ids), *action_shape))
     episodes = len(np.unique(both.index.episode_ids))
-    logger.info("%d episodes and their mirror images (data.mirror)", episodes)
+    logger.info("%s%d episodes and their mirror images (data.mirror)", where, episodes)
 
 
-def check_action_bounds(action: Tensor, spec: ActionSpec, *, strict: bool = False) -> None:
+def check_action_bounds(action: Tensor, spec: ActionSpec, *, strict: bool = False, where: str = "") -> None:
     """Compares recorded actions with the bounds to which a controller clips what it sends; warns if some lie outside.
 
     Args:
         action: (N, Da), all steps.
         spec: the task's actions; nothing is checked unless it has both bounds.
         strict: refuse any that lie outside: critics would value what can never be done.
+        where: what begins the message, e.g. "demos: "; empty where there is one data set.
 
     Raises:
         ConfigError: more than half of the steps lie outside, or any if `strict`.
@@ -64,7 +66,7 @@ def check_action_bounds(action: Tensor, spec: ActionSpec, *, strict: bool = Fals
     name = spec.names[worst] if spec.names else f"number {worst}"
     column = action[:, worst]
     message = (
-        f"action: {_percent(share)} of {len(action)} steps lie outside [action.low, action.high], worst {name}: "
+        f"{where}action: {_percent(share)} of {len(action)} steps lie outside [action.low, action.high], worst {name}: "
         f"recorded {float(column.min()):.4g} to {float(column.max()):.4g} {spec.unit}".rstrip()
         + f", allowed {bounds[0][worst]:.4g} to {bounds[1][worst]:.4g}; controllers clip what they send to these "
         f"bounds: correct them, or the unit (rad or degrees? m or mm?)"

@@ -8,20 +8,20 @@ from diffusion_policy.errors import CheckpointError, DataError
 from diffusion_policy.policies.data_file import read_tensors
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.training.checkpoint_hook import STATE_FORMAT, CheckpointHook, state_path
+from diffusion_policy.training.data_identity import DataIdentity
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.loop import Hook, TrainingLoop
 from diffusion_policy.training.metrics import Board, MetricsLog
 from diffusion_policy.training.reporting import ProgressHook
 
 
-def restored(loop: TrainingLoop, out: Path, digest: str, dataset: str, anew: str) -> dict[str, Any] | None:
+def restored(loop: TrainingLoop, out: Path, data: DataIdentity, anew: str) -> dict[str, Any] | None:
     """Puts a loop where its run was saved; returns the saved state, None where there is none.
 
     Args:
         loop: at step 0.
         out: the run's folder.
-        digest: of the data that are there now.
-        dataset: how they are called.
+        data: what is there now to learn from.
         anew: what a person can do whose run cannot go on.
 
     Raises:
@@ -37,11 +37,9 @@ def restored(loop: TrainingLoop, out: Path, digest: str, dataset: str, anew: str
             f"{state} has format {saved.get('format', 1)}, this version goes on from {STATE_FORMAT}; finish the run "
             f"with the version that began it, or {anew}"
         )
-    if saved["digest"] != digest:
-        raise DataError(
-            f"{dataset} has changed since {out} was trained on it (digest {digest[:12]}, then "
-            f"{saved['digest'][:12]}); restore it, or {anew}"
-        )
+    changed = data.changed(saved, f"{out} was trained on it")
+    if changed:
+        raise DataError(f"{changed}; restore it, or {anew}")
     loop.load_state_dict(saved["loop"])
     loop.last_checkpoint = f"{state} (step {loop.grad_step})"
     return saved

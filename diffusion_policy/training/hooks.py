@@ -1,6 +1,7 @@
 """What happens between gradient steps: log and validate here, `rollout_hook`, `checkpoint_hook`; in this order."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from diffusion_policy.data.dataset import WindowDataset
+from diffusion_policy.data.joining import JoinedWindows
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.training.loop import TrainingLoop
@@ -133,13 +135,21 @@ class ValidationHook(StatelessHook):
         held_out: windows of validation episodes, or None when there are none.
         train: the training windows, for comparison.
         every: interval in gradient steps.
-        windows: how many windows of each.
+        windows: how many windows of each; of several data sets all together.
+        shares: of several data sets in the batches, by name: their figures are recorded too, as "loss/NAME", and what
+            is recorded of all is their mean by these.
     """
 
     def __init__(
-        self, log: MetricsLog, held_out: WindowDataset | None, train: WindowDataset, every: int, windows: int
+        self,
+        log: MetricsLog,
+        held_out: WindowDataset | JoinedWindows | None,
+        train: WindowDataset | JoinedWindows,
+        every: int,
+        windows: int,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
-        self._log, self._every, self._windows = log, every, windows
+        self._log, self._every, self._windows, self._shares = log, every, windows, shares or {}
         self._sets = {"train_": train} if held_out is None else {"": held_out, "train_": train}
 
     def after_step(self, loop: TrainingLoop) -> None:
@@ -149,12 +159,24 @@ class ValidationHook(StatelessHook):
         policy = averaged_policy(loop).with_selector(None)
         values: dict[str, float] = {}
         for prefix, dataset in self._sets.items():
-            values |= {prefix + name: value for name, value in self._measure(policy, dataset).items()}
+            values |= {prefix + name: value for name, value in self._measure_all(policy, dataset).items()}
         self._log.record("validation", loop.grad_step, values)
 
+    def _measure_all(self, policy: Policy, dataset: WindowDataset | JoinedWindows) -> dict[str, float]:
+        if isinstance(dataset, WindowDataset):
+            return self._measure(policy, dataset, self._windows)
+        windows = max(1, self._windows // len(dataset.parts))
+        each = {name: self._measure(policy, part, windows) for name, part in dataset.parts.items()}
+        weight = {name: self._shares[name] / sum(self._shares[other] for other in each) for name in each}
+        return {
+            "loss": sum(weight[name] * found["loss"] for name, found in each.items()),
+            "action_rmse": sum(weight[name] * found["action_rmse"] ** 2 for name, found in each.items()) ** 0.5,
+            **{f"{figure}/{name}": value for name, found in each.items() for figure, value in found.items()},
+        }
+
     @torch.no_grad()
-    def _measure(self, policy: Policy, dataset: WindowDataset) -> dict[str, float]:
-        ids = np.unique(np.linspace(0, len(dataset) - 1, self._windows).astype(np.int64))
+    def _measure(self, policy: Policy, dataset: WindowDataset, windows: int) -> dict[str, float]:
+        ids = np.unique(np.linspace(0, len(dataset) - 1, windows).astype(np.int64))
         batch = dataset.batch(ids)
         generator = torch.Generator(policy.device).manual_seed(0)
         loss = policy.losses(batch.obs, batch.action, policy.draw(len(ids), generator)).mean()

@@ -16,6 +16,7 @@ from diffusion_policy.policies.device import fast_products, has_fast_bf16
 from diffusion_policy.training.interrupt import Interrupt
 from diffusion_policy.training.optim import EpochOrder, OptimConfig, lr_factor, make_optimizer
 from diffusion_policy.training.ranks import Ranks
+from diffusion_policy.training.weighted_order import Shares, WeightedOrder
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class TrainingLoop:
         optim: optimiser settings.
         seed: of the data order and of the loss's noise.
         ranks: the processes that train together.
+        shares: of several data sets in each batch; None for each row once an epoch.
     """
 
     def __init__(
@@ -128,13 +130,19 @@ class TrainingLoop:
         *,
         seed: int,
         ranks: Ranks | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self.ranks = ranks or Ranks()
         self.ranks.copy_from_first(objective.model)
         self.objective, self.dataset, self.config, self.optim_config = objective, dataset, config, optim
         self.seed = seed
         # a loss that looks at its whole batch is never given the rest of an epoch, which may be a single row
-        self.order = EpochOrder(len(dataset), config.batch_size, seed, whole=objective.row_group == 0)
+        whole = objective.row_group == 0
+        self.order: EpochOrder | WeightedOrder = (
+            EpochOrder(len(dataset), config.batch_size, seed, whole=whole)
+            if shares is None
+            else WeightedOrder(shares, config.batch_size, seed, whole=whole)
+        )
         self.num_grad_steps = config.num_grad_steps or (config.num_epochs or 0) * self.order.steps_per_epoch
         self.optimizer = make_optimizer(objective.model, optim)
         self.ema = EMA(objective.averaged, power=config.ema_power, max_decay=config.ema_max)

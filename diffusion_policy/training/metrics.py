@@ -85,7 +85,22 @@ class MetricsLog:
             StorageError: the disk is full.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
-        line = json.dumps({"kind": kind, "grad_step": grad_step, **finite})
+        self._write({"kind": kind, "grad_step": grad_step, **finite})
+        for board in self.boards:
+            for name, value in values.items():
+                board.add(f"{kind}/{name}", value, grad_step)
+
+    def note(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Writes one line {"kind", "grad_step": 0, **facts} of what does not change, unless it is there already.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        if not any(record["kind"] == kind for record in read_metrics(self.path)):
+            self._write({"kind": kind, "grad_step": 0, **facts})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        line = json.dumps(record)
         try:
             with self.path.open("a") as file:
                 file.write(line + "\n")
@@ -93,9 +108,6 @@ class MetricsLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}; free some space and resume") from error
-        for board in self.boards:
-            for name, value in values.items():
-                board.add(f"{kind}/{name}", value, grad_step)
 
     def close(self) -> None:
         """Closes the boards."""

@@ -13,7 +13,7 @@ import yaml
 
 from diffusion_policy.errors import ConfigError, MissingFileError, StorageError
 from diffusion_policy.locks import FolderLock
-from diffusion_policy.paths import BUNDLED_PREFIX, new_folder, results_in
+from diffusion_policy.paths import absolute_dataset, new_folder, results_in
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.library import load_policy
 from diffusion_policy.policies.policy import Policy
@@ -23,6 +23,7 @@ from diffusion_policy.rollout.evaluate import EvalResult, evaluate
 from diffusion_policy.settings import plain, section
 from diffusion_policy.training.assembly import Assembly, assemble
 from diffusion_policy.training.checkpoint_hook import CheckpointHook, state_path
+from diffusion_policy.training.data_sets import absolute_datasets
 from diffusion_policy.training.execution import carry_out, restored
 from diffusion_policy.training.hooks import LogHook, ValidationHook, averaged_policy
 from diffusion_policy.training.interrupt import Interrupt
@@ -83,13 +84,12 @@ def train(config: Mapping[str, Any]) -> Run:
 def _with_absolute_paths(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings with paths that hold wherever the run is resumed from."""
     absolute = dict(settings)
-    for name in ("dataset", "init"):
-        path = settings.get(name)
-        if path and not str(path).startswith(BUNDLED_PREFIX):
-            absolute[name] = str(Path(str(path)).expanduser().absolute())
+    absolute["dataset"] = absolute_datasets(settings.get("dataset"))
+    if settings.get("init"):
+        absolute["init"] = str(Path(str(settings["init"])).expanduser().absolute())
     data = section(settings, "data")
     if data.get("synthetic"):
-        absolute["data"] = {**data, "synthetic": str(Path(str(data["synthetic"])).expanduser().absolute())}
+        absolute["data"] = {**data, "synthetic": absolute_dataset(str(data["synthetic"]))}
     return absolute
 
 
@@ -174,7 +174,7 @@ def _run(assembly: Assembly, out: Path) -> Run:
     """Trains from the state in `out`, or from the beginning when there is none."""
     loop = assembly.loop
     anew = f"start anew with init={out / 'policy.pt'}"
-    saved = restored(loop, out, assembly.data.digest, str(assembly.settings["dataset"]), anew)
+    saved = restored(loop, out, assembly.data.identity, anew)
     if not loop.ranks.first:  # it computes; the first one writes, shows and saves
         with Interrupt(patient=True) as interrupt:
             finished = loop.run((), interrupt)
@@ -200,7 +200,7 @@ def _checkpoint(assembly: Assembly, out: Path, hooks: Sequence[Hook]) -> Checkpo
         averaged_policy(loop).save(out / "policy.pt", replace(info, training=training))
 
     unit = averaged_policy(assembly.loop).action_spec.unit
-    return CheckpointHook(out, assembly.hooks.checkpoint_every, info.dataset["digest"], hooks, deploy, unit)
+    return CheckpointHook(out, assembly.hooks.checkpoint_every, assembly.data.identity, hooks, deploy, unit)
 
 
 def _remove_torn_files(out: Path, begun: bool) -> None:
@@ -236,7 +236,9 @@ def _boards(assembly: Assembly, out: Path) -> tuple[Board, ...]:
 
 
 def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> tuple[LogHook, ValidationHook, RolloutHook]:
-    when, env = assembly.hooks, section(assembly.settings, "env")
+    when, env, data = assembly.hooks, section(assembly.settings, "env"), assembly.data
+    if data.several:
+        log.note("data", {"sets": {each.name: told for each, told in data.told()}})
 
     def roll_out(policy: Policy) -> EvalResult:
         return evaluate(
@@ -253,6 +255,6 @@ def _hooks(assembly: Assembly, out: Path, log: MetricsLog) -> tuple[LogHook, Val
 
     return (
         LogHook(log, when.log_every),
-        ValidationHook(log, assembly.data.held_out, assembly.data.train, when.val_every, when.val_windows),
+        ValidationHook(log, data.held_out, data.train, when.val_every, when.val_windows, data.share_of),
         RolloutHook(log, roll_out, out / "checkpoints", when.rollout_every, when.keep_best, when.best_by),
     )

@@ -23,6 +23,19 @@ Rows = TypeVar("Rows")
 
 
 @dataclass(frozen=True)
+class RealPart:
+    """One of the data sets beside which synthetic rows are learned from, and of which they may have been made.
+
+    Args:
+        trained_on: its origin, by the keys that count.
+        sources: what each field is in it.
+    """
+
+    trained_on: Callable[[Sequence[str]], Origin]
+    sources: Mapping[str, Source]
+
+
+@dataclass(frozen=True)
 class Synthetic(Generic[Rows]):
     """Synthetic rows and where they come from.
 
@@ -46,8 +59,7 @@ def read_synthetic(
     discount: float,
     device: torch.device,
     scaled: Callable[[np.ndarray], np.ndarray],
-    trained_on: Callable[[Sequence[str]], Origin],
-    sources: Mapping[str, Source],
+    real: Sequence[RealPart],
     of_any: bool = False,
 ) -> Synthetic[TransitionDataset]:
     """Returns the transitions of a data set of dp-augment.
@@ -60,8 +72,7 @@ def read_synthetic(
         discount: of a step.
         device: where they are kept.
         scaled: rewards (N,) as the agent sees them.
-        trained_on: the origin of the real transitions beside these, by the keys that count.
-        sources: what each field is in the real ones.
+        real: the data sets beside it; it must have been made of one of them.
         of_any: take transitions that were made of other ones, too.
 
     Raises:
@@ -81,8 +92,8 @@ def read_synthetic(
         provenance = plain(buffer.attrs.get("provenance") or {})
         digest = buffer.digest()
         if not of_any:
-            _check_origin(path, provenance, trained_on)
-            _check_sources(path, buffer, obs_spec, sources)
+            made_of = _origin_among(path, provenance, real)
+            _check_sources(path, buffer, obs_spec, made_of.sources)
     outcomes = replace(outcomes, reward=scaled(outcomes.reward))
     return Synthetic(TransitionDataset(windows, outcomes, discount=discount), digest, provenance)
 
@@ -94,8 +105,7 @@ def read_synthetic_windows(
     horizons: Horizons,
     *,
     device: torch.device,
-    trained_on: Callable[[Sequence[str]], Origin],
-    sources: Mapping[str, Source],
+    real: Sequence[RealPart],
     of_any: bool = False,
 ) -> Synthetic[SyntheticWindows]:
     """Returns the windows of a data set of dp-augment augment=demonstrations.
@@ -106,8 +116,7 @@ def read_synthetic_windows(
         action_spec: its actions.
         horizons: its horizons.
         device: where they are kept.
-        trained_on: the origin of the real windows beside these, by the keys that count.
-        sources: what each field is in the real ones.
+        real: the data sets beside it; it must have been made of one of them.
         of_any: take windows that were made of other ones, too.
 
     Raises:
@@ -125,8 +134,8 @@ def read_synthetic_windows(
         _check_horizons(path, provenance, horizons)
         _check_whole(path, buffer)
         if not of_any:
-            _check_origin(path, provenance, trained_on)
-            _check_sources(path, buffer, obs_spec, sources)
+            made_of = _origin_among(path, provenance, real)
+            _check_sources(path, buffer, obs_spec, made_of.sources)
         episodes = np.arange(buffer.num_episodes)
 
         def read(name: str, shape: tuple[int, ...], source: str | None) -> torch.Tensor:
@@ -191,8 +200,12 @@ def _check_horizons(path: str, provenance: Mapping[str, Any], horizons: Horizons
         )
 
 
-def _check_origin(path: str, provenance: Mapping[str, Any], trained_on: Callable[[Sequence[str]], Origin]) -> None:
-    """Raises ConfigError where a model learned from other transitions: what it knows, the agent is not meant to."""
+def _origin_among(path: str, provenance: Mapping[str, Any], real: Sequence[RealPart]) -> RealPart:
+    """Returns the data set that a model learned from.
+
+    Raises:
+        ConfigError: it is none of these: what it knows, the agent is not meant to.
+    """
     otherwise = "or say data.synthetic_from=any if that is meant"
     told = (provenance.get("real") or {}).get("origin")
     if not told:
@@ -201,10 +214,11 @@ def _check_origin(path: str, provenance: Mapping[str, Any], trained_on: Callable
             f"{otherwise}"
         )
     theirs = Origin.from_plain(told)
-    ours = trained_on(theirs.keys)
+    ours = [part.trained_on(theirs.keys) for part in real]
+    if theirs in ours:
+        return real[ours.index(theirs)]
     learner = "policy" if provenance["real"].get("horizons") else "agent"
-    if theirs != ours:
-        raise ConfigError(
-            f"data.synthetic={path} was made of {theirs}, but the {learner} trains on {ours}; fit the model with the "
-            f"same dataset, data.episodes, data.ends and seed (and data.val_ratio=0 here), {otherwise}"
-        )
+    raise ConfigError(
+        f"data.synthetic={path} was made of {theirs}, but the {learner} trains on {' and '.join(map(str, ours))}; fit "
+        f"the model with the same dataset, data.episodes, data.ends and seed (and data.val_ratio=0 here), {otherwise}"
+    )

@@ -27,7 +27,7 @@ from diffusion_policy.data.incoming import KeyForm, checked_episode
 from diffusion_policy.data.rates import told_rate
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError
-from diffusion_policy.paths import BUNDLED_PREFIX, resolve_dataset
+from diffusion_policy.paths import BUNDLED_PREFIX, is_remote, local_path, resolve_dataset
 from diffusion_policy.versions import installed_versions
 
 _SAME_RATE = 0.01  # of a rate: measured ones are not round
@@ -51,6 +51,8 @@ def guess_format(source: str) -> str:
         MissingFileError: there is nothing that could look like one.
         ConfigError: it looks like none; lists the known ones.
     """
+    if is_remote(source):
+        return "zarr"
     for name in FORMATS:
         if FORMATS.get(name).recognizes(source):
             return name
@@ -94,11 +96,13 @@ def prepare(
         DataError: the source is damaged, lacks something, or the target cannot hold it.
         ConfigError: a format is unknown, a library is missing, an option is of no use.
     """
-    out = Path(out)
+    out = local_path(out, "DST")
     if out.exists():
         raise OutputExistsError(f"{out} already exists; choose another place")
     place = str(resolve_dataset(source)) if source.startswith(BUNDLED_PREFIX) else source
     name, to = name or guess_format(place), to or guess_target(out)
+    if is_remote(place) and name != "zarr":
+        raise ConfigError(f"{place}: from addresses our own zarr is read only, not {name}; fetch it, and give the path")
     reader, target = FORMATS.get(name), TARGETS.get(to)
     given = {key: value for key, value in options.items() if value is not None}
     _check_options(given, reader, target)

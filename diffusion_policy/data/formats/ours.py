@@ -1,6 +1,7 @@
 """Our own data sets, zarr: to be written as another format, or copied with something changed."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ def read_zarr(source: str) -> Reading:
         MissingFileError: nothing is there.
         DataError: it is no such data set, or damaged.
     """
-    with ReplayBuffer.open(source) as buffer:
+    with ExitStack() as held:
+        buffer = held.enter_context(ReplayBuffer.open(source))
         if not buffer.num_episodes:
             raise DataError(f"{source}: expected episodes, but there are none; collect or convert some first")
         attrs = buffer.attrs
@@ -31,11 +33,12 @@ def read_zarr(source: str) -> Reading:
             Column(f"data/{key}", str(buffer.dtype(key)), buffer.shape(key), key)
             for key in buffer.keys()  # noqa: SIM118 - a buffer is not a dict
         )
-        return Reading(_episodes(source), buffer.num_steps, facts, columns, buffer.num_episodes)
+        episodes = _episodes(buffer, held.pop_all())  # opened once: an archive elsewhere is fetched when it is opened
+        return Reading(episodes, buffer.num_steps, facts, columns, buffer.num_episodes)
 
 
-def _episodes(source: str) -> Iterator[Episode]:
-    with ReplayBuffer.open(source) as buffer:
+def _episodes(buffer: ReplayBuffer, held: ExitStack) -> Iterator[Episode]:
+    with held:
         yield from buffer.episodes()
 
 

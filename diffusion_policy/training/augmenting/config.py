@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from diffusion_policy.errors import ConfigError, OutputExistsError, StorageError
+from diffusion_policy.paths import local_path
 from diffusion_policy.policies.device import pick_device
 from diffusion_policy.settings import build, build_part, difference, section
 from diffusion_policy.training.augmenting.fitting import FitConfig
@@ -35,7 +36,7 @@ def output(settings: Mapping[str, Any]) -> Path | None:
                 "out: expected a path for the data, got nothing; give out=synthetic.zarr, or run= to fit only"
             )
         return None
-    out = Path(str(settings["out"])).expanduser()
+    out = local_path(str(settings["out"]))
     if out.suffix == ".zip":
         raise ConfigError(f"out={out}: expected a folder to append to, but got a .zip; give out={out.with_suffix('')}")
     if out.exists() and not settings.get("resume"):

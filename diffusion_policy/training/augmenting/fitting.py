@@ -19,6 +19,7 @@ from diffusion_policy.augment.model_file import load_model, save_model
 from diffusion_policy.augment.transitions import Transitions
 from diffusion_policy.errors import CheckpointError, DataError
 from diffusion_policy.training.checkpoint_hook import CheckpointHook, state_path
+from diffusion_policy.training.data_identity import DataIdentity
 from diffusion_policy.training.execution import carry_out, restored
 from diffusion_policy.training.hooks import HookConfig, LogHook
 from diffusion_policy.training.interrupt import Interrupt
@@ -162,14 +163,15 @@ class InFolder:
     """
 
     def __init__(self, config: FitConfig, out: Path, digest: str, dataset: str, info: Mapping[str, Any]) -> None:
-        self._config, self._out, self._digest, self._dataset, self._info = config, out, digest, dataset, info
+        self._config, self._out, self._info = config, out, info
+        self._data = DataIdentity(dataset, digest)
         self.finished = False
 
     def __call__(self, model: LearnedModel, real: Transitions) -> None:
         """Trains; the model then holds the averaged network."""
         loop = model_loop(model, real, self._config)
         self._refuse_another_encoding(model)
-        saved = restored(loop, self._out, self._digest, self._dataset, "start anew with another run=")
+        saved = restored(loop, self._out, self._data, "start anew with another run=")
         for torn in [*self._out.glob(f".{MODEL_FILE}.*"), *state_path(self._out).parent.glob(".*.pt.*")]:
             torn.unlink(missing_ok=True)  # a process killed while it wrote leaves its temporary file behind
         self.finished = carry_out(
@@ -201,7 +203,7 @@ class InFolder:
             info = {**self._info, "training": training}
             save_model(model.holding(loop.ema.model), self._out / MODEL_FILE, info)
 
-        return CheckpointHook(self._out, self._config.hooks.checkpoint_every, self._digest, hooks, deploy)
+        return CheckpointHook(self._out, self._config.hooks.checkpoint_every, self._data, hooks, deploy)
 
 
 def _settle(model: LearnedModel, loop: TrainingLoop) -> None:

@@ -21,7 +21,7 @@ from diffusion_policy.data.outcomes import Ends
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.transitions_check import NEXT
 from diffusion_policy.errors import ConfigError, DataError
-from diffusion_policy.paths import resolve_dataset
+from diffusion_policy.paths import one_dataset, resolve_dataset
 from diffusion_policy.rollout.recorded_env import recorded_bounds
 from diffusion_policy.settings import build, plain, section
 
@@ -113,7 +113,7 @@ def read_real(settings: Mapping[str, Any]) -> RealData:
     seed = int(settings.get("seed", 0))
     if not settings.get("dataset"):
         raise ConfigError("dataset: expected a zarr folder or .zip, got nothing; give dataset=PATH")
-    with ReplayBuffer.open(resolve_dataset(str(settings["dataset"]))) as buffer:
+    with ReplayBuffer.open(resolve_dataset(one_dataset(settings["dataset"]))) as buffer:
         episodes, _ = split_episodes(buffer.num_episodes, val_ratio=0.0, seed=seed, max_episodes=data.episodes)
         if horizons is None:
             real = _transitions(buffer, data, episodes, seed)
