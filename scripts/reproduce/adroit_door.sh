@@ -15,4 +15,5 @@ if [ -f "$out/door/config.yaml" ]; then
 else
   dp-train task=adroit_door preset=quick dataset="$out/door.zarr" out="$out/door" "${@:3}"
 fi
-[ -f "$out/door/eval/eval.json" ] || dp-eval checkpoint="$out/door/policy.pt" episodes="$episodes" seed=100000 out="$out/door/eval"
+[ -f "$out/door/eval/eval.json" ] || dp-eval checkpoint="$out/door/policy.pt" episodes="$episodes" seed=100000 film=4 \
+  out="$out/door/eval"
