@@ -10,7 +10,9 @@ episode, versions and hardware as JSON, and a picture beside it.
 import argparse
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import matplotlib
@@ -60,6 +62,28 @@ def draw(results: dict[str, EvalResult], lead: Estimate, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def kept(results: dict[str, EvalResult], leads: dict[str, Estimate]) -> dict[str, Any]:
+    """Returns the content of the JSON."""
+    ours = results["mujoco"]
+    engines = {
+        name: {
+            "max_reward": result.max_reward.to_dict(),
+            "success_rate": result.success_rate.to_dict() if result.success_rate else None,
+            "max_rewards": [round(each.max_reward, 6) for each in result.per_episode],
+        }
+        for name, result in results.items()
+    }
+    return {
+        "pymunk_minus_mujoco": {name: lead.to_dict() for name, lead in leads.items()},
+        "bar": BAR,
+        "within": abs(leads["max_reward"].mean) <= BAR,
+        **engines,
+        "settings": {"episodes": ours.episodes, "seed": ours.seed, "policy_sha256": ours.policy["sha256"]},
+        "versions": {**ours.versions, **{name: version(name) for name in ("gym-pusht", "pymunk")}},
+        "hardware": dict(ours.hardware),
+    }
+
+
 def shown(estimate: Estimate, sign: str = "") -> str:
     low, high = estimate.ci95
     return f"{estimate.mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
@@ -88,13 +112,7 @@ def main() -> None:
     within = abs(leads["max_reward"].mean) <= BAR
     print(f"bar         the mean difference of the max reward is {'' if within else 'not '}within +-{BAR}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "pymunk_minus_mujoco": {name: lead.to_dict() for name, lead in leads.items()},
-        "bar": BAR,
-        "within": within,
-        **{name: result.to_dict() for name, result in results.items()},
-    }
-    args.out.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    args.out.write_text(json.dumps(kept(results, leads), indent=2) + "\n", encoding="utf-8")
     draw(results, leads["max_reward"], args.out.with_suffix(".png"))
     print(f"results     {args.out}\npicture     {args.out.with_suffix('.png')}")
 
