@@ -5,12 +5,13 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from diffusion_policy_envs import gl  # first: it chooses the GL before MuJoCo is imported
+from diffusion_policy_envs.adapters.fetch_script import PickAndPlaceScript, Script, reach_script
 from diffusion_policy_envs.adapters.joint_types import read_joint_types_as_numbers
 from diffusion_policy_envs.adapters.needs import needed
-from diffusion_policy_envs.adapters.robotics import Floats, Info, Observation, RoboticsEnv
+from diffusion_policy_envs.adapters.robotics import Floats, Info, RoboticsEnv
 from diffusion_policy_envs.arguments import check_choice
 
 __all__ = ["FetchEnv"]
@@ -96,17 +97,18 @@ class FetchEnv(RoboticsEnv):
         fields = ("gripper", "goal") if task == "reach" else ("gripper", "object", "goal")
         super().__init__(obs_keys if obs_keys is not None else fields, image_size, render_mode, render_size)
 
-    def make_expert(self, seed: int) -> Callable[[Observation, Info], NDArray[np.float32]]:
-        """Returns a script that solves the task, which reads where things are; the same seed acts the same.
+    @property
+    def make_expert(self) -> Callable[[int], Script]:
+        """Returns, for a seed, a script that solves the task, which reads where things are.
 
         Raises:
-            NotImplementedError: of task `push`.
+            AttributeError: of task `push`, which has none: who asks whether there is one is told so.
         """
-        from diffusion_policy_envs.adapters.fetch_script import PickAndPlaceScript, reach_script
-
         if self._task == "push":
-            raise NotImplementedError("there is no script of task push; expected pick_and_place or reach")
+            raise AttributeError("there is no script of task push; expected pick_and_place or reach")
+        return self._script
 
+    def _script(self, seed: int) -> Script:
         def seen() -> dict[str, Floats]:
             return self._fields(self.core)
 

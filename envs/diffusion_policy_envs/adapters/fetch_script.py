@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PickAndPlaceScript", "reach_script"]
+__all__ = ["PickAndPlaceScript", "Script", "reach_script"]
 
 Floats = NDArray[np.float64]
 Script = Callable[[dict[str, Any], dict[str, Any]], NDArray[np.float32]]
