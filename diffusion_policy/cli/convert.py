@@ -8,6 +8,7 @@ from typing import Any
 
 from diffusion_policy.cli import mend
 from diffusion_policy.cli.outcome import outcome
+from diffusion_policy.data.formats.clipping import Clipping
 from diffusion_policy.data.formats.conversion import Conversion
 from diffusion_policy.data.formats.convert import prepare
 from diffusion_policy.data.formats.preview import preview
@@ -33,6 +34,7 @@ examples:
   dp-convert demos.zarr demos_lerobot --to lerobot --task "push T" # ours as LeRobot's, v3.0
   dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
+  dp-convert hand_dapg door.zarr --mapping door.yaml --clip action=-1:1  # as the environment does
   dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing
 
 {mend.EXAMPLES}
@@ -66,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=FROM->TO",
         help=f"write rotations in another form, KEY[3:6] of some numbers; in quotes; forms: {', '.join(FORMS)}",
     )
+    parser.add_argument(
+        "--clip", action="append", default=[], metavar="KEY=LOW:HIGH", help="clip numbers, as the environment does"
+    )
     for option, users in _options().values():
         parser.add_argument(
             option.flag, metavar=option.metavar, type=option.parse, help=f"{option.help} ({', '.join(users)})"
@@ -92,13 +97,13 @@ def _options() -> dict[str, tuple[Option, list[str]]]:
 
 def _convert(args: argparse.Namespace) -> int:
     if mend.wanted(args):
-        return mend.run(args, of_conversions=("format", "to", "dry_run", "env", "rotation", *_options()))
+        return mend.run(args, of_conversions=("format", "to", "dry_run", "env", "rotation", "clip", *_options()))
     conversion = prepare(
         args.source,
         args.out,
         name=args.format,
         to=args.to,
-        transforms=[Rotating.parse(each) for each in args.rotation],
+        transforms=[*map(Rotating.parse, args.rotation), *map(Clipping.parse, args.clip)],
         control_hz=args.control_hz,
         facts=_facts(args.env),
         **{name: getattr(args, name) for name in _options()},

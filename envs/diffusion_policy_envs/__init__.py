@@ -28,3 +28,18 @@ gym.register(
     entry_point="diffusion_policy_envs.stack.env:StackEnv",
     max_episode_steps=270,
 )
+gym.register(
+    id="AdroitDoor-v0",
+    entry_point="diffusion_policy_envs.adapters.adroit:AdroitDoorEnv",
+    max_episode_steps=300,
+)
+gym.register(
+    id="PymunkPushT-v0",
+    entry_point="diffusion_policy_envs.adapters.pusht_pymunk:PymunkPushTEnv",
+    max_episode_steps=300,
+)
+gym.register(
+    id="Fetch-v0",
+    entry_point="diffusion_policy_envs.adapters.fetch:FetchEnv",
+    max_episode_steps=50,
+)

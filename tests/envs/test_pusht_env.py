@@ -36,7 +36,11 @@ def test_every_registered_id_passes_check_env(env_id: str) -> None:
     with warnings.catch_warnings():
         # Actions are in px, as in the human demonstrations; the checker recommends [-1, 1].
         warnings.filterwarnings("ignore", message=".*symmetric and normalized space.*")
-        check_env(gym.make(env_id).unwrapped)
+        try:
+            env = gym.make(env_id).unwrapped
+        except gym.error.DependencyNotInstalled as error:
+            pytest.skip(str(error))
+        check_env(env)
 
 
 def test_same_seed_gives_the_same_episode_bit_for_bit() -> None:

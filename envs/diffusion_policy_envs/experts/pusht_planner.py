@@ -9,7 +9,7 @@ from diffusion_policy_envs.experts.push_cost import distance
 from diffusion_policy_envs.experts.push_model import center_pose
 from diffusion_policy_envs.experts.push_search import Push, PushSearch, SearchConfig
 from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, Floats
-from diffusion_policy_envs.pusht.physics import PushTPhysics
+from diffusion_policy_envs.pusht.physics import PushTBoard
 
 __all__ = ["PushTPlanner"]
 
@@ -41,7 +41,7 @@ class PushTPlanner:
 
     def __init__(
         self,
-        physics: PushTPhysics,
+        physics: PushTBoard,
         *,
         seed: int,
         control_hz: int = 10,

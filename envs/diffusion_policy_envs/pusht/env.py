@@ -18,7 +18,7 @@ from diffusion_policy_envs.arguments import (
 )
 from diffusion_policy_envs.board_pictures import RENDERERS
 from diffusion_policy_envs.pusht.geometry import BOARD_SIZE, KEYPOINTS, Floats, block_points, coverage
-from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTPhysics
+from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTBoard, PushTPhysics
 from diffusion_policy_envs.pusht.pictures import make_pictures
 from diffusion_policy_envs.pusht.recorded import recorded_state
 from diffusion_policy_envs.pusht.symmetry import mirror_actions, mirror_observations
@@ -123,7 +123,7 @@ class PushTEnv(gym.Env[Observation, NDArray[np.float32]]):
         self._image_sizes = check_image_sizes(image_size, tuple(_PICTURES))
         self._render_size = check_size("render_size", render_size)
         self._pictures = make_pictures(renderer)
-        self.physics = PushTPhysics()
+        self.physics: PushTBoard = PushTPhysics()
         self.action_space = gym.spaces.Box(0.0, BOARD_SIZE, (2,), np.float32)
         self._obs_keys = check_obs_keys(obs_keys, _OBS_KEYS)
         self.observation_space = self._make_observation_space()

@@ -6,6 +6,7 @@ middle of its bar's outer edge. What makes it behave like the original is said i
 """
 
 import importlib.resources
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,10 +14,24 @@ from numpy.typing import ArrayLike, NDArray
 from diffusion_policy_envs.gl import mujoco
 from diffusion_policy_envs.pusht.geometry import CENTER_OF_MASS, Floats
 
-__all__ = ["PIXEL", "PHYSICS_HZ", "PushTPhysics"]
+__all__ = ["PIXEL", "PHYSICS_HZ", "PushTBoard", "PushTPhysics"]
 
 PIXEL = 1e-3  # m
 PHYSICS_HZ = 100  # the original's, and the timestep in the XML
+
+
+class PushTBoard(Protocol):
+    """A simulated board, of this physics or another."""
+
+    def set_state(self, state: ArrayLike, agent_velocity: ArrayLike = (0.0, 0.0)) -> None:
+        """Starts anew from a state (5,) and the agent's velocity (2,), px/s."""
+
+    def step(self, target: NDArray[np.floating], num_steps: int) -> None:
+        """Advances by `num_steps` / PHYSICS_HZ seconds while the agent is drawn to `target` (2,), px."""
+
+    @property
+    def state(self) -> Floats:
+        """(5,): agent_x, agent_y, block_x, block_y in px, angle in [0, 2 pi)."""
 
 
 class PushTPhysics:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy_envs.pusht.geometry import Floats, coverage
-from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTPhysics
+from diffusion_policy_envs.pusht.physics import PHYSICS_HZ, PushTBoard
 
 __all__ = ["agent_velocities", "max_coverage", "replay"]
 
@@ -36,7 +36,7 @@ def agent_velocities(positions: NDArray[np.floating], targets: NDArray[np.floati
 
 
 def replay(
-    physics: PushTPhysics, state: Floats, velocity: Floats, actions: NDArray[np.floating], control_hz: int = 10
+    physics: PushTBoard, state: Floats, velocity: Floats, actions: NDArray[np.floating], control_hz: int = 10
 ) -> Floats:
     """Returns the states (N, 5) after each of the actions (N, 2), from a state (5,) and an agent's velocity (2,)."""
     physics.set_state(state, velocity)

@@ -1,0 +1,1 @@
+"""Other people's environments as these ones are: named fields, states that restore, experts, pictures."""
