@@ -33,8 +33,8 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
             (`render_size`, or `width` and `height`): large frames cost software GL more than everything else.
 
     Raises:
-        EnvironmentIdError: the id is unknown (close ones are listed), or the environment refuses its arguments
-            (its own are listed), or raises while it is made.
+        EnvironmentIdError: the id is unknown (close ones are listed), a package that the environment needs is missing,
+            or it refuses its arguments (its own are listed), or raises while it is made.
     """
     choose_gl()
     kwargs = dict(env_kwargs or {})
@@ -43,6 +43,8 @@ def make_env(env_id: str, env_kwargs: Mapping[str, Any] | None = None, *, film_w
         kwargs = {"render_mode": "rgb_array", **_film_size(spec, film_width), **kwargs}
     try:
         return gym.make(spec, **kwargs)
+    except gym.error.DependencyNotInstalled as error:  # which says how to install it
+        raise EnvironmentIdError(f"environment '{env_id}': {error}") from error
     except (TypeError, ValueError, KeyError, gym.error.Error) as error:
         given = ", ".join(f"{key}={value!r}" for key, value in (env_kwargs or {}).items()) or "none"
         raise EnvironmentIdError(

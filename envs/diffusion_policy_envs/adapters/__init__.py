@@ -1,0 +1,1 @@
+"""Environments of others, with named observations, experts and states to start from."""
