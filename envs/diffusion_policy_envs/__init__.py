@@ -43,3 +43,8 @@ gym.register(
     entry_point="diffusion_policy_envs.adapters.ogbench:Puzzle3x3Env",
     max_episode_steps=500,
 )
+gym.register(
+    id="MetaWorld-v0",
+    entry_point="diffusion_policy_envs.adapters.metaworld:MetaWorldEnv",
+    max_episode_steps=500,
+)
