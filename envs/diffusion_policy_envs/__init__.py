@@ -43,3 +43,23 @@ gym.register(
     entry_point="diffusion_policy_envs.adapters.fetch:FetchEnv",
     max_episode_steps=50,
 )
+gym.register(
+    id="OGBenchCubeSingle-v0",
+    entry_point="diffusion_policy_envs.adapters.ogbench:CubeSingleEnv",
+    max_episode_steps=200,
+)
+gym.register(
+    id="OGBenchCubeDouble-v0",
+    entry_point="diffusion_policy_envs.adapters.ogbench:CubeDoubleEnv",
+    max_episode_steps=500,
+)
+gym.register(
+    id="OGBenchPuzzle3x3-v0",
+    entry_point="diffusion_policy_envs.adapters.ogbench:Puzzle3x3Env",
+    max_episode_steps=500,
+)
+gym.register(
+    id="MetaWorld-v0",
+    entry_point="diffusion_policy_envs.adapters.metaworld:MetaWorldEnv",
+    max_episode_steps=500,
+)

@@ -17,6 +17,9 @@ REGISTERED = [
     f"diffusion_policy_envs:{spec.id}"
     for spec in gym.registry.values()
     if str(spec.entry_point).startswith("diffusion_policy_envs.")
+    and not str(spec.entry_point).startswith(
+        "diffusion_policy_envs.adapters."
+    )  # they need packages: tests/envs/adapters
 ]
 
 
