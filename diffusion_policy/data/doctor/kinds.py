@@ -46,7 +46,7 @@ KINDS = {
     "bounds": Kind(
         "actions outside the environment's bounds",
         "the policy learns actions that the environment clips: it does something else than was shown",
-        "bring them into the environment's units, or clip them, before they are stored",
+        "bring them into the environment's units, or clip them as it does: dp-convert SRC DST --clip KEY=LOW:HIGH",
     ),
     "altered": Kind(
         "episodes that are not what was written", "nobody knows what was trained on", "copy the data set again"
