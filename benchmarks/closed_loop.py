@@ -197,6 +197,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/closed_loop.json")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs/closed_loop.png")
     args = parser.parse_args()
+    if "first" in args.load:
+        try:
+            with process("-c", "import time; time.sleep(60)", first=True):
+                pass  # known before an hour is spent
+        except PermissionError:
+            parser.error("--load first needs the right to raise priorities (root); leave it out: --load idle full")
     from benchmarks.closed_loop_parts import LATE_S
     from diffusion_policy.rollout.provenance import commit, hardware
     from diffusion_policy.versions import installed_versions
