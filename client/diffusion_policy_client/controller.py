@@ -160,7 +160,7 @@ class RemoteController:
         """Lets the server make a plan from what was observed until a time, and waits for it.
 
         Raises:
-            ObservationError: nothing was observed until then.
+            ObservationError: nothing was observed until then, or another episode began while it was made.
             PolicyError: the policy could not make one.
             ServerLostError: there is no connection, or no answer in time.
         """
