@@ -12,6 +12,7 @@ from pathlib import Path
 from figures import RESULTS, ROOT, machine, stored, table
 from robot_tables import closed_loop, delay
 from suite_tables import edp, finished, suite
+from synthetic_tables import online, synther
 
 
 def latency() -> str:
@@ -106,49 +107,6 @@ def scaling() -> str:
     )
 
 
-def synther() -> str:
-    """Returns the table of synthetic transitions, by the model that drew them."""
-    figures = stored("synther")
-    real = figures["real"]
-    titles = {
-        "synther": "SynthER",
-        "noise": "noise, as far from real rows",
-        "vae": "autoencoder",
-        "gaussian": "Gaussian",
-    }
-    rows = []
-    for name, title in titles.items():
-        each = figures["models"][name]
-        rows.append(
-            [
-                title,
-                f"{each['ks_mean']:.3f} ({each['ks_min']:.3f})",
-                f"{each['correlation_mean']:.3f} ({each['correlation_min']:.3f})",
-                f"{each['nearest']:.2f}",
-                f"{100 * each['terminal_rate']:.2f}",
-                *("none" if each[key] is None else f"{each[key]:.2f}" for key in _TOLD),
-                f"{each['dynamics_median']:.3f}",
-            ]
-        )
-    head = [
-        "",
-        "KS complement",
-        "correlation",
-        "nearest",
-        "terminals, %",
-        "precision",
-        "recall",
-        "error of the dynamics",
-    ]
-    rate = 100 * figures["models"]["synther"]["terminal_rate_real"]
-    said = f"{real['transitions']:,} real rows, {rate:.2f} % of them terminal; their nearest neighbours"
-    apart = f"are {real['nearest']:.2f} away; the simulator's own error is {figures['simulator_floor']:.0e}"
-    return f"{table(head, rows)}\n\n({said} {apart}; commit {figures['commit'][:7]}.)"
-
-
-_TOLD = ("terminal_precision", "terminal_recall")
-
-
 def documents() -> list[Path]:
     """Returns the documents that have places for figures."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -157,7 +115,7 @@ def documents() -> list[Path]:
 def parts() -> dict[str, Callable[[], str]]:
     """Returns what makes the text of each place, by name."""
     made: dict[str, Callable[[], str]] = {"latency": latency, "training": training, "precision": precision, "edp": edp}
-    made |= {"synther": synther, "closed_loop": closed_loop}
+    made |= {"synther": synther, "online": online, "closed_loop": closed_loop}
     for name in ("quick", "demonstrations", "offline", "mixed_pusht", "few_transitions", "augmented"):
         made[name] = partial(suite, name)
     for name in ("quick", "offline"):

@@ -1,0 +1,79 @@
+"""What a diffusion model of transitions is worth, by itself and to an agent that learns from it, as Markdown."""
+
+from figures import RESULTS, stored, table
+
+from diffusion_policy.rollout.statistics import bootstrap_mean
+
+_TOLD = ("terminal_precision", "terminal_recall")
+_METHODS = {"sac1": "SAC, 1 update a step", "sac20": "SAC, 20 updates", "synther20": "SynthER, 20 updates"}
+_SHOWN = (1000, 2000, 3000, 5000, 10000)
+
+
+def synther() -> str:
+    """Returns the table of synthetic transitions, by the model that drew them."""
+    figures = stored("synther")
+    real = figures["real"]
+    titles = {
+        "synther": "SynthER",
+        "noise": "noise, as far from real rows",
+        "vae": "autoencoder",
+        "gaussian": "Gaussian",
+    }
+    rows = []
+    for name, title in titles.items():
+        each = figures["models"][name]
+        rows.append(
+            [
+                title,
+                f"{each['ks_mean']:.3f} ({each['ks_min']:.3f})",
+                f"{each['correlation_mean']:.3f} ({each['correlation_min']:.3f})",
+                f"{each['nearest']:.2f}",
+                f"{100 * each['terminal_rate']:.2f}",
+                *("none" if each[key] is None else f"{each[key]:.2f}" for key in _TOLD),
+                f"{each['dynamics_median']:.3f}",
+            ]
+        )
+    head = [
+        "",
+        "KS complement",
+        "correlation",
+        "nearest",
+        "terminals, %",
+        "precision",
+        "recall",
+        "error of the dynamics",
+    ]
+    rate = 100 * figures["models"]["synther"]["terminal_rate_real"]
+    said = f"{real['transitions']:,} real rows, {rate:.2f} % of them terminal; their nearest neighbours"
+    apart = f"are {real['nearest']:.2f} away; the simulator's own error is {figures['simulator_floor']:.0e}"
+    return f"{table(head, rows)}\n\n({said} {apart}; commit {figures['commit'][:7]}.)"
+
+
+def online() -> str:
+    """Returns the table of soft actor-critic with and without synthetic rows, or that there is none yet."""
+    if not (RESULTS / "online.json").is_file():
+        return "Not run yet: `python benchmarks/online.py docs/online.png`."
+    figures = stored("online")
+    methods = figures["methods"]
+    rows = []
+    for name, title in _METHODS.items():
+        each = methods[name]
+        at = [each["env_steps"].index(step) for step in _SHOWN]
+        means = [interval(each["mean"][i], each["ci95"][i]) for i in at]
+        rows.append([title, *means, f"{sum(each['cpu_minutes']) / len(each['cpu_minutes']):.0f}"])
+    difference = ["SynthER less SAC, 20 updates, paired by seed"]
+    with_rows, without = methods["synther20"], methods["sac20"]
+    for step in _SHOWN:
+        i, j = with_rows["env_steps"].index(step), without["env_steps"].index(step)
+        pairs = zip(with_rows["by_seed"], without["by_seed"], strict=True)
+        estimate = bootstrap_mean([one[i] - other[j] for one, other in pairs])
+        difference.append(interval(estimate.mean, estimate.ci95))
+    said = f"{len(with_rows['seeds'])} seeds, 95 % bootstrap intervals over them"
+    made = f"{figures['hardware']['cpu']}, one thread a run, commit {figures['commits'][0][:7]}"
+    head = ["return after", *(f"{step:,}" for step in _SHOWN), "CPU minutes a seed"]
+    return f"{table(head, [*rows, [*difference, '']])}\n\n({said}; {made}.)"
+
+
+def interval(mean: float, ci95: tuple[float, float]) -> str:
+    """Returns a mean and its interval, without decimals."""
+    return f"{mean:.0f} [{ci95[0]:.0f}, {ci95[1]:.0f}]"
