@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffusion_policy.errors import OutputExistsError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class FolderLock(contextlib.AbstractContextManager["FolderLock"]):
@@ -42,7 +42,7 @@ class FolderLock(contextlib.AbstractContextManager["FolderLock"]):
         except (BlockingIOError, FileNotFoundError):
             held = False
         except OSError as error:  # working on a file system without locks is worth more than refusing to
-            _log.warning("%s cannot be locked against other writers: %s", folder, error)
+            logger.warning("%s cannot be locked against other writers: %s", folder, error)
             return
         if not held:
             self.release()

@@ -23,7 +23,7 @@ from diffusion_policy.data.source import read_action
 from diffusion_policy.data.windows import WindowIndex
 from diffusion_policy.errors import ConfigError, DataError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _MIRRORED_AT_ONCE = 512  # steps: pictures are seen by the mirror, but not kept
 
@@ -105,7 +105,7 @@ class WindowDataset:
         except DataError as error:
             raise DataError(f"{buffer.location}: {error}") from None
         if index.dropped:
-            _log.warning("%s: left out episodes %s, shorter than a window", buffer.location, index.dropped)
+            logger.warning("%s: left out episodes %s, shorter than a window", buffer.location, index.dropped)
             chosen = np.setdiff1d(chosen, index.dropped)
             index = WindowIndex(np.cumsum(lengths(buffer.episode_ends)[chosen]), horizons, episode_ids=chosen)
         obs = load_obs(obs_spec, buffer, chosen, residence or Residence(), torch.device(device))

@@ -8,7 +8,7 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, EnvironmentIdError
 from diffusion_policy.rollout.environments import Env, bounds_of, make_env
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def find_env(buffer: ReplayBuffer, env_id: str | None) -> Env | None:
@@ -29,7 +29,7 @@ def find_env(buffer: ReplayBuffer, env_id: str | None) -> Env | None:
     try:
         return make_env(str(record["env_id"]), record.get("kwargs") or {})
     except Exception as error:  # somebody's environment, not asked for: images can be shown without
-        _log.warning("shown without the environment it was recorded in: %s", error)
+        logger.warning("shown without the environment it was recorded in: %s", error)
         return None
 
 

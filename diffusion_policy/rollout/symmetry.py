@@ -11,7 +11,7 @@ from diffusion_policy.data.mirror import Array, Mirror
 from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.rollout.environments import Env, check_fits, env_maker, make_env, unknown_id
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MirrorChoice = bool | Literal["auto"]
 
@@ -35,7 +35,7 @@ def find_mirror(
     """
     unknown = None if choice is True or not env.get("id") else unknown_id(str(env["id"]))
     if unknown:
-        _log.warning("env.id: %s; training needs no environment and goes on without", unknown)
+        logger.warning("env.id: %s; training needs no environment and goes on without", unknown)
     if choice is False or unknown:
         return None
     try:
@@ -46,7 +46,7 @@ def find_mirror(
                 f"data.mirror=true needs the environment's mirror(obs, action), but: {error}; install or correct the "
                 f"environment, or start a run with data.mirror=false"
             ) from error
-        _log.info("demonstrations are not mirrored: %s", error)
+        logger.info("demonstrations are not mirrored: %s", error)
         return None
 
 

@@ -18,7 +18,7 @@ from diffusion_policy.rollout.gl import choose_gl
 from diffusion_policy.rollout.worker import Beat, Failure, Job
 from diffusion_policy.rollout.worker_process import END_S, WorkerProcess
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _DEATHS = 3  # of a worker at one and the same episode: then it is no accident
 _START_S = 240.0  # imports, environments and the first GL context, on a busy machine, beside the limit of a step
@@ -171,7 +171,7 @@ class WorkerSlots:
             if self._deaths[seed] >= _DEATHS or not by_chance:
                 raise WorkerError(self._verdict(seed, why))
         seeds = sorted(self._running[place].seed for place in worker.places if place in self._running)
-        _log.warning("an evaluation worker %s; it is replaced, and its episodes run again (seeds %s)", why, seeds)
+        logger.warning("an evaluation worker %s; it is replaced, and its episodes run again (seeds %s)", why, seeds)
         self._start(worker)
 
     def _verdict(self, seed: int | None, why: str) -> str:

@@ -3,6 +3,7 @@
 `train(config)` is the notebook's way in; the command dp-train is a thin shell over it.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from diffusion_policy.training.loop import Hook, TrainingLoop
 from diffusion_policy.training.metrics import Board, MetricsLog, TensorBoard, WandbBoard
 from diffusion_policy.training.ranks import Ranks, ranks_from_environment
 from diffusion_policy.training.rollout_hook import RolloutHook
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,8 @@ def _run(assembly: Assembly, out: Path) -> Run:
             finished = loop.run((), interrupt)
         return Run(out, averaged_policy(loop), finished, loop.grad_step, loop.ranks.rank)
     _remove_torn_files(out, begun=saved is not None)
+    if loop.grad_step >= loop.num_grad_steps:
+        logger.info("%s: all its %d steps are done; for more: training.num_grad_steps=MORE", out, loop.grad_step)
     finished = carry_out(
         loop,
         out,

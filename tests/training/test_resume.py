@@ -88,6 +88,18 @@ def test_run_resumed_with_more_steps_goes_on(tmp_path: Path, make_config: Make) 
     assert yaml.safe_load((run.out / "config.yaml").read_text())["training"]["num_grad_steps"] == 60
 
 
+def test_run_resumed_when_all_is_done_says_so_and_changes_no_weight(
+    tmp_path: Path, make_config: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train(make_config(tmp_path / "run"))
+    before = weights(run.out)
+    with caplog.at_level("INFO", logger="diffusion_policy"):
+        again = train({"resume": str(run.out)})
+    assert (again.finished, again.grad_steps) == (True, 40)
+    assert f"{run.out}: all its 40 steps are done; for more: training.num_grad_steps=MORE" in caplog.messages
+    assert all(torch.equal(value, before[name]) for name, value in weights(run.out).items())
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [

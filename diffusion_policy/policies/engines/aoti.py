@@ -33,7 +33,7 @@ CONTEXTS, STEP = "contexts", "step"
 PROGRAM = "program"
 """Under which it holds `Program`, as JSON."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _check_machine(program: Program, path: Path) -> None:
             f"{path} was compiled by torch {program.torch}, this is {torch_release()}; export it again"
         )
     if torch.get_num_threads() != program.threads:
-        _log.warning(
+        logger.warning(
             "%s was compiled for %d threads, which it uses although torch has %d here; for others export it again "
             "with --threads",
             path,
