@@ -5,15 +5,11 @@
 # Needs the extra robotics. What is there already stays, what was interrupted goes on. SETTINGS go to dp-train.
 set -euo pipefail
 here=$(dirname "$0")
+. "$here/steps.sh"
 out=${1:?expected a folder: scripts/reproduce/adroit_door.sh FOLDER [DEMONSTRATIONS] [SETTINGS...]}
 source=${2:-${DP_DATA_DIR:?expected a second folder, with door-v0_demos.npz, or DP_DATA_DIR}/hand_dapg}
 episodes=${EPISODES:-100}
 
 [ -e "$out/door.zarr" ] || { mkdir -p "$out"; dp-convert "$source" "$out/door.zarr" --mapping "$here/adroit_door.yaml" --clip action=-1:1; }
-if [ -f "$out/door/config.yaml" ]; then
-  dp-train resume="$out/door"
-else
-  dp-train task=adroit_door preset=quick dataset="$out/door.zarr" out="$out/door" "${@:3}"
-fi
-[ -f "$out/door/eval/eval.json" ] || dp-eval checkpoint="$out/door/policy.pt" episodes="$episodes" seed=100000 film=4 \
-  out="$out/door/eval"
+train "$out/door" task=adroit_door preset=quick dataset="$out/door.zarr" "${@:3}"
+evaluate "$out/door/eval" checkpoint="$out/door/policy.pt" episodes="$episodes" seed=100000 film=4

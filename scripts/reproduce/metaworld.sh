@@ -5,15 +5,10 @@
 # many. Needs an environment of its own, see docs/adapters.md. What is there already stays, what was interrupted goes on.
 # SETTINGS go to dp-train.
 set -euo pipefail
+. "$(dirname "$0")/steps.sh"
 out=${1:?expected a folder: scripts/reproduce/metaworld.sh FOLDER [SETTINGS...]}
 task=${TASK:-pick-place} episodes=${EPISODES:-100} demonstrations=${DEMONSTRATIONS:-100}
 
 dp-collect task=metaworld env.kwargs.task="$task" episodes="$demonstrations" resume=true out="$out/$task.zarr"
-if [ -f "$out/$task/config.yaml" ]; then
-  dp-train resume="$out/$task"
-else
-  dp-train task=metaworld env.kwargs.task="$task" preset=quick dataset="$out/$task.zarr" data.drop_short=true \
-    out="$out/$task" "${@:2}"
-fi
-[ -f "$out/$task/eval/eval.json" ] || dp-eval checkpoint="$out/$task/policy.pt" episodes="$episodes" seed=100000 \
-  film=9 out="$out/$task/eval"
+train "$out/$task" task=metaworld env.kwargs.task="$task" preset=quick dataset="$out/$task.zarr" data.drop_short=true "${@:2}"
+evaluate "$out/$task/eval" checkpoint="$out/$task/policy.pt" episodes="$episodes" seed=100000 film=9
