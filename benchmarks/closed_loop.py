@@ -8,7 +8,8 @@ the same rate, a loop that only sleeps and a bare websocket echo of the same pay
 Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms after its tick, or none, because the loop
 was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. Without
 --policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
-The table is kept as JSON, with a picture of the round trips.
+The table is kept as JSON, with a picture of the round trips. What was interrupted goes on with the runs that lack,
+unless the code, the minutes or the policy changed.
 """
 
 import argparse
@@ -65,6 +66,8 @@ def address(server: "subprocess.Popen[str]") -> str:
 
 def measured(policy: Path, hz: float, load: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Returns what a rate under a load came to; arrays are round trips in milliseconds."""
+    from diffusion_policy.rollout.provenance import usable_cores
+
     here, seconds = str(Path(__file__).with_name("closed_loop_parts.py")), 60 * args.minutes
     rules = ("port=0", "safe_action=[256,256]")  # under load the first plan may come when all of it is past
     first = load == "first"
@@ -88,11 +91,6 @@ def measured(policy: Path, hz: float, load: str, args: argparse.Namespace, folde
             raise RuntimeError("a part of the measurement failed; its message is above")
     found = {name: dict(np.load(out)) for name, out in outs.items()}
     return row(hz, load, seconds, found)
-
-
-def usable_cores() -> int:
-    """Returns how many cores there are for us."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def row(hz: float, load: str, seconds: float, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -185,6 +183,16 @@ def random_policy(folder: Path) -> Path:
     return folder / "policy.pt"
 
 
+def runs_of(unfinished: Path, asked: dict[str, Any]) -> dict[tuple[float, str], dict[str, Any]]:
+    """Returns the runs of an interrupted measurement by rate and load; none where it was of something else."""
+    if not unfinished.is_file():
+        return {}
+    found = json.loads(unfinished.read_text())
+    if any(found[name] != asked[name] for name in ("minutes", "policy", "commit")):
+        return {}
+    return {(each["hz"], each["load"]): each for each in found["runs"]}
+
+
 def main() -> int:
     """Returns the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part is left behind
@@ -207,21 +215,24 @@ def main() -> int:
     from diffusion_policy.rollout.provenance import commit, hardware
     from diffusion_policy.versions import installed_versions
 
-    rows = []
+    found: dict[str, Any] = {"minutes": args.minutes, "late_ms": 1000 * LATE_S}
+    found |= {"policy": "64/128/256, random weights, DDIM-10" if args.policy is None else args.policy.name}
+    found |= {"commit": commit(), "versions": installed_versions(), "hardware": hardware()}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = args.out.with_suffix(".unfinished.json")
+    rows = runs_of(unfinished, found)
     with tempfile.TemporaryDirectory() as name:
         policy = args.policy or random_policy(Path(name))
         for hz in args.hz:
             for load in args.load:
-                rows.append(measured(policy, hz, load, args, Path(name)))
-                print(said(rows[-1]), flush=True)
-    found = {"minutes": args.minutes, "late_ms": 1000 * LATE_S, "runs": rows}
-    found |= {"policy": "64/128/256, random weights, DDIM-10" if args.policy is None else args.policy.name}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(
-        json.dumps({**found, "commit": commit(), "versions": installed_versions(), "hardware": hardware()}, indent=2)
-        + "\n"
-    )
-    draw(rows, args.picture)
+                if (hz, load) not in rows:
+                    rows[hz, load] = measured(policy, hz, load, args, Path(name))
+                    unfinished.write_text(json.dumps({**found, "runs": list(rows.values())}, indent=2) + "\n")
+                print(said(rows[hz, load]), flush=True)
+    runs = [rows[hz, load] for hz in args.hz for load in args.load]
+    args.out.write_text(json.dumps({**found, "runs": runs}, indent=2) + "\n")
+    draw(runs, args.picture)
+    unfinished.unlink(missing_ok=True)
     print(f"{args.out}\n{args.picture}")
     return 0
 
