@@ -10,19 +10,17 @@ import logging
 import multiprocessing
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
 from diffusion_policy.errors import CheckpointError, PolicyLostError
 from diffusion_policy.policies.chunk import ActionChunk, Array, FloatArray, KnownActions
 from diffusion_policy.policies.controller import policy_file
-from diffusion_policy.policies.engines.description import Description
-from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.engines.description import Described, Description
 from diffusion_policy.policies.own_process_work import Answer, Job, work
 from diffusion_policy.processes import inherited_calm
 
@@ -32,7 +30,7 @@ _END_S = 5.0  # for the process to end by itself
 _KILLED = -9  # by a signal that Windows has no name for
 
 
-class PolicyProcess:
+class PolicyProcess(Described):
     """Obeys `GuidedChunkPolicy`; the policy computes in another process, which ends with this one.
 
     Where that process dies (out of memory, a defect of an engine), another takes its place, and is asked again, once;
@@ -68,41 +66,6 @@ class PolicyProcess:
         self._begin()
         self.description: Description = self._received().value
         self._state = _state(self._job.path)
-
-    @property
-    def obs_spec(self) -> ObsSpec:
-        """The observations that `predict` reads."""
-        return self.description.obs_spec
-
-    @property
-    def action_spec(self) -> ActionSpec:
-        """Shape, bounds and units of one action."""
-        return self.description.action_spec
-
-    @property
-    def horizons(self) -> Horizons:
-        """To, Ta and Tp."""
-        return self.description.horizons
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of one row's noise."""
-        return self.description.noise_shape
-
-    @property
-    def info(self) -> CheckpointInfo:
-        """Where the policy comes from."""
-        return self.description.info
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """How it comes to an action."""
-        return self.description.sampling
-
-    @property
-    def trained_ranges(self) -> Mapping[str, tuple[Any, Any]]:
-        """Of observations in training, where they are known."""
-        return self.description.trained_ranges
 
     def predict(self, obs: dict[str, Array], noise: FloatArray | None = None) -> ActionChunk[Array]:
         """Returns one chunk a row; see `ChunkPolicy`. Raises what the policy raises.

@@ -79,3 +79,48 @@ class Description:
         raise CheckpointError(
             f"{where} has format {number}, this version reads up to {FORMAT}; upgrade diffusion-policy to load it"
         )
+
+
+class Described:
+    """A policy that computes elsewhere, in an engine or a process, and tells what its description says.
+
+    Attributes:
+        description: what a controller has to know of it.
+    """
+
+    description: Description
+
+    @property
+    def obs_spec(self) -> ObsSpec:
+        """The observations that `predict` reads."""
+        return self.description.obs_spec
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """Shape, bounds and units of one action."""
+        return self.description.action_spec
+
+    @property
+    def horizons(self) -> Horizons:
+        """To, Ta and Tp."""
+        return self.description.horizons
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of one row's noise."""
+        return self.description.noise_shape
+
+    @property
+    def info(self) -> CheckpointInfo:
+        """Where the policy comes from."""
+        return self.description.info
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How it comes to an action, for results that must tell."""
+        return self.description.sampling
+
+    @property
+    def trained_ranges(self) -> Mapping[str, tuple[Any, Any]]:
+        """Of observations in training, where they are known."""
+        return self.description.trained_ranges

@@ -4,15 +4,12 @@ Letters: B batch, To/Tp obs/pred horizon, Da the axes of one action.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
-from diffusion_policy.config import ActionSpec, Horizons, ObsSpec
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import ActionChunk, Array, FloatArray, KnownActions
-from diffusion_policy.policies.engines.description import Description
-from diffusion_policy.policies.info import CheckpointInfo
+from diffusion_policy.policies.engines.description import Described, Description
 from diffusion_policy.policies.observation_check import check_noise, check_windows
 
 Run = Callable[[list[Array], FloatArray], FloatArray]
@@ -22,7 +19,7 @@ Guide = Callable[[dict[str, Array], FloatArray | None, KnownActions], ActionChun
 """As `GuidedChunkPolicy.predict_guided`."""
 
 
-class EnginePolicy:
+class EnginePolicy(Described):
     """Obeys `ChunkPolicy`; stateless but for the generator of the noise that nobody gives.
 
     Args:
@@ -35,41 +32,6 @@ class EnginePolicy:
     def __init__(self, description: Description, run: Run, engine: str, guide: Guide | None = None) -> None:
         self.description, self.engine, self._run, self._guide = description, engine, run, guide
         self._rng = np.random.default_rng()
-
-    @property
-    def obs_spec(self) -> ObsSpec:
-        """The observations that `predict` reads."""
-        return self.description.obs_spec
-
-    @property
-    def action_spec(self) -> ActionSpec:
-        """Shape, bounds and units of one action."""
-        return self.description.action_spec
-
-    @property
-    def horizons(self) -> Horizons:
-        """To, Ta and Tp."""
-        return self.description.horizons
-
-    @property
-    def noise_shape(self) -> tuple[int, ...]:
-        """Shape of one row's noise."""
-        return self.description.noise_shape
-
-    @property
-    def info(self) -> CheckpointInfo:
-        """Where the policy comes from."""
-        return self.description.info
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        """How it comes to an action, for results that must tell."""
-        return self.description.sampling
-
-    @property
-    def trained_ranges(self) -> Mapping[str, tuple[Any, Any]]:
-        """Of observations in training, where they are known."""
-        return self.description.trained_ranges
 
     def predict(self, obs: Mapping[str, Array], noise: FloatArray | None = None) -> ActionChunk[Array]:
         """Returns one chunk a row; see `ChunkPolicy`.
