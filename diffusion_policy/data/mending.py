@@ -124,6 +124,7 @@ def mended(
     resampling = None
     if mending.resample is not None:
         resampling = resampling_of(source, mending.resample, mending.action_kind, mending.declared)
+        done.hz = mending.resample
     clock = Clock(source, mending.control_hz) if resampling else None
     for i, rows in enumerate(source.episodes()):
         count = len(next(iter(rows.values())))
