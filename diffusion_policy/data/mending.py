@@ -87,7 +87,11 @@ def mend(
         StorageError: writing failed.
     """
     out, done = local_path(out, "DST"), Done()
-    with store.storage_errors(str(out)), store.replaceable(out, overwrite=False), store.staging_folder(out) as staging:
+    with (
+        store.storage_errors(str(out), anew=True),
+        store.replaceable(out, overwrite=False),
+        store.staging_folder(out) as staging,
+    ):
         built = staging / "zarr"
         with ReplayBuffer.create(built) as buffer:
             buffer.location = source.location  # what messages about its episodes are about
