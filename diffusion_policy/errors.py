@@ -80,3 +80,6 @@ class NonFiniteLossError(DiffusionPolicyError, FloatingPointError):
 
 class StorageError(DiffusionPolicyError, OSError):
     """Writing failed (a full disk, a read-only folder); what was there before is intact."""
+
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()  # OSError would begin with [Errno 28]

@@ -83,7 +83,7 @@ def _picture(shown: "DemonstrationFilm", episodes: Sequence[int], path: Path) ->
 
     with ProgressBar("picture", len(episodes) * MOMENTS) as bar:
         image = Image.fromarray(shown.picture(episodes, MOMENTS, counter(bar)))
-    with storage_errors(str(path)):
+    with storage_errors(str(path), anew=True):
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
     print(f"picture  {path}")

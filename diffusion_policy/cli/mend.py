@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
+from diffusion_policy.data.formats.convert import guess_target
+from diffusion_policy.data.formats.writing import TARGETS
 from diffusion_policy.data.mending import Mending, mend
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.resampling import ActionKind
@@ -59,6 +61,11 @@ def run(args: argparse.Namespace, of_conversions: Sequence[str]) -> int:
         if getattr(args, name) not in (None, False, []):
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} is of no use with --trim, --drop and --resample; convert first, then mend")
+    if (looks := guess_target(args.out)) != "zarr":
+        raise ConfigError(
+            f"{args.out} looks like {TARGETS.get(looks).what}, but mending writes zarr; name it .zarr or .zip, and "
+            f"convert that afterwards"
+        )
     if args.out.exists():
         raise OutputExistsError(f"{args.out} already exists; choose another place")
     mending = Mending(

@@ -87,7 +87,11 @@ def mend(
         StorageError: writing failed.
     """
     out, done = local_path(out, "DST"), Done()
-    with store.storage_errors(str(out)), store.replaceable(out, overwrite=False), store.staging_folder(out) as staging:
+    with (
+        store.storage_errors(str(out), anew=True),
+        store.replaceable(out, overwrite=False),
+        store.staging_folder(out) as staging,
+    ):
         built = staging / "zarr"
         with ReplayBuffer.create(built) as buffer:
             buffer.location = source.location  # what messages about its episodes are about
@@ -124,6 +128,7 @@ def mended(
     resampling = None
     if mending.resample is not None:
         resampling = resampling_of(source, mending.resample, mending.action_kind, mending.declared)
+        done.hz = mending.resample
     clock = Clock(source, mending.control_hz) if resampling else None
     for i, rows in enumerate(source.episodes()):
         count = len(next(iter(rows.values())))

@@ -23,11 +23,13 @@ class Done:
         kept: the source's episodes that are left.
         dropped: those that are not, by reason.
         trimmed: steps that were cut, by episode.
+        hz: rows a second that it was brought to, None where its rate stays.
     """
 
     kept: list[int] = field(default_factory=list)
     dropped: dict[int, str] = field(default_factory=dict)
     trimmed: dict[int, int] = field(default_factory=dict)
+    hz: float | None = None
 
     def said(self) -> list[str]:
         """Returns what was done, a sentence each."""
@@ -35,6 +37,8 @@ class Done:
         said = [f"{count} episode{'s' if count > 1 else ''} dropped: {why}" for why, count in counts.items()]
         if self.trimmed:
             said.append(f"{sum(self.trimmed.values())} idle steps trimmed from {len(self.trimmed)} episodes")
+        if self.hz is not None:
+            said.append(f"brought to {self.hz:g} steps a second")
         return said or ["no episode dropped or trimmed"]
 
 

@@ -29,7 +29,7 @@ def resampling_of(
     """
     known = roles(source, source.keys())
     numeric = [key for key, role in known.items() if role in ("action", "state")]
-    parts = parsed_declarations([*declared, *_told_by_name(source, declared)])
+    parts = parsed_declarations([*declared, *_told_by_name(source, numeric, declared)])
     for key, mine in parts.items():
         for part, _ in mine:
             if key not in numeric or (part.stop is not None and part.stop > (source.shape(key) or (1,))[-1]):
@@ -72,8 +72,8 @@ def _dims(source: ReplayBuffer, start: int | None, stop: int | None, key: str) -
     return range(*slice(start, stop).indices((source.shape(key) or (1,))[-1]))
 
 
-def _told_by_name(source: ReplayBuffer, words: Sequence[str]) -> list[str]:
-    """Returns declarations of keys whose names say that they are quaternions."""
+def _told_by_name(source: ReplayBuffer, numeric: Sequence[str], words: Sequence[str]) -> list[str]:
+    """Returns declarations of actions and states whose names say that they are quaternions."""
     told = {word.partition("=")[0].partition("[")[0] for word in words}
-    keys = [key for key in source.keys() if "quat" in key.lower() and (source.shape(key) or (1,))[-1] == 4]  # noqa: SIM118
+    keys = [key for key in numeric if "quat" in key.lower() and (source.shape(key) or (1,))[-1] == 4]
     return [f"{key}=quaternion" for key in keys if key not in told]

@@ -214,8 +214,12 @@ def pack_zip(folder: Path, archive: Path) -> None:
 
 
 @contextmanager
-def storage_errors(where: str) -> Iterator[None]:
+def storage_errors(where: str, *, anew: bool = False) -> Iterator[None]:
     """Turns the operating system's write errors (a full disk) into one that says what is safe.
+
+    Args:
+        where: what is written, for messages.
+        anew: it is something new, of which nothing is left; then this is said of errors that name what is inside, too.
 
     Raises:
         StorageError: with the same errno.
@@ -223,13 +227,14 @@ def storage_errors(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, DiffusionPolicyError):
+        cause = error.__cause__ if anew and isinstance(error, StorageError) else error
+        if not isinstance(cause, OSError) or isinstance(cause, DiffusionPolicyError):
             raise  # says it already
+        kept = "" if anew else "episodes written before are intact, "
         raise StorageError(
-            error.errno,
-            f"{where}: writing failed ({error.strerror or error}); episodes written before are intact, free some "
-            f"space or choose another place",
-        ) from error
+            cause.errno,
+            f"{where}: writing failed ({cause.strerror or cause}); {kept}free some space or choose another place",
+        ) from cause
 
 
 def _root_in_zip(path: Path) -> str:

@@ -53,7 +53,7 @@ def write_report(
         "pictures": list(_pictures(found)),
         "drawn": None if drawn is None else inline_png(_png(drawn)),
     }
-    with storage_errors(str(page)):
+    with storage_errors(str(page), anew=True):
         page.parent.mkdir(parents=True, exist_ok=True)
         template = Path(__file__).with_name("health.html.j2")
         page.write_text(rendered(template, context), encoding="utf-8")

@@ -111,6 +111,7 @@ def test_convert_mends_what_inspect_finds(tmp_path: Path, capsys: pytest.Capture
     assert "warning" not in capsys.readouterr().out
     slow = str(tmp_path / "slow.zarr")
     assert main([out, slow, "--resample", "5", "--action-kind", "delta", "--control-hz", "10"]) == 0
+    assert "mended   brought to 5 steps a second" in capsys.readouterr().out
     with ReplayBuffer.open(out) as before, ReplayBuffer.open(slow) as after:
         np.testing.assert_allclose(after["action"].sum(axis=0), before["action"].sum(axis=0), rtol=1e-5)
 
@@ -122,6 +123,7 @@ def test_convert_mends_what_inspect_finds(tmp_path: Path, capsys: pytest.Capture
         (["demos.zarr", "--trim", "--env", "Hopper-v5"], "--env is of no use with --trim, --drop and --resample"),
         (["demos.zarr", "--drop", "seven"], "--drop takes numbers of episodes, duplicates"),
         (["demos.zarr", "--declare", "a=angle"], "are for --resample HZ"),
+        (["demos.zarr", "--trim", "out=new.hdf5"], "mending writes zarr; name it .zarr or .zip"),
         (["demos.zarr", "--resample", "5", "--action-kind", "rate"], "say --control-hz HZ"),
     ],
 )
@@ -129,12 +131,13 @@ def test_convert_that_cannot_mend_says_so_in_one_line(words, message, walks, mon
     monkeypatch.chdir(walks.parent)
     with ReplayBuffer.create("demos.zarr") as buffer:
         buffer.add_episode({"action": np.cumsum(np.ones((30, 2)), axis=0)})
-    source, *options = words
-    assert main([source, "new.zarr", *options]) == 2
+    out = next((word.partition("=")[2] for word in words if word.startswith("out=")), "new.zarr")
+    source, *options = [word for word in words if not word.startswith("out=")]
+    assert main([source, out, *options]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
-    assert not Path("new.zarr").exists()
+    assert not Path(out).exists()
 
 
 def test_convert_that_is_interrupted_leaves_nothing(walks: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -152,6 +152,17 @@ def test_the_switch_of_a_delta_action_must_be_declared(tmp_path: Path) -> None:
     assert set(written["action"][:, 3].tolist()) == {0.0, 1.0}
 
 
+def test_what_followed_a_step_of_the_old_rate_is_left_out_quaternions_too(tmp_path: Path) -> None:
+    demos = [{**each, "tool_quat": each["tool"]} for each in demonstrations(3)]
+    for episode in demos:
+        del episode["tool"]
+        following = np.append(np.arange(1, len(episode["action"])), len(episode["action"]) - 1)
+        episode["next_tool_quat"] = episode["tool_quat"][following]
+    written, _ = mended(stored(demos), tmp_path / "a.zarr", resample=10.0, action_kind="absolute")
+    assert "next_tool_quat" not in written.keys()  # noqa: SIM118
+    np.testing.assert_allclose(np.linalg.norm(written["tool_quat"], axis=1), 1.0, atol=1e-6)
+
+
 def test_a_rate_that_nobody_knows_is_asked_for(tmp_path: Path) -> None:
     demos = [{key: values for key, values in each.items() if key != "time_s"} for each in demonstrations(3)]
     words = {"resample": 10.0, "action_kind": "absolute"}

@@ -50,7 +50,7 @@ class Conversion:
         content = replace(self.content, episodes=iter(counted))
         with (
             results_in(self.out.parent),
-            store.storage_errors(str(self.out)),
+            store.storage_errors(str(self.out), anew=True),
             store.replaceable(self.out, overwrite=False),
             store.staging_folder(self.out) as staging,
         ):

@@ -1,15 +1,20 @@
 """HDF5 files: opened with errors of one line."""
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.data.formats.reading import plain_name
+from diffusion_policy.data.formats.reading import Episode, plain_name
 from diffusion_policy.errors import ConfigError, DataError, DiffusionPolicyError, MissingFileError
 
 SUFFIXES = (".hdf5", ".h5")
+
+_SPARE_BYTES = 32 << 20  # for what HDF5 still holds back, and its own tables
 
 
 @contextmanager
@@ -35,6 +40,18 @@ def opened(source: str, whose: str) -> Iterator[Any]:
         if isinstance(error, DiffusionPolicyError):
             raise
         raise DataError(f"{source}: damaged or no HDF5 ({' '.join(str(error).split())}); copy it again") from error
+
+
+def with_room(episodes: Iterator[Episode], folder: Path) -> Iterator[Episode]:
+    """Yields episodes as long as there is room for each: a disk that is full while HDF5 writes ends the process.
+
+    Raises:
+        OSError: there is none for the next.
+    """
+    for episode in episodes:
+        if shutil.disk_usage(folder).free < sum(values.nbytes for values in episode.values()) + _SPARE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield episode
 
 
 def library(where: str, whose: str) -> Any:

@@ -14,12 +14,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_policy.data.formats import hdf5
 from diffusion_policy.data.formats.reading import Column, Episode, Option
 from diffusion_policy.data.formats.record import NAME, Record
 from diffusion_policy.data.formats.writing import TARGETS, Content, Target, is_picture, whole_pictures
@@ -69,6 +71,7 @@ def write_minari(content: Content, built: Path, *, minari_id: str | None = None)
         StorageError: writing failed.
     """
     minari = _library(content.where)
+    content = replace(content, episodes=hdf5.with_room(content.episodes, built.parent))
     name = minari_id or _id_of(built.name)
     observed = _observed(content.forms)
     spaces = {key: _space(content.forms[key]) for key in observed}

@@ -53,7 +53,7 @@ def write_robomimic(content: Content, built: Path) -> None:
     with h5py.File(built, "w") as file:
         file[NAME] = Record.of(content).to_json()
         data, total, demos = file.create_group("data"), 0, []
-        for i, episode in enumerate(content.episodes):
+        for i, episode in enumerate(hdf5.with_room(content.episodes, built.parent)):
             demo, steps = data.create_group(f"demo_{i}"), len(episode["action"])
             for key, values in episode.items():
                 _write(demo, place(key, keys), values, content.forms[key], f"{content.where}: episode {i}: '{key}'")

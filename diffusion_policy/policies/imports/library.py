@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from diffusion_policy.config import ObsField
-from diffusion_policy.errors import ConfigError, MissingFileError
+from diffusion_policy.errors import CheckpointError, ConfigError, MissingFileError
 from diffusion_policy.policies.diffusion_policy import DiffusionPolicy
 from diffusion_policy.policies.imports.lerobot import read_lerobot
 from diffusion_policy.policies.imports.reference import read_reference
@@ -35,14 +35,28 @@ def import_policy(source: str | Path, fields: Fields | None = None) -> Diffusion
         ConfigError: `fields` do not fit its observations.
     """
     path = Path(source).expanduser()
+    try:
+        policy = _read(path)
+    except CheckpointError as error:
+        if str(path) in str(error):
+            raise
+        raise CheckpointError(f"{path}: {error}") from error
+    return with_fields(policy, fields) if fields else policy
+
+
+def _read(path: Path) -> DiffusionPolicy:
     if path.is_dir():
         inner = path / "pretrained_model"  # a training's folder of LeRobot holds it beside the optimiser's
-        policy = read_lerobot(inner if inner.is_dir() and not (path / "config.json").exists() else path)
-    elif path.is_file():
-        policy = read_reference(path)
-    else:
-        raise MissingFileError(f"{path} does not exist; expected a LeRobot folder, or a .ckpt file")
-    return with_fields(policy, fields) if fields else policy
+        folder = inner if inner.is_dir() and not (path / "config.json").exists() else path
+        if not (folder / "config.json").is_file():
+            raise MissingFileError(
+                f"{folder / 'config.json'} does not exist; expected a folder that LeRobot's save_pretrained has "
+                f"written, or one around its pretrained_model"
+            )
+        return read_lerobot(folder)
+    if path.is_file():
+        return read_reference(path)
+    raise MissingFileError(f"{path} does not exist; expected a LeRobot folder, or a .ckpt file")
 
 
 def with_fields(policy: DiffusionPolicy, fields: Fields) -> DiffusionPolicy:

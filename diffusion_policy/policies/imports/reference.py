@@ -56,6 +56,8 @@ def read_reference(path: Path) -> DiffusionPolicy:
     with open_torch_file(path) as file:
         content = file.content
         if not isinstance(content, dict) or not {"cfg", "state_dicts"} <= set(content):
+            if isinstance(content, dict) and {"obs_spec", "action_spec"} <= set(content):
+                raise CheckpointError(f"{path} is a policy.pt already; use it as it is")
             raise CheckpointError(f"{path} is no checkpoint of the reference repository: it has no cfg and state_dicts")
         config = Settings(plain(content["cfg"], _unfolded, f"{path}: cfg"), "cfg")
         policy = config.part("policy")

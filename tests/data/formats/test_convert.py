@@ -1,16 +1,18 @@
 """The frame of all conversions, whatever the format."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
 import pytest
+from zarr.storage import LocalStore
 
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.data.formats.convert import convert, prepare, translate
 from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.data.formats.reading import FORMATS, Column, Format, Reading
 from diffusion_policy.data.formats.writing import TARGETS
-from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
+from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, StorageError
 from tests.data.formats.toys import LENGTHS, episodes, same, store
 
 
@@ -110,6 +112,22 @@ def test_an_option_that_no_side_takes_is_refused(tmp_path: Path) -> None:
     source = store(tmp_path / "a.zarr", episodes())
     with pytest.raises(ConfigError, match="--max-episode-steps is of no use from our own data sets"):
         convert(str(source), tmp_path / "b.zarr", max_episode_steps=3)
+
+
+def test_a_failed_write_names_what_was_to_be_made_and_claims_nothing_else(tmp_path: Path, monkeypatch) -> None:
+    ours = store(tmp_path / "a.zarr", episodes())
+
+    async def full(self, key, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(LocalStore, "set", full)
+    with pytest.raises(StorageError) as caught:
+        translate(str(ours), tmp_path / "b.zarr")
+    assert caught.value.errno == errno.ENOSPC
+    assert str(caught.value) == (
+        f"{tmp_path / 'b.zarr'}: writing failed (No space left on device); free some space or choose another place"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.data.formats.convert import convert, guess_format, prepare, translate
 from diffusion_policy.data.formats.preview import preview
-from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.errors import ConfigError, DataError, StorageError
 from tests.data.formats.toys import LENGTHS, episodes, same, store
 
 h5py = pytest.importorskip("h5py")
@@ -137,6 +139,23 @@ def test_robomimic_pictures_with_fractions_are_refused(tmp_path: Path) -> None:
     lone = store(tmp_path / "c.zarr", [{"img": np.zeros((2, 8, 8, 3), np.uint8)}])
     with pytest.raises(DataError, match="need actions, but there is no 'action' in img"):
         translate(str(lone), tmp_path / "b.hdf5")
+
+
+@pytest.mark.parametrize(("name", "to"), [("b.hdf5", "robomimic"), ("b", "minari")])
+def test_a_disk_that_fills_up_is_noticed_before_hdf5_does(name: str, to: str, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip(to if to == "minari" else "h5py")
+    ours, asked = store(tmp_path / "a.zarr", episodes()), []
+
+    def filling(folder: Path) -> SimpleNamespace:
+        asked.append(folder)
+        return SimpleNamespace(free=1 << 40 if len(asked) < 3 else 1 << 20)
+
+    monkeypatch.setattr(shutil, "disk_usage", filling)
+    with pytest.raises(StorageError, match=r"No space left on device\); free some space") as caught:
+        translate(str(ours), tmp_path / name, to=to)
+    assert str(caught.value).startswith(f"{tmp_path / name}: writing failed")
+    assert len(asked) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
 
 
 def _without(file, path: str) -> None:

@@ -75,15 +75,23 @@ def test_import_command_writes_a_policy_file(
     policy = load_policy(tmp_path / "policy.pt")
     obs = {"points": torch.zeros(1, 2, 2, 2), "angle": torch.zeros(1, 2, 1)}
     assert policy.predict(obs).actions.shape == (1, 3, DA)
+    (tmp_path / "odd").mkdir()
+    torch.save({"cfg": Path("x"), "state_dicts": {}}, tmp_path / "odd" / "a.ckpt")
     for words, message in (
         ([str(checkpoint), "policy.pt"], "already exists"),
         ([str(checkpoint), "policy.onnx"], "out must end in .pt"),
         (["nowhere", "b.pt"], "nowhere does not exist"),
+        (
+            ["odd", "b.pt"],
+            "odd/config.json does not exist; expected a folder that LeRobot's save_pretrained has written",
+        ),
+        (["odd/a.ckpt", "b.pt"], "odd/a.ckpt: its configuration holds a "),
+        (["policy.pt", "b.pt"], "policy.pt is a policy.pt already; use it as it is"),
     ):
         done = dp("imports", *words, folder=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert message in done.err
-    assert {path.name for path in tmp_path.iterdir()} == {"latest.ckpt", "policy.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"latest.ckpt", "odd", "policy.pt"}
 
 
 def test_import_command_reads_the_folder_that_a_training_of_lerobot_leaves(tmp_path: Path) -> None:
