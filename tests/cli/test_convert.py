@@ -103,6 +103,7 @@ def test_convert_mends_what_inspect_finds(tmp_path: Path, capsys: pytest.Capture
         buffer.add_episode(buffer.get_episode(0))
     source, out = str(tmp_path / "demos.zarr"), str(tmp_path / "better.zarr")
     assert inspect.main([source]) == 1
+    assert f"at once  dp-convert {source} mended.zarr --trim --drop duplicates\n" in capsys.readouterr().out
     assert main([source, out, "--trim", "--drop", "duplicates"]) == 0
     said = capsys.readouterr().out
     assert "mended   1 episode dropped: duplicates" in said
