@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_policy.cli import mend
-from diffusion_policy.cli.outcome import outcome
+from diffusion_policy.cli.outcome import Parser, outcome
 from diffusion_policy.data.formats.clipping import Clipping
 from diffusion_policy.data.formats.conversion import Conversion
 from diffusion_policy.data.formats.convert import prepare
@@ -31,7 +31,7 @@ examples:
   dp-convert demos.zarr my-demos-v0 --to minari                    # ours as Minari's
   dp-convert dataset.zarr.zip cup.zarr --control-hz 59.94          # UMI
   dp-convert train.npz can.zarr                                    # DPPO, scaled back by normalization.npz beside
-  dp-convert demos.zarr demos_lerobot --to lerobot --task "push T" # ours as LeRobot's, v3.0
+  dp-convert demos.zarr demos_lerobot --to lerobot --task "push T" --control-hz 10  # ours as LeRobot's, v3.0
   dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
   dp-convert hand_dapg door.zarr --mapping door.yaml --clip action=-1:1  # as the environment does
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dp-convert",
         description="Writes a data set of one format as another: other people's as ours (zarr), ours as theirs.",
         epilog="\n".join([*_listed("read", FORMATS), "", *_listed("written", TARGETS), "", _EXAMPLES]),

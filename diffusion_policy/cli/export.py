@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from diffusion_policy.cli.outcome import outcome
+from diffusion_policy.cli.outcome import Parser, outcome
 from diffusion_policy.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dp-export",
         description="Writes a trained policy for another engine; the suffix of OUT says which.",
         epilog=_EXAMPLES,

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion_policy.cli.outcome import outcome
+from diffusion_policy.cli.outcome import Parser, outcome
 from diffusion_policy.errors import ConfigError, OutputExistsError
 
 _EXAMPLES = """\
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dp-import",
         description="Writes a diffusion policy that was trained elsewhere as policy.pt; it answers as the original.",
         epilog=_EXAMPLES,

@@ -13,7 +13,7 @@ from diffusion_policy.cli.inspect_shown import (
     print_physics,
     print_returns,
 )
-from diffusion_policy.cli.outcome import outcome
+from diffusion_policy.cli.outcome import Parser, outcome
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.survey import survey
 from diffusion_policy.errors import ConfigError, DataError
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dp-inspect",
         description="Shows what a data set of demonstrations holds, checks it, plots it, films it.",
         epilog=_EXAMPLES,

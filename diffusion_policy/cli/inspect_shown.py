@@ -11,6 +11,7 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.survey import Survey
 
 _LONG = 8  # items of a list that are shown
+_CHOICE = ("or ", "unless ")  # begin what else one may do
 _STYLES = {"problem": "red", "warning": "yellow", "note": ""}
 
 
@@ -48,9 +49,25 @@ def print_findings(data: str, found: Survey) -> None:
         if each.severity != "note":
             out.print(f"{'':<8} effect: {each.kind.effect}")
             out.print(f"{'':<8} mend: {each.mend(data)}")
+    if command := _at_once(data, found):
+        out.print(f"at once  {command}")
     if not found.problems:
         rest = f"; {len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}" if found.warnings else ""
         out.print(f"checks   increasing ends, finite numbers, distinct episodes, digests: no problem found{rest}")
+
+
+def _at_once(data: str, found: Survey) -> str | None:
+    """Returns the one command that trims and drops all that shall be; None where no two advices say so."""
+    start = f"dp-convert {data} mended.zarr "
+    options: dict[str, None] = {}  # in their order, each once
+    for each in found.findings:
+        option, _, other = each.mend(data).removeprefix(start).partition(", ")
+        if each.severity != "note" and option.startswith(("--trim", "--drop ")) and not other.startswith(_CHOICE):
+            options[option] = None
+    if len(options) < 2:
+        return None
+    drops = " ".join(option.removeprefix("--drop ") for option in options if option != "--trim")
+    return start + " ".join(filter(None, ("--trim" if "--trim" in options else "", f"--drop {drops}")))
 
 
 def print_returns(buffer: ReplayBuffer, env_id: str | None) -> None:

@@ -3,8 +3,17 @@
 import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from diffusion_policy.errors import DiffusionPolicyError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, as all that follows does; argparse shows its usage first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with code 2."""
+        self.exit(2, f"error: {message}; {self.prog} --help shows how\n")
 
 
 def outcome(run: Callable[[argparse.Namespace], int], args: argparse.Namespace, interrupted: str) -> int:

@@ -45,7 +45,8 @@ def _train(config: dict[str, Any], overrides: list[str]) -> int:
     print("\n".join(run_summary(run.out, run.policy.action_spec.unit)))
     print(f"curves   {run.out / 'curves.png'}")
     print(f"metrics  {run.out / 'metrics.jsonl'}")
-    print(f"next     dp-eval checkpoint={run.out / 'policy.pt'} episodes=100 out={run.out / 'eval'}")
+    env = "" if run.policy.info.env.get("id") else "env.id=PACKAGE:ENV-v0 "
+    print(f"next     dp-eval checkpoint={run.out / 'policy.pt'} {env}episodes=100 out={run.out / 'eval'}")
     return 0
 
 

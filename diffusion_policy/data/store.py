@@ -245,7 +245,7 @@ def _root_in_zip(path: Path) -> str:
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(
             f"{path}: expected a zarr folder or a .zip of one, but this file is neither ({error}); "
-            f"it may be cut short: copy it again"
+            f"it may be cut short: copy it again; of other formats dp-convert makes a zarr"
         ) from error
     roots = sorted({name.split("meta/episode_ends/")[0] for name in names if "meta/episode_ends/" in name})
     if len(roots) != 1:
@@ -260,7 +260,9 @@ def _root_in_zip(path: Path) -> str:
 def _not_a_zarr(path: Path) -> str:
     names = sorted(each.name for each in path.iterdir())
     nested = [name for name in names if is_group(path / name)]
-    remedy = f"give {path / nested[0]}" if nested else "give the folder that holds data/ and meta/"
+    remedy = (
+        f"give {path / nested[0]}" if nested else "give the folder that holds data/ and meta/, or first dp-convert it"
+    )
     listed = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
     return (
         f"{path}: not a zarr, expected a group with data/ and meta/episode_ends, but found {listed or 'nothing'}; "

@@ -27,16 +27,14 @@ def lengths_figure(found: Survey) -> Figure:
     """Draws how long episodes are, and which part of each is idle."""
     figure, axes = _axes(11, 2.6)
     idle = np.array(found.checks.idle.spans or [(0, count) for count in found.lengths])
-    order = np.arange(len(found.lengths))
-    axes.fill_between(order, found.lengths, step="mid", color="#0072B2", alpha=0.8, linewidth=0, label="moving")
+    edges = np.arange(len(found.lengths) + 1) - 0.5  # an episode is as wide as 1, the first and last one, too
+    axes.stairs(found.lengths, edges, fill=True, color="#0072B2", alpha=0.8, linewidth=0, label="moving")
     ends = found.lengths - idle[:, 1]
     if idle[:, 0].any() or ends.any():
-        axes.fill_between(order, idle[:, 0], step="mid", color="#E69F00", linewidth=0, label="idle start")
-        axes.fill_between(
-            order, found.lengths - ends, found.lengths, step="mid", color=_FAULT, linewidth=0, label="idle end"
-        )
+        axes.stairs(idle[:, 0], edges, fill=True, color="#E69F00", linewidth=0, label="idle start")
+        axes.stairs(found.lengths, edges, baseline=idle[:, 1], fill=True, color=_FAULT, linewidth=0, label="idle end")
         axes.legend(frameon=False, ncols=3)
-    axes.set(xlabel="episode", ylabel="steps", xlim=(-0.5, len(order) - 0.5), ylim=(0, None))
+    axes.set(xlabel="episode", ylabel="steps", xlim=(edges[0], edges[-1]), ylim=(0, None))
     return figure
 
 

@@ -62,6 +62,7 @@ def test_converted_simulator_data_pass_the_physics_check(tmp_path: Path, capsys:
         (["nothing"], "nothing does not exist; give a data set of another format"),
         (["notes.txt"], "looks like none of the known formats; say which with --format: d4rl (D4RL's HDF5 files)"),
         (["walks.npz", "--format", "d4rl"], "damaged or no HDF5"),
+        (["taken.zarr", "--format", "d4rl"], "taken.zarr is no file; give one of D4RL's files (.hdf5)"),
         (["walks.npz", "--max-episode-steps", "5"], "leave --max-episode-steps out"),
         (["walks.npz", "--env", "Nope-v7"], "unknown environment 'Nope-v7'"),
         (["walks.npz", "out=taken.zarr"], "taken.zarr already exists"),
@@ -103,6 +104,7 @@ def test_convert_mends_what_inspect_finds(tmp_path: Path, capsys: pytest.Capture
         buffer.add_episode(buffer.get_episode(0))
     source, out = str(tmp_path / "demos.zarr"), str(tmp_path / "better.zarr")
     assert inspect.main([source]) == 1
+    assert f"at once  dp-convert {source} mended.zarr --trim --drop duplicates\n" in capsys.readouterr().out
     assert main([source, out, "--trim", "--drop", "duplicates"]) == 0
     said = capsys.readouterr().out
     assert "mended   1 episode dropped: duplicates" in said

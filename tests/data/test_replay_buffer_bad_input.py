@@ -15,11 +15,14 @@ def test_open_refuses_what_is_no_data_set(tmp_path: Path, make_episode: MakeEpis
     with pytest.raises(MissingFileError, match="does not exist"):
         ReplayBuffer.open(tmp_path / "nothing.zarr")
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"expected a zarr folder or a \.zip"):
+    with pytest.raises(DataError, match=r"expected a zarr folder or a \.zip.*of other formats dp-convert makes a zarr"):
         ReplayBuffer.open(tmp_path / "notes.txt")
     filled(tmp_path / "demos.zarr", make_episode).save(tmp_path / "demos.zip")
     with pytest.raises(DataError, match=r"not a zarr.*give .*demos\.zarr"):
         ReplayBuffer.open(tmp_path)
+    (tmp_path / "recordings").mkdir()
+    with pytest.raises(DataError, match=r"not a zarr.*or first dp-convert it"):
+        ReplayBuffer.open(tmp_path / "recordings")
     (tmp_path / "cut.zip").write_bytes((tmp_path / "demos.zip").read_bytes()[:-30])
     with pytest.raises(DataError, match="cut short"):
         ReplayBuffer.open(tmp_path / "cut.zip")

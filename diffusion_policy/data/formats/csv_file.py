@@ -49,13 +49,20 @@ def read_csv(file: Path) -> dict[str, TextColumn]:
     """Returns the columns of a file by the names in its first row.
 
     Raises:
-        DataError: it is damaged, or a row is not as long as the first.
+        DataError: it is damaged, its columns are not separated by commas, or a row is not as long as the first.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             head, *rows = list(csv.reader(stream, strict=True)) or [[]]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: expected text in UTF-8, but it is none ({error}); save it as UTF-8") from error
+    except csv.Error as error:
         raise DataError(f"{file}: damaged or no CSV ({error}); copy it again") from error
+    if len(head) == 1 and (other := next((sign for sign in ";\t|" if sign in head[0]), None)):
+        raise DataError(
+            f"{file}: expected columns separated by commas, and numbers like 0.5, but its header has {other!r} between "
+            f"names; save it so"
+        )
     rows = [row for row in rows if row]
     names = [name.strip() for name in head]
     wrong = next((i for i, row in enumerate(rows) if len(row) != len(names)), None)

@@ -61,6 +61,8 @@ def read_dppo(source: str, *, normalization: str | None = None) -> Reading:
             listed = ", ".join(f"{name} {length}" for name, length in short.items())
             raise DataError(f"{source}: traj_lengths say {total} steps, but got {listed}; the file is damaged")
         about = [each for name, column in columns.items() for each in _columns(name, column, source)]
+        if behind := max(column.length for column in columns.values()) - total:
+            about.append(Column(f"{behind} rows", "", (), None, "they lie behind the last trajectory"))
     limits, told = _limits(source, normalization)
     if limits:
         about = [_unscaled(each) for each in about]

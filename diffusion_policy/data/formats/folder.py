@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy.data import store
+from diffusion_policy.data.doctor.streams import TIME_KEYS
 from diffusion_policy.data.formats import npz
 from diffusion_policy.data.formats.csv_file import read_csv
 from diffusion_policy.data.formats.folder_mapping import NAMES, TIME_UNITS, FolderMapping, read_mapping
@@ -146,7 +147,8 @@ def _columns(file: Path, said: FolderMapping) -> Iterator[Column]:
         for key, parts in said.keys.items():
             for part in parts:
                 column, at = columns[part.name], "" if part.start is None else f"[{part.start}:{part.stop}]"
-                yield Column(f"{part.name}{at}", str(column.dtype), column.shape, key, narrowed(column.dtype))
+                note = "" if key in TIME_KEYS else narrowed(column.dtype)
+                yield Column(f"{part.name}{at}", str(column.dtype), column.shape, key, note)
         for key, pattern in said.images.items():
             yield Column(pattern, "", (), key)
         for name, column in columns.items():
@@ -180,7 +182,7 @@ def _check_rate(found: float | None, rate: float | None, where: str) -> None:
     if found is not None and rate is not None and abs(found / rate - 1) > _RATES_DIFFER:
         raise DataError(
             f"{where} has {found:g} steps a second, expected {rate:g} as said or as in the first episode; bring all to "
-            f"one rate"
+            f"one rate: keep the times as a key (time_s, in seconds) instead of time:, then dp-convert --resample"
         )
 
 
@@ -189,6 +191,8 @@ def _key(key: str, rows: Mapping[str, NDArray[Any]], said: FolderMapping, where:
     found = []
     for part in said.keys[key]:
         values = stored(rows[part.name], part.name, where)
+        if key in TIME_KEYS:
+            values = rows[part.name].astype(np.float64)  # seconds since 1970 do not fit into float32
         values = values[:, None] if values.ndim == 1 else values
         if part.stop is not None and part.stop > values.shape[-1]:
             size, wanted = values.shape[-1], f"[{part.start}:{part.stop}]"
@@ -198,6 +202,12 @@ def _key(key: str, rows: Mapping[str, NDArray[Any]], said: FolderMapping, where:
         shapes = ", ".join(str(values.shape[1:]) for values in found)
         raise DataError(f"{where}: '{key}' consists of columns that do not fit side by side: {shapes}")
     whole = np.concatenate(found, axis=-1) if len(found) > 1 else found[0]
+    bad = np.flatnonzero(~np.isfinite(whole.reshape(len(whole), -1)).all(axis=1))
+    if bad.size:
+        raise DataError(
+            f"{where}: '{key}' must be finite, but step {bad[0]} holds NaN or infinity ({bad.size} of {len(whole)} "
+            f"steps); repair it, or take the file out of the folder"
+        )
     if key in _FLAGS:
         return flags(whole, key, where)
     if key != "reward":
@@ -211,7 +221,9 @@ def _recognizes(source: str) -> bool:
     path = Path(source)
     if not path.is_dir() or store.is_group(path):
         return False
-    return any((path / name).is_file() for name in NAMES) or any(any(path.glob(f"*{suffix}")) for suffix in _SUFFIXES)
+    if any((path / name).is_file() for name in NAMES):
+        return True
+    return any(any(path.glob(f"{below}*{suffix}")) for below in ("", "*/") for suffix in _SUFFIXES)
 
 
 FORMATS.register("folder")(Format("a folder of CSV or npz files and pictures", _recognizes, read_folder, (MAPPING,)))

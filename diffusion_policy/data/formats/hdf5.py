@@ -32,7 +32,8 @@ def opened(source: str, whose: str) -> Iterator[Any]:
     """
     h5py = library(source, whose)
     if not Path(source).is_file():
-        raise MissingFileError(f"{source} does not exist; give one of {whose} (.hdf5)")
+        what = "is no file" if Path(source).exists() else "does not exist"
+        raise MissingFileError(f"{source} {what}; give one of {whose} (.hdf5)")
     try:
         with h5py.File(source, "r") as file:
             yield file

@@ -35,6 +35,7 @@ def test_dppo_trajectories_are_rows_of_their_lengths(cameras: int, tmp_path: Pat
     given = columns(cameras)
     source = saved(tmp_path, given)
     assert guess_format(source) == "dppo"
+    assert "dropped  2 rows: they lie behind the last trajectory" in preview(prepare(source, tmp_path / "a.zarr"))
     with convert(source, tmp_path / "a.zarr") as buffer:
         assert buffer.episode_ends.tolist() == [4, 10, 13]
         np.testing.assert_array_equal(buffer["observation"], given["states"][:13].astype(np.float32))

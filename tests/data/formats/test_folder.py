@@ -12,6 +12,7 @@ from PIL import Image
 from diffusion_policy.cli.convert import main
 from diffusion_policy.data.formats.convert import convert, guess_format, prepare
 from diffusion_policy.data.formats.preview import preview
+from diffusion_policy.data.mending import Mending, mend
 from diffusion_policy.errors import DataError, DiffusionPolicyError, MissingFileError
 from diffusion_policy.film.video import save_video
 
@@ -68,6 +69,19 @@ def test_folder_of_the_documentation_is_read(recordings: Path, tmp_path: Path) -
         record = buffer.attrs["provenance"]
     assert record["control_hz"] == pytest.approx(25, rel=0.02)
     assert record["units"] == {"agent_pos": "m", "gripper": "m"}
+
+
+def test_times_that_are_kept_as_a_key_stay_exact_and_are_resampled_by(recordings: Path, tmp_path: Path) -> None:
+    said = yaml.safe_load((recordings / "mapping.yaml").read_text())
+    changed(recordings, time=None, images=None, keys={**said["keys"], "time_s": "t"})
+    _slower(recordings)
+    lines = preview(prepare(str(recordings), tmp_path / "a.zarr"))
+    assert any(line.split()[:6] == ["t", "float64", "1", "->", "time_s", "float64"] for line in lines)
+    with convert(str(recordings), tmp_path / "a.zarr") as buffer:
+        for i in range(2):
+            np.testing.assert_array_equal(buffer.get_episode(i)["time_s"][:, 0], table(recordings, i)["t"])
+        slow, _ = mend(buffer, tmp_path / "b.zarr", Mending(resample=5, action_kind="absolute"))
+    assert slow.episode_ends.tolist() == [1, 4]  # 4 steps at 25 Hz, and 6 at 10 Hz
 
 
 def test_folder_preview_tells_columns_and_what_is_not_used(recordings: Path, tmp_path: Path) -> None:
@@ -153,14 +167,29 @@ def _slower(folder: Path) -> None:
     (folder / "episodes/001.csv").write_text("\n".join(lines))
 
 
+def _with_semicolons(folder: Path) -> None:
+    file = folder / "episodes/001.csv"
+    file.write_text(file.read_text().replace(",", ";"))
+
+
+def _unfinite(folder: Path) -> None:
+    file = folder / "episodes/001.csv"
+    lines = file.read_text().splitlines()
+    lines[3] = ",".join("nan" if name == "y" else word for name, word in zip(NAMES, lines[3].split(","), strict=True))
+    file.write_text("\n".join(lines))
+
+
 FAULTS = [
     (_cut, "001.csv: row 6 has 4 fields, but its header 9"),
     (_replaced("cmd_x", "cmd_u"), "001.csv: expected the columns x, y, z"),
     (_replaced("\n1000000000", "\nlater"), "001.csv: 't' must hold numbers, but row 1 holds 'later"),
     (_slower, "has 10 steps a second, expected 2"),
+    (_slower, "keep the times as a key (time_s, in seconds) instead of time:, then dp-convert --resample"),
+    (_with_semicolons, "001.csv: expected columns separated by commas"),
+    (_unfinite, "001.csv: 'agent_pos' must be finite, but step 2 holds NaN or infinity (1 of 6 steps)"),
     (lambda f: (f / "episodes/001.csv").write_text(",".join(NAMES) + "\n"), "001.csv has no steps; remove it"),
     (lambda f: (f / "episodes/001.csv").write_text(""), "001.csv: expected the columns"),
-    (lambda f: (f / "episodes/001.csv").write_bytes(b"\xff\xfe\x00"), "damaged or no CSV"),
+    (lambda f: (f / "episodes/001.csv").write_bytes(b"\xff\xfe\x00"), "001.csv: expected text in UTF-8"),
     (lambda f: (f / "images/001/front_00003.png").unlink(), "5 pictures for 6 steps"),
     (lambda f: (f / "images/001/front_00003.png").write_bytes(b"\x89PNG"), "front_00003.png is damaged or no picture"),
     (
@@ -212,7 +241,7 @@ def test_npz_that_is_cut_short_is_one_line(tmp_path: Path) -> None:
 def test_folder_without_a_mapping_says_what_to_write(recordings: Path, tmp_path: Path, capsys) -> None:
     (recordings / "mapping.yaml").rename(tmp_path / "mine.yaml")
     with pytest.raises(MissingFileError, match=r"mapping\.yaml does not exist; write which columns are which key"):
-        convert(str(recordings), tmp_path / "a.zarr", name="folder")
+        convert(str(recordings), tmp_path / "a.zarr")  # its files lie in folders of their own
     words = [str(recordings), str(tmp_path / "a.zarr"), "--format", "folder", "--mapping", str(tmp_path / "mine.yaml")]
     assert main(words) == 0
     assert "2 episodes, 10 steps" in capsys.readouterr().out
