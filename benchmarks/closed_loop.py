@@ -9,7 +9,7 @@ Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms af
 was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. Without
 --policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
 The table is kept as JSON, with a picture of the round trips. What was interrupted goes on with the runs that lack,
-unless the code, the minutes or the policy changed.
+unless the code, the minutes, the policy or the machine changed.
 """
 
 import argparse
@@ -188,7 +188,7 @@ def runs_of(unfinished: Path, asked: dict[str, Any]) -> dict[tuple[float, str], 
     if not unfinished.is_file():
         return {}
     found = json.loads(unfinished.read_text())
-    if any(found[name] != asked[name] for name in ("minutes", "policy", "commit")):
+    if any(found[name] != asked[name] for name in ("minutes", "policy", "policy_sha256", "commit", "hardware")):
         return {}
     return {(each["hz"], each["load"]): each for each in found["runs"]}
 
@@ -212,11 +212,12 @@ def main() -> int:
         except PermissionError:
             parser.error("--load first needs the right to raise priorities (root); leave it out: --load idle full")
     from benchmarks.closed_loop_parts import LATE_S
-    from diffusion_policy.rollout.provenance import commit, hardware
+    from diffusion_policy.rollout.provenance import commit, file_sha256, hardware
     from diffusion_policy.versions import installed_versions
 
     found: dict[str, Any] = {"minutes": args.minutes, "late_ms": 1000 * LATE_S}
     found |= {"policy": "64/128/256, random weights, DDIM-10" if args.policy is None else args.policy.name}
+    found |= {"policy_sha256": args.policy and file_sha256(args.policy)}
     found |= {"commit": commit(), "versions": installed_versions(), "hardware": hardware()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = args.out.with_suffix(".unfinished.json")

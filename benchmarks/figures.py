@@ -26,3 +26,11 @@ def machine(figures: dict[str, Any]) -> str:
     """Returns on what it was measured."""
     said, versions = figures["hardware"], figures["versions"]
     return f"{said['cpu']}, {figures['threads']} threads, torch {versions['torch'].partition('+')[0]}"
+
+
+def interval(mean: dict[str, Any] | None, digits: int) -> str:
+    """Returns a mean with its interval; - where there is none."""
+    if mean is None:
+        return "-"
+    low, high = mean["ci95"]
+    return f"{mean['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

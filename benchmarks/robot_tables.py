@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from figures import RESULTS, stored, table
+from figures import RESULTS, interval, stored, table
 
 HEAD = ["strategy", "delay, steps", "max reward", "success", "jerk", "jump at joints", "elsewhere", "without a plan"]
 NOT_RUN = "Not run yet: `scripts/reproduce/delay.sh`."
@@ -35,14 +35,6 @@ def row(case: dict[str, Any]) -> list[str]:
         *(interval(timing[name], 1) for name in ("jerk", "jump", "drift")),
         str(timing["starved_steps"]),
     ]
-
-
-def interval(mean: dict[str, Any] | None, digits: int) -> str:
-    """Returns a mean with its interval; - where there is none."""
-    if mean is None:
-        return "-"
-    low, high = mean["ci95"]
-    return f"{mean['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 LOADS = {"idle": "idle", "full": "all cores busy", "first": "all cores busy, server and robot at nice -10"}

@@ -1,6 +1,8 @@
 """What a diffusion model of transitions is worth, by itself and to an agent that learns from it, as Markdown."""
 
-from figures import RESULTS, stored, table
+import json
+
+from figures import RESULTS, interval, stored, table
 
 from diffusion_policy.rollout.statistics import bootstrap_mean
 
@@ -59,7 +61,7 @@ def online() -> str:
     for name, title in _METHODS.items():
         each = methods[name]
         at = [each["env_steps"].index(step) for step in _SHOWN]
-        means = [interval(each["mean"][i], each["ci95"][i]) for i in at]
+        means = [interval({"mean": each["mean"][i], "ci95": each["ci95"][i]}, 0) for i in at]
         rows.append([title, *means, f"{sum(each['cpu_minutes']) / len(each['cpu_minutes']):.0f}"])
     difference = ["SynthER less SAC, 20 updates, paired by seed"]
     with_rows, without = methods["synther20"], methods["sac20"]
@@ -67,13 +69,30 @@ def online() -> str:
         i, j = with_rows["env_steps"].index(step), without["env_steps"].index(step)
         pairs = zip(with_rows["by_seed"], without["by_seed"], strict=True)
         estimate = bootstrap_mean([one[i] - other[j] for one, other in pairs])
-        difference.append(interval(estimate.mean, estimate.ci95))
+        difference.append(interval({"mean": estimate.mean, "ci95": estimate.ci95}, 0))
     said = f"{len(with_rows['seeds'])} seeds, 95 % bootstrap intervals over them"
     made = f"{figures['hardware']['cpu']}, one thread a run, commit {figures['commits'][0][:7]}"
     head = ["return after", *(f"{step:,}" for step in _SHOWN), "CPU minutes a seed"]
     return f"{table(head, [*rows, [*difference, '']])}\n\n({said}; {made}.)"
 
 
-def interval(mean: float, ci95: tuple[float, float]) -> str:
-    """Returns a mean and its interval, without decimals."""
-    return f"{mean:.0f} [{ci95[0]:.0f}, {ci95[1]:.0f}]"
+def few_by_seed() -> str:
+    """Returns what SynthER adds to TD3+BC on few transitions by training seed, and the t interval over the seeds."""
+    from scipy.stats import sem, t
+
+    cells = RESULTS / "few_transitions" / "cells"
+    seeds = sorted(int(each.stem.rpartition("-s")[2]) for each in cells.glob("*-synther-s*.json"))
+    returns = {
+        (method, seed): json.loads((cells / f"hopper_twentieth-{method}-s{seed}.json").read_text(encoding="utf-8"))[
+            "evaluations"
+        ]["last"]["normalized_return"]["mean"]
+        for method in ("plain", "synther")
+        for seed in seeds
+    }
+    leads = [returns["synther", seed] - returns["plain", seed] for seed in seeds]
+    mean = sum(leads) / len(leads)
+    low, high = t.interval(0.95, len(leads) - 1, mean, sem(leads))
+    listed = ", ".join(f"{lead:+.1f}" for lead in leads)
+    return (
+        f"SynthER's lead by training seed: {listed}; over these seeds {mean:+.1f} [{low:+.0f}, {high:+.0f}] (95 %, t)."
+    )
