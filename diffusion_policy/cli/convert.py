@@ -138,7 +138,8 @@ def _facts(env_id: str | None) -> dict[str, Any]:
     """Returns what is noted of the environment."""
     if env_id is None:
         return {}
-    from diffusion_policy.rollout.environments import bounds_of, make_env
+    from diffusion_policy.rollout.env_facts import bounds_of
+    from diffusion_policy.rollout.environments import make_env
 
     env = make_env(env_id)
     try:

@@ -1,17 +1,21 @@
 """What the commands that run a policy by the clock share: the policy, its strategy and its rules."""
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffusion_policy.cli.command import count
 from diffusion_policy.errors import ConfigError
+from diffusion_policy.rates import told_rate
 from diffusion_policy.settings import build
 
 if TYPE_CHECKING:
     from diffusion_policy.control.safety import SafetyConfig
     from diffusion_policy.control.strategies import Strategy
     from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
+
+logger = logging.getLogger(__name__)
 
 _USUAL_HZ = 10.0  # where a policy does not tell
 
@@ -58,15 +62,31 @@ def deployed_rules(config: dict[str, Any], policy: "ChunkPolicy") -> "SafetyConf
 def control_hz(config: dict[str, Any], policy: "ChunkPolicy") -> float:
     """Returns actions a second: the setting of that name, or else what the policy was trained at.
 
+    Where its file does not tell, that is said, and 10 is taken.
+
     Raises:
         ConfigError: it is no positive number.
     """
-    env = getattr(getattr(policy, "info", None), "env", {})
-    trained = (env.get("kwargs") or {}).get("control_hz", _USUAL_HZ)
-    said = trained if config["control_hz"] is None else config["control_hz"]
+    said = _trained_hz(policy) if config["control_hz"] is None else config["control_hz"]
+    if said is None:
+        logger.warning(
+            "nothing in the policy tells the rate of its demonstrations; %g actions a second are taken: control_hz=HZ "
+            "says another rate",
+            _USUAL_HZ,
+        )
+        return _USUAL_HZ
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
         raise ConfigError(f"control_hz must be a positive number of actions a second, but got {said!r}")
     return float(said)
+
+
+def _trained_hz(policy: "ChunkPolicy") -> float | None:
+    """Returns the rate of a policy's demonstrations, or of its environment; None where its file tells neither."""
+    info = getattr(policy, "info", None)
+    data, env = getattr(info, "dataset", {}), getattr(info, "env", {})
+    sets = (data.get("sets") or {}).values()  # of one rate: training refuses others
+    records = [data.get("provenance"), *(each.get("provenance") for each in sets), env]
+    return next(filter(None, map(told_rate, records)), None)
 
 
 def safe_action(config: dict[str, Any], policy: "ChunkPolicy") -> "FloatArray | None":

@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--env", metavar="ID", help="environment that draws, steps and bounds actions, if the data name none"
     )
-    parser.add_argument("--fps", type=float, help="frames per second of the video (default: the environment's, or 10)")
+    parser.add_argument("--fps", type=float, help="frames per second of the video (default: the data's rate, or 10)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
 

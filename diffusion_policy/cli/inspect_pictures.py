@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.store import storage_errors
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, RenderError
+from diffusion_policy.rates import told_rate
 from diffusion_policy.rollout.progress import ProgressBar
 
 if TYPE_CHECKING:
     from diffusion_policy.film.demonstrations import DemonstrationFilm
     from diffusion_policy.film.picture import Frame
+    from diffusion_policy.rollout.environments import Env
 
 FILMED, PICTURED, MOMENTS = 9, 3, 5
 """Episodes in a film and in a picture unless asked for, pictures in a row."""
 _SMALL = 160  # px of a moment in a report
+_USUAL_FPS = 10.0  # where nothing tells how fast steps followed one another
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def drawing(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable
     if args.plot:
         buffer.shape("action")
     if not (args.picture or args.video):
+        _refuse_lone_choices(args)
         yield lambda: None
         return
     from diffusion_policy.film.demonstrations import FILM_WIDTH, PICTURE_WIDTH, DemonstrationFilm, spread
@@ -51,7 +55,7 @@ def drawing(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable
             jobs.append(partial(_picture, DemonstrationFilm(buffer, env, PICTURE_WIDTH), episodes, args.picture))
         if args.video:
             episodes = args.only or spread(buffer, FILMED if args.episodes is None else args.episodes)
-            fps = args.fps or (10.0 if env is None else float(env.metadata.get("render_fps") or 10.0))
+            fps = args.fps or _rate(buffer, env)
             steps = sum(buffer.episode_slice(i).stop - buffer.episode_slice(i).start for i in episodes)
             jobs.append(partial(_film, DemonstrationFilm(buffer, env, FILM_WIDTH), episodes, args.video, fps, steps))
 
@@ -60,6 +64,23 @@ def drawing(buffer: ReplayBuffer, args: argparse.Namespace) -> Iterator[Callable
                 job()
 
         yield show
+
+
+def _refuse_lone_choices(args: argparse.Namespace) -> None:
+    """Raises if somebody chose what is drawn, but nothing is."""
+    for name in ("only", "episodes", "fps"):
+        if getattr(args, name) is not None:
+            raise ConfigError(
+                f"--{name} is about a picture or film: give --picture FILE.png or --video FILE.mp4"
+            )
+
+
+def _rate(buffer: ReplayBuffer, env: "Env | None") -> float:
+    """Returns steps a second, so that a film is as fast as life where anything tells."""
+    from diffusion_policy.rollout.env_facts import actions_a_second
+
+    told = told_rate(buffer.attrs.get("provenance"))
+    return told or (None if env is None else actions_a_second(env)) or _USUAL_FPS
 
 
 def drawn_moments(buffer: ReplayBuffer, env_id: str | None) -> "Frame | None":

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from diffusion_policy.config import ActionSpec, ObsSpec
-from diffusion_policy.data.rates import told_rate
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.source import action_sources, obs_source
 from diffusion_policy.errors import DataError
+from diffusion_policy.rates import told_rate
 
 logger = logging.getLogger(__name__)
 

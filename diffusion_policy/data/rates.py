@@ -9,20 +9,9 @@ from numpy.typing import NDArray
 from diffusion_policy.data.doctor.streams import TIME_KEYS
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.rates import told_rate
 
 _SLOWEST_S = 10.0  # between two time stamps; more is another unit
-
-
-def told_rate(provenance: object) -> float | None:
-    """Returns the rows a second that a provenance tells of: of a converted data set, a recording, an environment."""
-    if not isinstance(provenance, Mapping):
-        return None
-    kwargs = provenance.get("kwargs")
-    for known in (provenance, kwargs if isinstance(kwargs, Mapping) else {}):
-        rate = known.get("control_hz")
-        if isinstance(rate, (int, float)) and rate > 0:
-            return float(rate)
-    return 1 / float(provenance["step_s"]) if provenance.get("step_s") else None
 
 
 class Clock:

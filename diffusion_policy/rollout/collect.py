@@ -14,7 +14,8 @@ from diffusion_policy.paths import local_path
 from diffusion_policy.rollout.actors import Actor, described
 from diffusion_policy.rollout.attempts import Demonstrator, Keep, fill
 from diffusion_policy.rollout.begun import opened
-from diffusion_policy.rollout.environments import Env, bounds_of, make_env
+from diffusion_policy.rollout.env_facts import actions_a_second, bounds_of
+from diffusion_policy.rollout.environments import Env, make_env
 from diffusion_policy.rollout.parts import Amount, Ledger, Part
 from diffusion_policy.rollout.recording import check_names, needs_next_obs
 from diffusion_policy.settings import plain
@@ -157,6 +158,7 @@ def _provenance(
     return {
         "env_id": env_id,
         "kwargs": plain(dict(env_kwargs or {})),
+        "control_hz": actions_a_second(env),
         "actor": " + ".join(actor.name for actor in actors),
         "keep": keep,
         "seed": seed,

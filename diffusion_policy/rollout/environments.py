@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 
 from diffusion_policy.config import ActionSpec, ObsSpec
@@ -122,64 +121,11 @@ def check_fits(env: Env, env_id: str, obs_spec: ObsSpec, action_spec: ActionSpec
         )
 
 
-def renderer_of(env: Env, obs_spec: ObsSpec) -> str | None:
-    """Returns what draws the pictures that the policy reads; None if it reads none or the environment does not say."""
-    if not any(field.is_picture for field in obs_spec.values()):
-        return None  # without asking: an environment may have to try its renderer before it knows
-    renderer = getattr(env.unwrapped, "renderer", None)
-    return None if renderer is None else str(renderer)
-
-
-def check_renderer(env_id: str, learned: str | None, draws: str | None) -> None:
-    """Raises if a policy learned from the pictures of another renderer: it would see another world.
-
-    Args:
-        env_id: of the environment.
-        learned: the renderer of the policy's data set, None where that is not recorded.
-        draws: that of the environment, from `renderer_of`.
-
-    Raises:
-        ObservationError: both are known and differ.
-    """
-    if learned is None or draws is None or learned == draws:
-        return
-    raise ObservationError(
-        f"the policy learned from pictures by '{learned}', but this environment draws with '{draws}'; expected "
-        f"{env_id} to draw with '{learned}', got '{draws}': install a software GL if '{learned}' needs one (Debian: "
-        f"libegl1 libgl1-mesa-dri), or ask for it with env_kwargs (commands: +env.kwargs.renderer={learned})"
-    )
-
-
 def policy_observation(obs: Any, obs_spec: ObsSpec) -> dict[str, Any]:
     """Returns the fields of an environment's observation that the policy reads; `check_fits` said they exist."""
     if isinstance(obs, Mapping):
         return {key: obs[key] for key in obs_spec}
     return dict.fromkeys(obs_spec, obs)
-
-
-def bounds_of(space: Any) -> list[list[float]] | None:
-    """Returns [low, high] of actions, Da numbers each, in plain lists; None where there are no finite ones."""
-    if not isinstance(space, spaces.Box) or not space.is_bounded():
-        return None
-    return [[float(each) for each in np.ravel(bound)] for bound in (space.low, space.high)]
-
-
-def success_of(info: Mapping[str, Any]) -> bool | None:
-    """Returns what `is_success` or `success` says, None where the environment says neither."""
-    said = info.get("is_success", info.get("success"))
-    return None if said is None else bool(said)
-
-
-def behavior_of(info: Mapping[str, Any]) -> str | None:
-    """Returns what `info["behavior"]` says; None where the environment does not, or not yet."""
-    said = info.get("behavior")
-    return said if isinstance(said, str) and said else None
-
-
-def subgoals_of(info: Mapping[str, Any]) -> dict[str, bool]:
-    """Returns what `info["subgoals"]` says; empty where the environment has none."""
-    said = info.get("subgoals")
-    return {str(name): bool(done) for name, done in said.items()} if isinstance(said, Mapping) else {}
 
 
 def unknown_id(env_id: str) -> str | None:

@@ -13,15 +13,8 @@ from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.errors import RenderError
 from diffusion_policy.film.picture import Picture
 from diffusion_policy.policies.chunk import Array
-from diffusion_policy.rollout.environments import (
-    behavior_of,
-    check_fits,
-    make_env,
-    policy_observation,
-    renderer_of,
-    subgoals_of,
-    success_of,
-)
+from diffusion_policy.rollout.env_facts import actions_a_second, behavior_of, renderer_of, subgoals_of, success_of
+from diffusion_policy.rollout.environments import check_fits, make_env, policy_observation
 
 
 @dataclass(frozen=True)
@@ -162,9 +155,8 @@ class EpisodeSlot:
     @property
     def facts(self) -> EnvFacts:
         """What there is to know about the environment."""
-        fps = self._env.metadata.get("render_fps")
         behaviors = tuple(map(str, getattr(self._env.unwrapped, "behaviors", ())))
-        return EnvFacts(renderer_of(self._env, self._setup.obs_spec), float(fps) if fps else None, behaviors)
+        return EnvFacts(renderer_of(self._env, self._setup.obs_spec), actions_a_second(self._env), behaviors)
 
     def obey(self, command: Command) -> Iterator[Moment]:
         """Yields what comes of a command, step by step; actions beyond the end of the episode are not executed.

@@ -13,7 +13,7 @@ from diffusion_policy.errors import ConfigError, DiffusionPolicyError
 from diffusion_policy.film.video import VideoGrid
 from diffusion_policy.policies.chunk import ChunkPolicy
 from diffusion_policy.policies.controller import RecedingHorizonController
-from diffusion_policy.rollout.environments import check_renderer
+from diffusion_policy.rollout.env_facts import check_renderer
 from diffusion_policy.rollout.episode import EpisodeResult, SlotSetup
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.rollout.provenance import hardware, policy_facts

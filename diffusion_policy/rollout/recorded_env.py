@@ -6,7 +6,8 @@ from typing import Any
 
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, EnvironmentIdError
-from diffusion_policy.rollout.environments import Env, bounds_of, make_env
+from diffusion_policy.rollout.env_facts import bounds_of
+from diffusion_policy.rollout.environments import Env, make_env
 
 logger = logging.getLogger(__name__)
 

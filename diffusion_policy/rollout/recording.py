@@ -12,7 +12,8 @@ from gymnasium import spaces
 from diffusion_policy.data.transitions_check import NEXT
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import Array
-from diffusion_policy.rollout.environments import BOX_FIELD, Env, success_of
+from diffusion_policy.rollout.env_facts import success_of
+from diffusion_policy.rollout.environments import BOX_FIELD, Env
 
 OWN_KEYS = ("action", "reward", "terminated", "truncated", "success")
 """What a recorded step holds beside the observation; `success` where the environment tells it."""

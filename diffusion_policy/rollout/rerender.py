@@ -22,6 +22,7 @@ from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, OutputExistsError, RenderError
 from diffusion_policy.paths import local_path
 from diffusion_policy.processes import end_with_parent
+from diffusion_policy.rates import told_rate
 from diffusion_policy.registry import import_plugins
 from diffusion_policy.rollout.environments import Env, check_offers, make_env
 from diffusion_policy.rollout.progress import ProgressBar
@@ -91,7 +92,8 @@ def rerender(
             raise DataError(
                 f"{recorded.location}: expected numbers that say how things stood, but it has only pictures"
             )
-        provenance = {**_described(drawing, obs_spec), "source": _origin(recorded)}
+        rate = told_rate(recorded.attrs.get("provenance"))
+        provenance = {**_described(drawing, obs_spec), "control_hz": rate, "source": _origin(recorded)}
         with _opened(out, provenance) as buffer, ProgressBar("render", recorded.num_steps, enabled=progress) as bar:
             done = int(buffer.num_steps)
             bar.start_at(done)

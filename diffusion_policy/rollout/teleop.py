@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.film.picture import Frame
 from diffusion_policy.rollout.attempts import Attempt, Keep
+from diffusion_policy.rollout.env_facts import actions_a_second
 from diffusion_policy.rollout.environments import Env
 from diffusion_policy.rollout.recording import Recording
 
@@ -117,7 +118,13 @@ class Teleoperation:
 
     def demonstrate(self, env: Env, seed: int, kept: int, wanted: int) -> Attempt | None:
         """Returns the episode that the person made, None after Q; see `Demonstrator`."""
-        session = _Session(env, self._window, self._make_pace(_hz(env)), f"kept {kept} of {wanted}", self._keys())
+        session = _Session(
+            env,
+            self._window,
+            self._make_pace(actions_a_second(env) or _USUAL_HZ),
+            f"kept {kept} of {wanted}",
+            self._keys(),
+        )
         recording: Recording | None = None
         while recording is None and not self._stopped:
             recording, command = session.play(seed)
@@ -187,10 +194,6 @@ class _Session:
     def _action(self, place: Place, size: int) -> Any:
         action = self.env.unwrapped.action_at_pixel(place, size)  # type: ignore[attr-defined]
         return np.asarray(action, dtype=self.env.action_space.dtype)
-
-
-def _hz(env: Env) -> float:
-    return float(env.metadata.get("render_fps") or _USUAL_HZ)
 
 
 def _frame(env: Env) -> Frame:

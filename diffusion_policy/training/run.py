@@ -19,7 +19,8 @@ from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.library import load_policy
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.registry import import_plugins
-from diffusion_policy.rollout.environments import check_fits, check_renderer, make_env, renderer_of
+from diffusion_policy.rollout.env_facts import check_renderer, renderer_of
+from diffusion_policy.rollout.environments import check_fits, make_env
 from diffusion_policy.rollout.evaluate import EvalResult, evaluate
 from diffusion_policy.settings import plain, section
 from diffusion_policy.training.assembly import Assembly, assemble

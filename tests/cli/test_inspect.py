@@ -54,6 +54,8 @@ def test_inspect_exits_1_when_a_check_fails(demos: Path, capsys: pytest.CaptureF
         (["{demos}", "--keys", "actoin"], "no data 'actoin', it has: action, img"),
         (["{demos}", "--video", "{demos}"], "already exists"),
         (["{demos}", "--video", "new.mp4", "--only", "5"], "but got 5"),
+        (["{demos}", "--only", "0"], "--only is about a picture or film: give --picture FILE.png or --video FILE.mp4"),
+        (["{demos}", "--report", "new.html", "--episodes", "3"], "--episodes is about a picture or film"),
         (["{demos}", "--picture", "new.jpg"], "must name a .png, but got new.jpg"),
         (["{demos}", "--report", "new.pdf"], "must name a .html, but got new.pdf"),
         (["{demos}/data"], "expected the groups data/ and meta/"),
@@ -111,6 +113,13 @@ def test_inspect_films_what_the_recorded_environment_draws(push: Path, tmp_path:
     assert len(frames) == 6 + 8
     goal = frames[0, 24 + 5 + 148, 5 + 108].astype(int)
     assert goal[1] > goal[0] + 40  # green, beneath caption and border
+
+
+def test_inspect_films_as_fast_as_the_data_say(push: Path, tmp_path: Path) -> None:
+    buffer = ReplayBuffer.open(push, mode="a")
+    buffer.update_attrs({"provenance": {**buffer.attrs["provenance"], "control_hz": 5}})
+    assert main([str(push), "--video", str(tmp_path / "a.mp4")]) == 0
+    assert len(frames_of(tmp_path / "a.mp4", 290, 532)) == 6 + 8  # as with --fps 5: the last step stands 1.5 s
 
 
 def test_inspect_env_names_the_environment_that_draws(push: Path, tmp_path: Path) -> None:

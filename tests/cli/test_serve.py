@@ -92,8 +92,26 @@ def test_without_the_extra_it_says_what_to_install(checkpoint: Path, monkeypatch
 @pytest.mark.parametrize(("trained", "said", "expected"), [(50, None, 50.0), (50, 20, 20.0), (None, None, 10.0)])
 def test_rate_is_what_the_policy_was_trained_at_unless_told(trained, said, expected):
     kwargs = {} if trained is None else {"control_hz": trained}
-    policy = SimpleNamespace(info=SimpleNamespace(env={"kwargs": kwargs}))
+    policy = SimpleNamespace(info=SimpleNamespace(env={"kwargs": kwargs}, dataset={}))
     assert control_hz({"control_hz": said}, policy) == expected
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        {"provenance": {"control_hz": 30}},
+        {"provenance": {}, "sets": {"a": {"provenance": {}}, "b": {"provenance": {"step_s": 1 / 30}}}},
+    ],
+)
+def test_rate_is_that_of_the_demonstrations_before_that_of_an_environment(dataset):
+    policy = SimpleNamespace(info=SimpleNamespace(env={"kwargs": {"control_hz": 50}}, dataset=dataset))
+    assert control_hz({"control_hz": None}, policy) == pytest.approx(30)
+
+
+def test_a_rate_that_nothing_tells_is_said_to_be_taken(caplog):
+    policy = SimpleNamespace(info=SimpleNamespace(env={}, dataset={"provenance": {}}))
+    assert control_hz({"control_hz": None}, policy) == 10
+    assert "10 actions a second are taken: control_hz=HZ says another rate" in caplog.text
 
 
 @pytest.mark.parametrize("command", ["serve", "record_eval"])

@@ -7,7 +7,7 @@ from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.rollout import collect as collect_module
 from diffusion_policy.rollout import parts
-from diffusion_policy.rollout.actors import ExpertActor, PolicyActor
+from diffusion_policy.rollout.actors import ExpertActor, PolicyActor, RandomActor
 from diffusion_policy.rollout.collect import collect
 from diffusion_policy.rollout.evaluate import evaluate
 
@@ -107,6 +107,13 @@ def test_collect_records_where_the_data_come_from(tmp_path):
     assert (record["env_id"], record["kwargs"], record["actor"]) == (COUNT, HALF, "expert")
     assert {"versions", "command", "renderer", "keep"} <= set(record)
     assert result.digest == ReplayBuffer.open(tmp_path / "demos.zarr").digest()
+
+
+def test_collect_records_the_rate_of_an_environment_that_tells_it(tmp_path):
+    for env_id, rate in ((COUNT, None), (CHAOS, 20)):
+        kwargs = HALF if env_id == COUNT else {}
+        gather(tmp_path / f"{rate}.zarr", env_id, RandomActor(), keep="all", env_kwargs=kwargs)
+        assert ReplayBuffer.open(tmp_path / f"{rate}.zarr").attrs["provenance"]["control_hz"] == rate
 
 
 def test_collect_keeps_every_observation_with_its_dtype(tmp_path, toy_policy):

@@ -24,10 +24,10 @@ from diffusion_policy.data.formats.conversion import Conversion, Written
 from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, plain_name
 from diffusion_policy.data.formats.writing import TARGETS, Content, Target
 from diffusion_policy.data.incoming import KeyForm, checked_episode
-from diffusion_policy.data.rates import told_rate
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.errors import ConfigError, DataError, MissingFileError, OutputExistsError
 from diffusion_policy.paths import BUNDLED_PREFIX, is_remote, local_path, resolve_dataset
+from diffusion_policy.rates import told_rate
 from diffusion_policy.versions import installed_versions
 
 _SAME_RATE = 0.01  # of a rate: measured ones are not round

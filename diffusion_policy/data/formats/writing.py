@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from diffusion_policy.data.formats.reading import Column, Episode, Option
 from diffusion_policy.data.images import as_uint8
 from diffusion_policy.data.incoming import KeyForm
-from diffusion_policy.data.rates import told_rate
 from diffusion_policy.errors import DataError
+from diffusion_policy.rates import told_rate
 from diffusion_policy.registry import Registry
 
 

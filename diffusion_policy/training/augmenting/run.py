@@ -138,7 +138,7 @@ def _fitted(
             )
         if told["training"]["grad_steps"] >= told["training"]["of"]:
             return found, told
-    record = {name: real.provenance[name] for name in ("env_id", "kwargs") if name in real.provenance}
+    record = {name: real.provenance[name] for name in ("env_id", "kwargs", "control_hz") if name in real.provenance}
     info = {
         "env": record if real.horizons is None else {},  # chunks are no actions that its bounds could be compared with
         "action_bounds": [list(bound) for bound in real.bounds] if real.of_env else None,
