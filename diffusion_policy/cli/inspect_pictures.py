@@ -70,9 +70,7 @@ def _refuse_lone_choices(args: argparse.Namespace) -> None:
     """Raises if somebody chose what is drawn, but nothing is."""
     for name in ("only", "episodes", "fps"):
         if getattr(args, name) is not None:
-            raise ConfigError(
-                f"--{name} is about a picture or film: give --picture FILE.png or --video FILE.mp4"
-            )
+            raise ConfigError(f"--{name} is about a picture or film: give --picture FILE.png or --video FILE.mp4")
 
 
 def _rate(buffer: ReplayBuffer, env: "Env | None") -> float:

@@ -7,11 +7,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from diffusion_policy.data.doctor.kinds import MENDING
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.survey import Survey
 
 _LONG = 8  # items of a list that are shown
-_CHOICE = ("or ", "unless ")  # begin what else one may do
+_DROP = "--drop "  # takes several reasons
 _STYLES = {"problem": "red", "warning": "yellow", "note": ""}
 
 
@@ -57,17 +58,13 @@ def print_findings(data: str, found: Survey) -> None:
 
 
 def _at_once(data: str, found: Survey) -> str | None:
-    """Returns the one command that trims and drops all that shall be; None where no two advices say so."""
-    start = f"dp-convert {data} mended.zarr "
-    options: dict[str, None] = {}  # in their order, each once
-    for each in found.findings:
-        option, _, other = each.mend(data).removeprefix(start).partition(", ")
-        if each.severity != "note" and option.startswith(("--trim", "--drop ")) and not other.startswith(_CHOICE):
-            options[option] = None
+    """Returns the one command that trims and drops all that shall be; None where one finding says it all."""
+    options = list(dict.fromkeys(each.option for each in found.findings if each.option))  # in their order, each once
     if len(options) < 2:
         return None
-    drops = " ".join(option.removeprefix("--drop ") for option in options if option != "--trim")
-    return start + " ".join(filter(None, ("--trim" if "--trim" in options else "", f"--drop {drops}")))
+    drops = [option.removeprefix(_DROP) for option in options if option.startswith(_DROP)]
+    others = [option for option in options if not option.startswith(_DROP)]
+    return " ".join([MENDING.format(data=data), *others, _DROP + " ".join(drops)])
 
 
 def print_returns(buffer: ReplayBuffer, env_id: str | None) -> None:

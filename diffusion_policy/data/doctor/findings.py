@@ -92,6 +92,11 @@ class Finding:
         """
         return self.kind.mend.format(data=data, key=self.key, name=self.name)
 
+    @property
+    def option(self) -> str:
+        """Of dp-convert, which mends it without anybody's choice; empty where there is none, or no need."""
+        return "" if self.severity == "note" else self.kind.option.format(name=self.name)
+
     def plain(self, data: str) -> dict[str, Any]:
         """Returns it as plain values, for JSON."""
         return {

@@ -11,27 +11,32 @@ class Kind:
         title: for people.
         effect: what it does to training.
         mend: how to be rid of it; `{data}` stands for the data set, `{name}` for what was found, `{key}` for where.
+        option: of dp-convert, where it mends without anybody's choice: such ones go into one command.
     """
 
     title: str
     effect: str
     mend: str
+    option: str = ""
 
 
-_TRIM = "dp-convert {data} mended.zarr --trim"
-_DROP = "dp-convert {data} mended.zarr --drop {name}"
+MENDING = "dp-convert {data} mended.zarr"
+"""How a command that mends begins."""
+_THIS = "--drop {name}"
+_DROP = f"{MENDING} {_THIS}"
 
 KINDS = {
-    "not-finite": Kind("NaN or infinite numbers", "training stops: no loss can be computed", _DROP),
+    "not-finite": Kind("NaN or infinite numbers", "training stops: no loss can be computed", _DROP, _THIS),
     "same-episodes": Kind(
         "the same episode twice",
         "a split by episodes trains on its validation data",
-        "dp-convert {data} mended.zarr --drop duplicates",
+        f"{MENDING} --drop duplicates",
+        "--drop duplicates",
     ),
     "similar-episodes": Kind(
         "nearly the same episode twice",
         "validation looks better than it is, and these episodes count double",
-        "dp-convert {data} mended.zarr --drop duplicates, unless they were meant to be alike",
+        f"{MENDING} --drop duplicates, unless they were meant to be alike",
     ),
     "ends": Kind(
         "ends of episodes that contradict themselves",
@@ -72,35 +77,37 @@ KINDS = {
     "idle": Kind(
         "idle starts and ends",
         "the policy learns that standing still is right, and stays where an episode begins",
-        _TRIM,
+        f"{MENDING} --trim",
+        "--trim",
     ),
     "frozen": Kind(
         "sensors that freeze",
         "the policy is shown actions that fit another state than the one it sees",
         _DROP + ", and look for the cable or the driver",
+        _THIS,
     ),
     "held": Kind(
         "streams that change only every k-th step",
         "the policy sees values up to k - 1 steps old, as it will when deployed the same way",
-        "none if the robot does the same; dp-convert {data} mended.zarr --resample HZ of the slowest stream otherwise",
+        f"none if the robot does the same; {MENDING} --resample HZ of the slowest stream otherwise",
     ),
     "time-order": Kind(
-        "time stamps that do not increase", "rows are out of order: actions do not follow what was seen", _DROP
+        "time stamps that do not increase", "rows are out of order: actions do not follow what was seen", _DROP, _THIS
     ),
     "gaps": Kind(
         "gaps between time stamps",
         "what lies between is missing: at these steps the world seems to jump",
-        "dp-convert {data} mended.zarr --resample HZ (straight lines across the gaps), or --drop gaps",
+        f"{MENDING} --resample HZ (straight lines across the gaps), or --drop gaps",
     ),
     "jitter": Kind(
         "uneven time steps",
         "speeds look different from what they were: a policy is always run evenly",
-        "dp-convert {data} mended.zarr --resample HZ",
+        f"{MENDING} --resample HZ",
     ),
     "rates": Kind(
         "episodes of different rates",
         "one step means different times: the same state asks for actions of different size",
-        "dp-convert {data} mended.zarr --resample HZ",
+        f"{MENDING} --resample HZ",
     ),
     "lag": Kind(
         "how far the state lags behind the action",
@@ -131,13 +138,16 @@ KINDS = {
     "short": Kind(
         "very short episodes",
         "dp-train refuses episodes shorter than its window (16 steps by default)",
-        "data.drop_short=true, or dp-convert {data} mended.zarr --drop short",
+        f"data.drop_short=true, or {MENDING} --drop short",
     ),
-    "blank": Kind("blank pictures", "the policy learns to act blindly there", _DROP + ", and look for the camera"),
+    "blank": Kind(
+        "blank pictures", "the policy learns to act blindly there", _DROP + ", and look for the camera", _THIS
+    ),
     "repeated-frames": Kind(
         "pictures that repeat while the robot moves",
         "the picture is older than the action that is learned from it",
         _DROP + ", and look for the camera",
+        _THIS,
     ),
 }
 """By name, all that `dp-inspect` can find."""
