@@ -8,9 +8,11 @@ from typing import Any
 
 from diffusion_policy.cli import mend
 from diffusion_policy.cli.outcome import Parser, outcome
+from diffusion_policy.data.doctor.findings import counted
 from diffusion_policy.data.formats.clipping import Clipping
 from diffusion_policy.data.formats.conversion import Conversion
 from diffusion_policy.data.formats.convert import prepare
+from diffusion_policy.data.formats.leaving_out import LeavingOut
 from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.data.formats.reading import FORMATS, Format, Option
 from diffusion_policy.data.formats.rotating import Rotating
@@ -19,6 +21,8 @@ from diffusion_policy.data.rotations import FORMS
 from diffusion_policy.registry import Registry
 from diffusion_policy.rollout.progress import ProgressBar
 
+_TRANSFORMS = {"without": LeavingOut, "rotation": Rotating.parse, "clip": Clipping.parse}
+"""Options that change episodes, in their order."""
 _EXAMPLES = f"""\
 examples:
   dp-convert hopper_medium-v2.hdf5 hopper.zarr                     # D4RL
@@ -35,6 +39,7 @@ examples:
   dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
   dp-convert hand_dapg door.zarr --mapping door.yaml --clip action=-1:1  # as the environment does
+  dp-convert cup.zarr.zip cup.zarr --without camera1_rgb            # damaged, or of no use
   dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing
 
 {mend.EXAMPLES}
@@ -71,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clip", action="append", default=[], metavar="KEY=LOW:HIGH", help="clip numbers, as the environment does"
     )
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="KEY", help="leave out what would become this key"
+    )
     for option, users in _options().values():
         parser.add_argument(
             option.flag, metavar=option.metavar, type=option.parse, help=f"{option.help} ({', '.join(users)})"
@@ -97,17 +105,23 @@ def _options() -> dict[str, tuple[Option, list[str]]]:
 
 def _convert(args: argparse.Namespace) -> int:
     if mend.wanted(args):
-        return mend.run(args, of_conversions=("format", "to", "dry_run", "env", "rotation", "clip", *_options()))
+        return mend.run(args, of_conversions=("format", "to", "dry_run", "env", *_TRANSFORMS, *_options()))
     conversion = prepare(
         args.source,
         args.out,
         name=args.format,
         to=args.to,
-        transforms=[*map(Rotating.parse, args.rotation), *map(Clipping.parse, args.clip)],
+        transforms=[
+            *map(LeavingOut, args.without),
+            *map(Rotating.parse, args.rotation),
+            *map(Clipping.parse, args.clip),
+        ],
         control_hz=args.control_hz,
         facts=_facts(args.env),
         **{name: getattr(args, name) for name in _options()},
     )
+    if "action" not in conversion.content.forms:
+        print("warning: no key is called action; dp-train needs action.source=KEY", file=sys.stderr)
     if args.dry_run:
         print("\n".join(preview(conversion)))
         return 0
@@ -126,7 +140,7 @@ def _write(conversion: Conversion, args: argparse.Namespace) -> int:
         written = conversion.write(advance)
     keys = ", ".join(conversion.content.forms)
     print(f"read     {FORMATS.get(conversion.source_format).what}: {args.source}")
-    print(f"dataset  {written.path}: {written.num_episodes} episodes, {written.num_steps} steps; {keys}")
+    print(f"dataset  {written.path}: {counted(written.num_episodes, 'episode')}, {written.num_steps} steps; {keys}")
     if written.format == "zarr":
         print(f"next     dp-inspect {written.path}{' --physics' if args.env else ''}")
     else:

@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from diffusion_policy.data.doctor.findings import counted
 from diffusion_policy.data.doctor.kinds import MENDING
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.survey import Survey
@@ -24,7 +25,7 @@ def console() -> Console:
 def print_contents(buffer: ReplayBuffer, found: Survey) -> None:
     """Prints size, origin and a table of the keys."""
     out, steps = console(), found.lengths
-    out.print(f"{buffer.location}: {buffer.num_episodes} episodes, {buffer.num_steps} steps")
+    out.print(f"{buffer.location}: {counted(buffer.num_episodes, 'episode')}, {buffer.num_steps} steps")
     out.print(f"lengths  {steps.min()} shortest, {np.median(steps):g} median, {steps.max()} longest")
     out.print(f"digest   {found.digest}" + ("" if list(found.keys) == buffer.keys() else " (of these keys)"))
     for name, value in buffer.attrs.items():
@@ -53,7 +54,7 @@ def print_findings(data: str, found: Survey) -> None:
     if command := _at_once(data, found):
         out.print(f"at once  {command}")
     if not found.problems:
-        rest = f"; {len(found.warnings)} warning{'s' if len(found.warnings) > 1 else ''}" if found.warnings else ""
+        rest = f"; {counted(len(found.warnings), 'warning')}" if found.warnings else ""
         out.print(f"checks   increasing ends, finite numbers, distinct episodes, digests: no problem found{rest}")
 
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import get_args
 
+from diffusion_policy.data.doctor.findings import counted
 from diffusion_policy.data.formats.convert import guess_target
 from diffusion_policy.data.formats.writing import TARGETS
 from diffusion_policy.data.mending import Mending, mend
@@ -88,6 +89,6 @@ def run(args: argparse.Namespace, of_conversions: Sequence[str]) -> int:
     with written as buffer:
         for said in changes.said():
             print(f"mended   {said}")
-        print(f"dataset  {args.out}: {buffer.num_episodes} episodes, {buffer.num_steps} steps")
+        print(f"dataset  {args.out}: {counted(buffer.num_episodes, 'episode')}, {buffer.num_steps} steps")
         print(f"next     dp-inspect {args.out}")
     return 0

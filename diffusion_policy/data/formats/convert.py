@@ -21,6 +21,7 @@ from diffusion_policy.data.formats import (  # noqa: F401 (they register themsel
     umi,
 )
 from diffusion_policy.data.formats.conversion import Conversion, Written
+from diffusion_policy.data.formats.leaving_out import LEFT_OUT
 from diffusion_policy.data.formats.reading import FORMATS, Column, Episode, Format, Reading, plain_name
 from diffusion_policy.data.formats.writing import TARGETS, Content, Target
 from diffusion_policy.data.incoming import KeyForm, checked_episode
@@ -231,5 +232,6 @@ def _noted(reading: Reading, first: Episode, notes: Mapping[str, str]) -> list[C
     noted = []
     for each in columns:
         note = notes.get(each.becomes or "")
-        noted.append(replace(each, note="; ".join(filter(None, (each.note, note)))) if note else each)
+        becomes = None if note == LEFT_OUT else each.becomes
+        noted.append(replace(each, becomes=becomes, note="; ".join(filter(None, (each.note, note)))) if note else each)
     return noted

@@ -206,7 +206,7 @@ def _key(key: str, rows: Mapping[str, NDArray[Any]], said: FolderMapping, where:
     if bad.size:
         raise DataError(
             f"{where}: '{key}' must be finite, but step {bad[0]} holds NaN or infinity ({bad.size} of {len(whole)} "
-            f"steps); repair it, or take the file out of the folder"
+            f"steps); repair it, or take the file out of the folder or the key out of the mapping"
         )
     if key in _FLAGS:
         return flags(whole, key, where)
