@@ -61,7 +61,7 @@ def _check_finite(key: str, values: NDArray[Any], where: str) -> None:
     if bad.size:
         raise DataError(
             f"{where}: '{key}' must be finite, but step {bad[0]} of this episode holds NaN or infinity "
-            f"({bad.size} of {len(values)} steps); leave out the episode, or the key (dp-convert --without), or repair it"
+            f"({bad.size} of {len(values)} steps); repair it, or leave out the episode or key (dp-convert --without)"
         )
 
 
