@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from diffusion_policy.cli.command import accept_bare_policy, count, run_command
 from diffusion_policy.cli.eval_latency import evaluate_cases, is_asked, planned
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, RenderError
-from diffusion_policy.paths import new_folder, results_in
+from diffusion_policy.paths import local_path, new_folder, results_in
 
 if TYPE_CHECKING:
     from diffusion_policy.config import ObsSpec
@@ -31,7 +31,7 @@ def _evaluate(config: dict[str, Any], _overrides: list[str]) -> int:
     checkpoint = Path(str(config["checkpoint"])).expanduser()
     episodes, num_envs = count(config, "episodes"), count(config, "num_envs")
     film_episodes = count(config, "film", smallest=0)
-    out = new_folder(config["out"] or _free_folder(checkpoint.parent))
+    out = _folder(config, checkpoint)
     controller = _controller(config, checkpoint)
     env_id, env_kwargs = _environment(config, cast("EnginePolicy", controller.policy).info.env, checkpoint)
     compared = planned(config, controller) if is_asked(config) else []
@@ -87,6 +87,18 @@ def _controller(config: dict[str, Any], checkpoint: Path) -> "RecedingHorizonCon
     controller = RecedingHorizonController(runnable(policy, config["precision"]))
     controller.path = checkpoint
     return controller
+
+
+def _folder(config: dict[str, Any], checkpoint: Path) -> Path:
+    """Returns the folder for the results: a new one, or the one that is gone on with."""
+    if not config["resume"]:
+        otherwise = ", or go on with resume=true" if is_asked(config) else ""
+        return new_folder(config["out"] or _free_folder(checkpoint.parent), otherwise)
+    if not is_asked(config):
+        raise ConfigError("resume=true goes on with a comparison of delays (latency_steps=[...]); leave it out")
+    if not config["out"]:
+        raise ConfigError("resume=true: expected the folder to go on with, got nothing; give out=FOLDER")
+    return local_path(config["out"])
 
 
 def _free_folder(folder: Path) -> Path:

@@ -4,18 +4,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DataError
+from diffusion_policy.settings import plain
+from diffusion_policy.versions import installed_versions
 
 if TYPE_CHECKING:
     from diffusion_policy.policies.controller import RecedingHorizonController
-    from diffusion_policy.rollout.latency import Case
-    from diffusion_policy.rollout.result import EvalResult
+    from diffusion_policy.rollout.latency import Case, Content
 
 
 def is_asked(config: dict[str, Any]) -> bool:
@@ -67,36 +68,85 @@ def evaluate_cases(
     settings: dict[str, Any],
     out: Path,
 ) -> int:
-    """Evaluates case by case, and keeps what is done of it; returns the exit code."""
+    """Evaluates the cases that `out` does not hold yet, one by one, and keeps what is done; returns the exit code.
+
+    Raises:
+        ConfigError: what `out` holds was made with other settings.
+        DataError: an eval.json there is damaged.
+    """
     from diffusion_policy.rollout.evaluate import EvaluationInterrupted
     from diffusion_policy.rollout.latency import sweep
 
-    done: list[tuple[Case, EvalResult]] = []
+    unit = controller.policy.action_spec.unit
+    done = {case: kept for case in compared if (kept := _kept(case, controller, env_id, settings, out))}
+    if done:
+        print(f"{len(done)} of {len(compared)} cases are there already", file=sys.stderr)
     code = 0
     try:
-        for case, result in sweep(controller, env_id, compared, **settings):
-            done.append((case, result))
-            result.to_json(out / case.name / "eval.json")
+        for case, result in sweep(controller, env_id, [each for each in compared if each not in done], **settings):
             result.to_csv(out / case.name / "episodes.csv")
-            _write(done, out, controller.policy.action_spec.unit)
+            result.to_json(out / case.name / "eval.json")  # last: with it the case counts as done
+            done[case] = result.to_dict()
             print(f"{len(done)} of {len(compared)} {case.name}: {result.summary()}", file=sys.stderr)
+            _write(_in_order(done, compared), out, unit)
     except EvaluationInterrupted:
-        print(f"interrupted: {len(done)} of {len(compared)} cases are kept", file=sys.stderr)
+        print(f"interrupted: {len(done)} of {len(compared)} cases are kept; resume=true goes on", file=sys.stderr)
         code = 130
     if done:
-        _print(done, controller.policy.action_spec.unit)
+        found = _in_order(done, compared)
+        _write(found, out, unit)
+        _print(found, unit)
         print(f"results  {out / 'latency.json'}\npicture  {out / 'latency.png'}")
     return code
 
 
-def _write(done: "Sequence[tuple[Case, EvalResult]]", out: Path, unit: str) -> None:
+def _kept(
+    case: "Case", controller: "RecedingHorizonController", env_id: str, settings: dict[str, Any], out: Path
+) -> "Content | None":
+    """Returns the eval.json of a case that was done before, after checking that it answers the same question."""
+    from diffusion_policy.rollout.provenance import hardware, policy_facts
+
+    file = out / case.name / "eval.json"
+    if not file.exists():
+        return None
+    try:
+        had = json.loads(file.read_text(encoding="utf-8"))
+        before = {**had, **had["timing"], "batch_size": had["latency_ms"]["batch_size"]}
+        policy = {name: value for name, value in before["policy"].items() if name != "path"}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged ({type(error).__name__}: {error}); remove it to evaluate anew") from error
+    now: dict[str, Any] = {
+        "env_id": env_id,
+        "env_kwargs": settings.get("env_kwargs") or {},
+        "seed": settings["seed"],
+        "requested": settings["episodes"],
+        "batch_size": settings.get("batch_size", before["batch_size"]),
+        **case.timing.to_dict(),
+        "versions": installed_versions(),
+        "hardware": hardware(),
+    }
+    wanted = {name: value for name, value in policy_facts(controller.policy, controller.path).items() if name != "path"}
+    for name, value, found in [*((name, now[name], before.get(name)) for name in now), ("policy", wanted, policy)]:
+        if (said := json.loads(json.dumps(plain(value)))) != found:
+            raise ConfigError(
+                f"{file} was made with {name} {found}, but got {said}; resume with the same settings on the same "
+                f"machine, or choose another out="
+            )
+    return cast("Content", had)
+
+
+def _in_order(done: "dict[Case, Content]", compared: "Sequence[Case]") -> "list[tuple[Case, Content]]":
+    return [(case, done[case]) for case in compared if case in done]
+
+
+def _write(done: "Sequence[tuple[Case, Content]]", out: Path, unit: str) -> None:
     from diffusion_policy.rollout.latency import draw, report
 
     (out / "latency.json").write_text(json.dumps(report(done), indent=2, default=str) + "\n", encoding="utf-8")
     draw(done, out / "latency.png", unit)
 
 
-def _print(done: "Sequence[tuple[Case, EvalResult]]", unit: str) -> None:
+def _print(done: "Sequence[tuple[Case, Content]]", unit: str) -> None:
     from diffusion_policy.rollout.latency import HEAD, row
 
     table = Table(box=SIMPLE_HEAD)

@@ -30,6 +30,10 @@ _FIGURES = (
 """What is drawn: its name, a title, and its unit, where {unit} is an action's."""
 
 
+Content = Mapping[str, Any]
+"""Of an eval.json: see `EvalResult.to_dict`."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One strategy under one delay.
@@ -105,36 +109,36 @@ def sweep(
         yield case, evaluate(controller, env_id, timing=case.timing, **settings)
 
 
-def row(case: Case, result: EvalResult) -> list[str]:
+def row(case: Case, result: Content) -> list[str]:
     """Returns a row under `HEAD`."""
-    said = result.timing
+    said, rate = result["timing"], result["success_rate"]
     shown = ["-" if said[name] is None else f"{said[name]['mean']:.3g}" for name in ("jerk", "jump", "drift")]
-    low, high = result.max_reward.ci95
+    low, high = result["max_reward"]["ci95"]
     return [
         case.strategy,
         f"{case.timing.latency_steps}" + (f"-{_longest(case)}" if case.timing.jitter_steps else ""),
-        f"{result.max_reward.mean:.3f} [{low:.3f}, {high:.3f}]",
-        "-" if result.success_rate is None else f"{result.success_rate.mean:.0%}",
+        f"{result['max_reward']['mean']:.3f} [{low:.3f}, {high:.3f}]",
+        "-" if rate is None else f"{rate['mean']:.0%}",
         *shown,
         str(said["starved_steps"]),
-        f"{result.latency_ms['p50']:.1f}",
+        f"{result['latency_ms']['p50']:.1f}",
     ]
 
 
-def report(done: Sequence[tuple[Case, EvalResult]]) -> dict[str, Any]:
+def report(done: Sequence[tuple[Case, Content]]) -> dict[str, Any]:
     """Returns the content of latency.json: every case with its eval.json's means, and what was compared."""
-    first = done[0][1].to_dict()
+    first = done[0][1]
     shared = ("env_id", "env_kwargs", "seed", "policy", "versions", "hardware")
     means = ("episodes", "requested", "max_reward", "success_rate", "return", "timing", "latency_ms")
-    found = [{"name": case.name, **{key: result.to_dict()[key] for key in means}} for case, result in done]
+    found = [{"name": case.name, **{key: result[key] for key in means}} for case, result in done]
     return {**{key: first[key] for key in shared}, "cases": found}
 
 
-def draw(done: Sequence[tuple[Case, EvalResult]], path: Path, unit: str = "") -> "Figure":
+def draw(done: Sequence[tuple[Case, Content]], path: Path, unit: str = "") -> "Figure":
     """Draws reward, success, jerk and jumps over the delay, one line a strategy, with 95 % intervals.
 
     Args:
-        done: what was evaluated.
+        done: what was evaluated, with its eval.json.
         path: the picture's.
         unit: of an action.
 
@@ -171,10 +175,8 @@ def _longest(case: Case) -> int:
     return case.timing.latency_steps + case.timing.jitter_steps
 
 
-def _figure(result: EvalResult, key: str) -> Mapping[str, Any] | None:
-    if key == "max_reward":
-        return result.max_reward.to_dict()
-    if key == "success":
-        return None if result.success_rate is None else result.success_rate.to_dict()
-    found: Mapping[str, Any] | None = result.timing[key]
+def _figure(result: Content, key: str) -> Mapping[str, Any] | None:
+    found: Mapping[str, Any] | None = (
+        result["success_rate"] if key == "success" else {**result["timing"], "max_reward": result["max_reward"]}[key]
+    )
     return found

@@ -1,15 +1,17 @@
 """What dp-eval decides by itself: whether workers pay, where results go, whether there can be a film."""
 
+import json
+import re
 from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from diffusion_policy.cli.eval import _controller, _film, _free_folder, _workers
+from diffusion_policy.cli.eval import _controller, _film, _folder, _free_folder, _workers
 from diffusion_policy.cli.eval_latency import evaluate_cases, is_asked, planned
 from diffusion_policy.config import ObsField
-from diffusion_policy.errors import ConfigError
+from diffusion_policy.errors import ConfigError, DataError, OutputExistsError
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.engines.description import Description
 from tests.policies.test_selection import plain_policy, selecting
@@ -106,7 +108,7 @@ def test_overlay_without_a_film_is_refused():
 
 LOCK_STEP = {
     "latency_steps": None, "jitter_steps": 0, "strategy": None, "replan_every": None, "ensemble_m": 0.01,
-    "overlay": False,
+    "overlay": False, "resume": False,
 }  # fmt: skip
 
 
@@ -142,3 +144,61 @@ def test_cases_leave_a_table_a_picture_and_a_folder_each(tmp_path, capsys):
     assert {file.name for file in tmp_path.iterdir()} == {"latency.json", "latency.png", "chunking-0", "chunking-2"}
     assert {file.name for file in (tmp_path / "chunking-2").iterdir()} == {"eval.json", "episodes.csv"}
     assert "chunking" in capsys.readouterr().out
+
+
+def sweep_of(tmp_path, delays, **settings):
+    controller = RecedingHorizonController(ToyPolicy())
+    compared = planned({**LOCK_STEP, "latency_steps": delays}, controller)
+    asked = {"episodes": 2, "seed": 3, "progress": False, **settings}
+    return evaluate_cases(compared, controller, "toys/Chaos-v0", asked, tmp_path), controller.policy
+
+
+def test_a_comparison_that_goes_on_is_the_one_that_was_never_interrupted(tmp_path, capsys):
+    sweep_of(tmp_path / "at_once", [0, 2, 1])
+    sweep_of(tmp_path / "twice", [1])
+    untouched = (tmp_path / "twice" / "chunking-1" / "eval.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert sweep_of(tmp_path / "twice", [0, 2, 1])[0] == 0
+    assert "1 of 3 cases are there already" in capsys.readouterr().err
+    assert (tmp_path / "twice" / "chunking-1" / "eval.json").stat().st_mtime_ns == untouched
+    found = [json.loads((tmp_path / name / "latency.json").read_text())["cases"] for name in ("at_once", "twice")]
+    for case in (*found[0], *found[1]):
+        del case["latency_ms"]
+    assert found[0] == found[1]
+    _, policy = sweep_of(tmp_path / "twice", [0, 2, 1])
+    assert policy.batches == []  # nothing was left to do
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"seed": 4}, "was made with seed 3, but got 4"),
+        ({"episodes": 3}, "was made with requested 2, but got 3"),
+        ({"env_kwargs": {"length": 50}}, "was made with env_kwargs {}, but got {'length': 50}"),
+        ({"batch_size": 1}, "was made with batch_size"),
+    ],
+)
+def test_a_comparison_of_other_settings_is_not_gone_on_with(tmp_path, settings, says):
+    sweep_of(tmp_path, [1])
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        sweep_of(tmp_path, [1, 2], **settings)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"timing": {}, "latency_ms": 3, "policy": {}}'])
+def test_a_damaged_case_is_named(tmp_path, content):
+    sweep_of(tmp_path, [1])
+    file = tmp_path / "chunking-1" / "eval.json"
+    file.write_text(content)
+    with pytest.raises(DataError, match=re.escape(f"{file} is damaged")):
+        sweep_of(tmp_path, [1])
+
+
+def test_only_a_comparison_of_delays_in_a_named_folder_can_be_gone_on_with(tmp_path):
+    with pytest.raises(ConfigError, match="resume=true goes on with a comparison of delays"):
+        _folder({**LOCK_STEP, "resume": True, "out": str(tmp_path)}, tmp_path / "policy.pt")
+    with pytest.raises(ConfigError, match="give out=FOLDER"):
+        _folder({**LOCK_STEP, "latency_steps": 1, "resume": True, "out": None}, tmp_path / "policy.pt")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "latency.json").touch()
+    with pytest.raises(OutputExistsError, match="or go on with resume=true"):
+        _folder({**LOCK_STEP, "latency_steps": 1, "out": str(tmp_path / "old")}, tmp_path / "policy.pt")

@@ -67,7 +67,8 @@ def test_guided_episodes_are_the_same_whatever_runs_beside_them(guided):
 
 
 def test_rows_json_and_picture_tell_the_same(guided, tmp_path):
-    done = run(guided(), cases(guided().horizons, ["chunking", "ensembling"], [0, 3], m=0.5))
+    found = run(guided(), cases(guided().horizons, ["chunking", "ensembling"], [0, 3], m=0.5))
+    done = [(case, result.to_dict()) for case, result in found]
     assert isinstance(done[2][0].timing.strategy, Ensembling)
     rows = [row(case, result) for case, result in done]
     assert all(len(each) == len(HEAD) for each in rows)
