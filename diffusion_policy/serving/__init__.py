@@ -1,1 +1,1 @@
-"""What stands around a controller on a robot: recording what ran."""
+"""A policy for robots elsewhere: the server and its sessions, one a robot; and a recorder of what ran, on any robot."""
