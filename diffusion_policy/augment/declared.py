@@ -40,26 +40,45 @@ def declared_columns(
         ConfigError: a declared column does not exist, or is declared twice.
         DataError: whole numbers are not declared.
     """
-    shapes = {**{key: field.shape for key, field in spec.items()}, "action": buffer.shape("action")}
-    sizes = [int(np.prod(shape)) for shape in shapes.values()]
-    starts = [0, *np.cumsum(sizes)[:-1].tolist()]
-    places = dict(zip(shapes, zip(starts, shapes.values(), strict=True), strict=True))
-    whole = [_range(name, places, "rounded") for name in rounded]
-    hot = [_range(name, places, "one_hot") for name in one_hot]
-    columns = Columns({key: field.shape for key, field in spec.items()}, shapes["action"])
-    _refuse_twice([*whole, *hot], columns)
-    declared = {column for each in (*whole, *hot) for column in range(*each)}
-    for (key, start), size in zip(zip(shapes, starts, strict=True), sizes, strict=True):
-        if buffer.dtype(key).kind in "iub" and not set(range(start, start + size)) <= declared:
+    columns = Columns({key: field.shape for key, field in spec.items()}, buffer.shape("action"))
+    if horizons is not None:
+        To, Tp = horizons.obs_horizon, horizons.pred_horizon
+        columns = replace(columns, obs_horizon=To, pred_horizon=Tp, outcome=False)
+    columns = declared(columns, rounded, one_hot)
+    told = {*columns.rounded, *chain(*(range(*each) for each in columns.one_hot))}
+    for key, (start, shape) in _places(columns).items():
+        first = _everywhere([(start, start + int(np.prod(shape)))], columns)[0]
+        if buffer.dtype(key).kind in "iub" and not set(range(*first)) <= told:
             raise DataError(
                 f"{buffer.location}: '{key}' holds whole numbers ({buffer.dtype(key)}); say how samples become such: "
                 f"rounded=[{key}], or one_hot=[{key}]; or leave it out of fields="
             )
-    if horizons is not None:
-        To, Tp = horizons.obs_horizon, horizons.pred_horizon
-        columns = replace(columns, obs_horizon=To, pred_horizon=Tp, outcome=False)
+    return columns
+
+
+def declared(columns: Columns, rounded: Sequence[str], one_hot: Sequence[str]) -> Columns:
+    """Returns columns of which some are declared, wherever they stand in a row.
+
+    Args:
+        columns: of which none is yet.
+        rounded: "gripper", "state[3]", "state[0:2]".
+        one_hot: "goal", "state[4:8]".
+
+    Raises:
+        ConfigError: a declared column does not exist, or is declared twice.
+    """
+    places = _places(columns)
+    whole = [_range(name, places, "rounded") for name in rounded]
+    hot = [_range(name, places, "one_hot") for name in one_hot]
+    _refuse_twice([*whole, *hot], columns)
     numbers = chain(*(range(*each) for each in _everywhere(whole, columns)))
     return replace(columns, rounded=tuple(numbers), one_hot=tuple(_everywhere(hot, columns)))
+
+
+def _places(columns: Columns) -> Places:
+    shapes = {**columns.obs, "action": columns.action}
+    starts = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes.values())]).tolist()
+    return {key: (start, shape) for (key, shape), start in zip(shapes.items(), starts[:-1], strict=True)}
 
 
 def check_declared(table: Transitions, where: str) -> None:
@@ -70,7 +89,7 @@ def check_declared(table: Transitions, where: str) -> None:
         if broken.size:
             raise ConfigError(
                 f"rounded: {names[column]} of {where} is declared a whole number, but {broken.size} of {len(table)} "
-                f"rows hold others, e.g. {table.rows[broken[0], column]:g}; leave it out of data.rounded"
+                f"rows hold others, e.g. {table.rows[broken[0], column]:g}; leave it out of rounded"
             )
     for start, stop in columns.one_hot:
         values = table.rows[:, start:stop]
@@ -79,7 +98,7 @@ def check_declared(table: Transitions, where: str) -> None:
             example = ", ".join(f"{value:g}" for value in values[broken[0]][:8])
             raise ConfigError(
                 f"one_hot: one of {names[start]} to {names[stop - 1]} of {where} is declared 1 and the others 0, but "
-                f"in {broken.size} of {len(table)} rows that is not so, e.g. {example}; leave it out of data.one_hot"
+                f"in {broken.size} of {len(table)} rows that is not so, e.g. {example}; leave it out of one_hot"
             )
 
 
@@ -89,7 +108,7 @@ def _refuse_twice(ranges: Sequence[Range], columns: Columns) -> None:
         again = sorted(seen & set(range(start, stop)))
         if again:
             name = columns.names[again[0]]
-            raise ConfigError(f"data.rounded, data.one_hot: {name} is declared twice; declare each column once")
+            raise ConfigError(f"rounded, one_hot: {name} is declared twice; declare each column once")
         seen |= set(range(start, stop))
 
 

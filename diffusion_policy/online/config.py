@@ -84,6 +84,8 @@ class OnlineConfig:
         samples: synthetic transitions drawn at each.
         seed: of everything but evaluations.
         num_envs: environments side by side.
+        rounded: numbers of the observation that are whole: "observation[3]".
+        one_hot: ranges of it of which one is 1 and the others 0: "observation[4:8]".
     """
 
     env: str
@@ -95,6 +97,8 @@ class OnlineConfig:
     samples: int = 10_000
     seed: int = 0
     num_envs: int = 1
+    rounded: tuple[str, ...] = ()
+    one_hot: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "update_ratio", "refit_every", "num_envs"):

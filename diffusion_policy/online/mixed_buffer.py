@@ -3,7 +3,9 @@
 Letters: T steps held, E environments side by side, N = T E rows, B rows of a batch, O numbers of the observation.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from diffusion_policy.augment.declared import check_declared, declared
 from diffusion_policy.augment.transitions import Columns, Transitions
 from diffusion_policy.augment.whitening import Bounds
 from diffusion_policy.errors import ConfigError, DataError
@@ -37,6 +40,8 @@ class MixedReplayBuffer(ReplayBuffer):
         optimize_memory_usage: refused; it does not keep what followed the last step of an episode.
         handle_timeout_termination: an episode that a time limit cut short is not terminated.
         ratio: share of synthetic rows in a batch, in [0, 1).
+        rounded: numbers of the observation that are whole: "observation[3]"; all are where its dtype says so.
+        one_hot: ranges of it of which one is 1 and the others 0: "observation[4:8]".
 
     Raises:
         ConfigError: a space or setting that this replay cannot have.
@@ -53,6 +58,8 @@ class MixedReplayBuffer(ReplayBuffer):
         handle_timeout_termination: bool = True,
         *,
         ratio: float = 0.5,
+        rounded: Sequence[str] = (),
+        one_hot: Sequence[str] = (),
     ) -> None:
         check_spaces(observation_space, action_space)
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
@@ -69,7 +76,7 @@ class MixedReplayBuffer(ReplayBuffer):
         )
         self.ratio = float(ratio)
         assert isinstance(observation_space, spaces.Box)  # checked above
-        self.columns = _columns(observation_space, self.action_dim)
+        self.columns = _columns(observation_space, self.action_dim, rounded, one_hot)
         self._synthetic: tuple[NDArray[Any], ...] = ()  # observations, actions, next observations, dones, rewards
 
     @property
@@ -91,6 +98,9 @@ class MixedReplayBuffer(ReplayBuffer):
         """Returns a copy of the real rows (N, 2 O + A + 2): in the order of storage, an episode's end as it was.
 
         Where a time limit ended an episode, s' is what the environment showed last, and the row is not terminal.
+
+        Raises:
+            ConfigError: what is declared whole, or one of several, is not.
         """
         held, rows = self.size(), self.num_real
         terminated = self.dones[:held] * (1 - self.timeouts[:held])
@@ -98,7 +108,9 @@ class MixedReplayBuffer(ReplayBuffer):
         later = (self.next_observations[:held], terminated)
         arrays = [np.asarray(part, np.float32) for part in (*parts, *later)]  # (T, E, *shape) each
         flat = [part.reshape(rows, int(np.prod(part.shape[2:]))) for part in arrays]
-        return Transitions(self.columns, np.concatenate(flat, axis=1))
+        table = Transitions(self.columns, np.concatenate(flat, axis=1))
+        check_declared(table, "the environment")
+        return table
 
     def replace_synthetic(self, table: Transitions) -> None:
         """Forgets the synthetic transitions held, and takes others.
@@ -109,25 +121,24 @@ class MixedReplayBuffer(ReplayBuffer):
 
         Raises:
             DataError: other columns, no rows, a number that is not finite, an action out of bounds, or a terminal
-                or whole number that is a fraction.
+                or declared number that is none of its kind.
         """
         if table.columns.size != self.columns.size or table.columns.action_size != self.action_dim:
             raise DataError(
                 f"expected {self.columns.size} columns, {self.action_dim} of them of the action, but got "
                 f"{table.columns.size} and {table.columns.action_size}"
             )
-        terminals, whole = table.rows[:, table.columns.terminal_at], table.rows[:, list(self.columns.rounded)]
+        terminals = table.rows[:, table.columns.terminal_at]
         if not len(table) or not np.isfinite(table.rows).all():
             raise DataError("synthetic transitions: expected rows of finite numbers, but got none, or NaN or infinity")
         if np.abs(table.action).max() > 1 or not np.isin(terminals, (0, 1)).all():
             raise DataError(
                 "synthetic transitions: expected actions in [-1, 1] and terminals 0 or 1; settle them first"
             )
-        if (whole != np.round(whole)).any():
-            raise DataError(
-                f"synthetic transitions: expected observations of whole numbers ({self.observations.dtype}), but got "
-                f"others; settle them first"
-            )
+        try:
+            check_declared(Transitions(self.columns, table.rows), "synthetic transitions")
+        except ConfigError as error:
+            raise DataError(f"{error}, or settle them first") from error
         self._synthetic = (
             self._observations(table.obs),
             table.action.astype(self.actions.dtype),
@@ -176,13 +187,18 @@ class MixedReplayBuffer(ReplayBuffer):
         return ReplayBufferSamples(*both)
 
 
-def _columns(observation_space: spaces.Box, action_size: int) -> Columns:
-    """Returns the columns of a table; whole numbers, by the space's dtype, are declared as such in s and s'."""
-    columns = Columns({BOX_FIELD: observation_space.shape}, (action_size,))
+def _columns(
+    observation_space: spaces.Box, action_size: int, rounded: Sequence[str], one_hot: Sequence[str]
+) -> Columns:
+    """Returns the columns of a table; all numbers of a space of whole ones are declared as such in s and s'."""
+    if of_actions := [name for name in (*rounded, *one_hot) if name.partition("[")[0] == "action"]:
+        raise ConfigError(f"rounded, one_hot: actions are continuous here, but got {of_actions[0]}; name observations")
+    columns = declared(Columns({BOX_FIELD: observation_space.shape}, (action_size,)), rounded, one_hot)
     if np.dtype(observation_space.dtype).kind not in "iu":
         return columns
-    both = (columns.obs_at, columns.next_obs_at)
-    return replace(columns, rounded=tuple(i for each in both for i in range(each.start, each.stop)))
+    hot = {column for start, stop in columns.one_hot for column in range(start, stop)}
+    both = chain(*(range(each.start, each.stop) for each in (columns.obs_at, columns.next_obs_at)))
+    return replace(columns, rounded=tuple(column for column in both if column not in hot))
 
 
 def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:

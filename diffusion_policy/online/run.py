@@ -102,7 +102,7 @@ def make_agent(run: OnlineConfig, sac: SacConfig, device: torch.device) -> SAC:
         train_freq=(1, "step"),  # of each environment: as many transitions as there are environments
         gradient_steps=run.update_ratio * run.num_envs,
         replay_buffer_class=MixedReplayBuffer,
-        replay_buffer_kwargs={"ratio": run.synthetic_ratio},
+        replay_buffer_kwargs={"ratio": run.synthetic_ratio, "rounded": run.rounded, "one_hot": run.one_hot},
         policy_kwargs={"net_arch": list(sac.hidden_dims)},
         seed=run.seed,
         device=device,

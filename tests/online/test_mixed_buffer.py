@@ -144,8 +144,63 @@ def test_whole_observations_are_rounded_and_never_beyond_what_can_be_shown(dtype
         np.testing.assert_array_equal(kept, np.clip(drawn, 0, 20))
     halves = Transitions(replay.columns, seen[0].rows.copy())
     halves.rows[0, 0] = 1.5
-    with pytest.raises(DataError, match="expected observations of whole numbers"):
+    with pytest.raises(DataError, match=r"observation\[0\] of synthetic transitions is declared a whole number"):
         replay.replace_synthetic(halves)
+
+
+class Rooms(gym.Env):
+    """Shows (x, one of three rooms, a count): x is any number, the rest is not."""
+
+    observation_space = gym.spaces.Box(-10.0, 10.0, (5,), np.float64)
+    action_space = gym.spaces.Box(-1, 1, (1,))
+
+    def _shown(self):
+        room = np.eye(3)[self.np_random.integers(3)]
+        return np.concatenate([self.np_random.normal(size=1), room, self.np_random.integers(0, 9, 1)])
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._shown(), {}
+
+    def step(self, action):
+        return self._shown(), 0.5, False, False, {}
+
+
+def agent_in_rooms(**declared: list[str]) -> SAC:
+    return SAC(
+        "MlpPolicy", DummyVecEnv([Rooms]), learning_starts=100, policy_kwargs={"net_arch": [8]}, seed=0, device="cpu",
+        replay_buffer_class=MixedReplayBuffer, replay_buffer_kwargs=declared,
+    )  # fmt: skip
+
+
+def test_declared_observations_are_one_of_several_and_whole() -> None:
+    agent = agent_in_rooms(one_hot=["observation[1:4]"], rounded=["observation[4]"])
+    agent.learn(40, SyntheticRefresh(20, TINY))
+    replay = agent.replay_buffer
+    assert isinstance(replay, MixedReplayBuffer)
+    assert replay.num_synthetic == TINY.samples
+    for kept in (replay._synthetic[0], replay._synthetic[2]):
+        rooms = kept[:, 1:4]
+        assert ((rooms == 0) | (rooms == 1)).all()
+        np.testing.assert_array_equal(rooms.sum(axis=1), 1)
+        np.testing.assert_array_equal(kept[:, 4], np.round(kept[:, 4]))
+        assert (kept[:, 0] != np.round(kept[:, 0])).all()
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"one_hot": ["observation[0:3]"]}, "one of observation\\[0\\] to observation\\[2\\] of the environment"),
+        ({"rounded": ["observation[0]"]}, "observation\\[0\\] of the environment is declared a whole number"),
+        ({"rounded": ["action"]}, "actions are continuous here, but got action"),
+        ({"rounded": ["state"]}, "no field 'state', known: observation, action"),
+        ({"one_hot": ["observation[1:9]"]}, "is no part of 'observation'"),
+        ({"one_hot": ["observation[1:4]"], "rounded": ["observation[2]"]}, "is declared twice"),
+    ],
+)
+def test_declared_observations_that_are_none_of_their_kind_are_refused(declared: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        agent_in_rooms(**declared).learn(40, SyntheticRefresh(20, TINY))
 
 
 @pytest.mark.parametrize(
