@@ -7,7 +7,7 @@ import numpy as np
 
 from diffusion_policy.cli.command import count
 from diffusion_policy.errors import ConfigError
-from diffusion_policy.rates import told_rate
+from diffusion_policy.policies.info import rate_of
 from diffusion_policy.settings import build
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def control_hz(config: dict[str, Any], policy: "ChunkPolicy") -> float:
     Raises:
         ConfigError: it is no positive number.
     """
-    said = _trained_hz(policy) if config["control_hz"] is None else config["control_hz"]
+    said = rate_of(policy) if config["control_hz"] is None else config["control_hz"]
     if said is None:
         logger.warning(
             "nothing in the policy tells the rate of its demonstrations; %g actions a second are taken: control_hz=HZ "
@@ -78,15 +78,6 @@ def control_hz(config: dict[str, Any], policy: "ChunkPolicy") -> float:
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not 0 < said < float("inf"):
         raise ConfigError(f"control_hz must be a positive number of actions a second, but got {said!r}")
     return float(said)
-
-
-def _trained_hz(policy: "ChunkPolicy") -> float | None:
-    """Returns the rate of a policy's demonstrations, or of its environment; None where its file tells neither."""
-    info = getattr(policy, "info", None)
-    data, env = getattr(info, "dataset", {}), getattr(info, "env", {})
-    sets = (data.get("sets") or {}).values()  # of one rate: training refuses others
-    records = [data.get("provenance"), *(each.get("provenance") for each in sets), env]
-    return next(filter(None, map(told_rate, records)), None)
 
 
 def safe_action(config: dict[str, Any], policy: "ChunkPolicy") -> "FloatArray | None":

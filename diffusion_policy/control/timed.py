@@ -9,6 +9,7 @@ Letters: Ta/Tp action/pred horizon, Da the axes of one action, N actions of a pl
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from diffusion_policy.control.strategies import Chunking, Strategy, make_strateg
 from diffusion_policy.errors import ConfigError
 from diffusion_policy.policies.chunk import ChunkPolicy, FloatArray
 from diffusion_policy.policies.controller import RecedingHorizonController
+from diffusion_policy.policies.info import rate_of
 from diffusion_policy.policies.own_process import PolicyProcess
 
 
@@ -80,7 +82,7 @@ class TimedController(Readings):
         cls,
         path: str | Path,
         *,
-        step_s: float,
+        step_s: float | None = None,
         strategy: str = "chunking",
         delay: int = 1,
         device: object = "cpu",
@@ -92,7 +94,7 @@ class TimedController(Readings):
 
         Args:
             path: e.g. "policy.pt"; see `RecedingHorizonController.load`.
-            step_s: see the class.
+            step_s: see the class; None: as the demonstrations had it, where the file tells.
             strategy: chunking, ensembling or real_time; see `make_strategy`.
             delay: steps that a plan is expected to take.
             device: where the engine computes.
@@ -104,16 +106,22 @@ class TimedController(Readings):
         Raises:
             MissingFileError: there is no such file.
             CheckpointError: no engine is known for this kind of file, or its content is damaged.
-            ConfigError: a setting does not fit the policy, or real-time chunking a policy that cannot be guided.
+            ConfigError: a setting does not fit the policy, or real-time chunking a policy that cannot be guided; or
+                nothing tells `step_s`.
         """
-        policy: ChunkPolicy
-        if own_process:
-            policy = PolicyProcess(path, device=str(device), precision=precision)
-        else:
-            policy = RecedingHorizonController.load(path, device=device, precision=precision, batch_size=1).policy
-        made = cls(policy, step_s=step_s, strategy=make_strategy(strategy, policy.horizons, delay=delay), **settings)
-        if strategy == "real_time":
-            warm_up_guidance(policy)
+        with ExitStack() as in_vain:
+            policy: ChunkPolicy
+            if own_process:
+                policy = in_vain.enter_context(PolicyProcess(path, device=str(device), precision=precision))
+            else:
+                policy = RecedingHorizonController.load(path, device=device, precision=precision, batch_size=1).policy
+            step_s = _told_step(policy, path) if step_s is None else step_s
+            made = cls(
+                policy, step_s=step_s, strategy=make_strategy(strategy, policy.horizons, delay=delay), **settings
+            )
+            if strategy == "real_time":
+                warm_up_guidance(policy)
+            in_vain.pop_all()  # the controller keeps its process
         return made
 
     def reset(self, seed: int | None = None, at: FloatArray | None = None, *, moved: bool = False) -> None:
@@ -250,3 +258,13 @@ class TimedController(Readings):
         sent = checked_action("action", action, self.action_spec)
         with self._lock:
             self._current.sent.take(sent, checked_time(time_s), as_planned=False)
+
+
+def _told_step(policy: ChunkPolicy, path: str | Path) -> float:
+    """Returns the seconds from one action to the next that a policy's file tells."""
+    rate = rate_of(policy)
+    if rate is None:
+        raise ConfigError(
+            f"{path} does not tell the rate of its demonstrations; give step_s, seconds from one action to the next"
+        )
+    return 1 / rate

@@ -13,6 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion_policy.cli.deployed import control_hz
+from diffusion_policy.policies.info import CheckpointInfo
 from diffusion_policy_client import RemoteController
 from tests.cli.running import dp
 from tests.policies.test_diffusion_policy import make_policy
@@ -92,7 +93,7 @@ def test_without_the_extra_it_says_what_to_install(checkpoint: Path, monkeypatch
 @pytest.mark.parametrize(("trained", "said", "expected"), [(50, None, 50.0), (50, 20, 20.0), (None, None, 10.0)])
 def test_rate_is_what_the_policy_was_trained_at_unless_told(trained, said, expected):
     kwargs = {} if trained is None else {"control_hz": trained}
-    policy = SimpleNamespace(info=SimpleNamespace(env={"kwargs": kwargs}, dataset={}))
+    policy = SimpleNamespace(info=CheckpointInfo(env={"kwargs": kwargs}, dataset={}))
     assert control_hz({"control_hz": said}, policy) == expected
 
 
@@ -104,12 +105,12 @@ def test_rate_is_what_the_policy_was_trained_at_unless_told(trained, said, expec
     ],
 )
 def test_rate_is_that_of_the_demonstrations_before_that_of_an_environment(dataset):
-    policy = SimpleNamespace(info=SimpleNamespace(env={"kwargs": {"control_hz": 50}}, dataset=dataset))
+    policy = SimpleNamespace(info=CheckpointInfo(env={"kwargs": {"control_hz": 50}}, dataset=dataset))
     assert control_hz({"control_hz": None}, policy) == pytest.approx(30)
 
 
 def test_a_rate_that_nothing_tells_is_said_to_be_taken(caplog):
-    policy = SimpleNamespace(info=SimpleNamespace(env={}, dataset={"provenance": {}}))
+    policy = SimpleNamespace(info=CheckpointInfo(env={}, dataset={"provenance": {}}))
     assert control_hz({"control_hz": None}, policy) == 10
     assert "10 actions a second are taken: control_hz=HZ says another rate" in caplog.text
 

@@ -11,6 +11,7 @@ from diffusion_policy.control.safety import SafetyConfig
 from diffusion_policy.control.strategies import Chunking, Ensembling, RealTimeChunking
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import CheckpointError, ConfigError, ObservationError
+from diffusion_policy.policies.info import CheckpointInfo
 from tests.control.clocks import STEP, Holding, Telling, seen
 from tests.policies.test_diffusion_policy import make_policy
 
@@ -283,6 +284,17 @@ def test_controller_of_a_file_is_warm_and_plans_by_its_strategy(strategy, tmp_pa
             controller.plan(tick * STEP)
         assert np.isfinite(controller.action_at(tick * STEP)).all()
     assert controller.counts.starved == 0
+
+
+def test_rate_of_a_file_is_that_of_its_demonstrations_unless_said(tmp_path):
+    policy = make_policy()
+    policy.save(tmp_path / "silent.pt")
+    with pytest.raises(ConfigError, match=r"silent\.pt does not tell the rate of its demonstrations; give step_s"):
+        TimedController.load(tmp_path / "silent.pt")
+    policy.info = CheckpointInfo(dataset={"provenance": {"control_hz": 20}})
+    policy.save(tmp_path / "telling.pt")
+    assert TimedController.load(tmp_path / "telling.pt").step_s == 0.05
+    assert TimedController.load(tmp_path / "telling.pt", step_s=0.1).step_s == 0.1
 
 
 def test_batched_answers_are_those_of_one_by_one():

@@ -141,6 +141,15 @@ def test_a_controller_acts_the_same_with_its_policy_in_another_process(file):
     np.testing.assert_array_equal(*actions)
 
 
+def test_a_controller_that_cannot_be_made_leaves_no_process(file, monkeypatch):
+    made = []
+    begin = PolicyProcess._begin
+    monkeypatch.setattr(PolicyProcess, "_begin", lambda self: (begin(self), made.append(self._process))[0])
+    with pytest.raises(ConfigError, match="give step_s"):
+        TimedController.load(file, own_process=True)
+    assert [process.is_alive() for process in made] == [False]
+
+
 SCRIPT = """
 import sys, time
 from diffusion_policy.policies.controller import RecedingHorizonController
