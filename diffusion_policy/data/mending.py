@@ -164,7 +164,8 @@ def cut(episode: Mapping[str, NDArray[Any]], start: int, stop: int) -> Episode:
         if "truncated" in shorter:
             shorter["truncated"][-1] = 1
         for key in {"success", "done"} & set(shorter):
-            shorter[key][-1] |= episode[key][stop:].any(axis=0).astype(shorter[key].dtype)
+            told_later = (episode[key][stop:] != 0).any(axis=0).astype(shorter[key].dtype)
+            shorter[key][-1] = np.maximum(shorter[key][-1], told_later)  # flags may be of any dtype
     return shorter
 
 

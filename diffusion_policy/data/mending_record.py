@@ -59,6 +59,8 @@ def attrs_of(source: ReplayBuffer, buffer: ReplayBuffer, done: Done, steps: Mapp
     parts = record.get("parts")
     if isinstance(parts, list) and sum(int(part["episodes"]) for part in parts) == source.num_episodes:
         record["parts"] = _parts(parts, done.kept, lengths(buffer.episode_ends))
+    if isinstance(record.get("filters"), Mapping):
+        record["filters"] = _filters(record["filters"], done.kept)
     told = {"source": Path(source.location).name, "digest": source.digest(), **steps}
     if "trim_margin" in steps:
         told["trimmed"] = {"episodes": len(done.trimmed), "steps": sum(done.trimmed.values())}
@@ -66,12 +68,21 @@ def attrs_of(source: ReplayBuffer, buffer: ReplayBuffer, done: Done, steps: Mapp
         told["dropped"] = {str(i): why for i, why in sorted(done.dropped.items())}
     if "resampled" in steps:
         record["control_hz"] = steps["resampled"]["hz"]
+        if steps["resampled"]["action_kind"] == "delta":
+            record.pop("action_bounds", None)  # of one old step; a new one adds up several, or a part of one
         if "step_s" in record:
             record["step_s"] = 1 / record["control_hz"]
     record["mended"] = [*record.get("mended", []), told]
     record["versions"] = installed_versions()
     record["command"] = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     return {**attrs, "provenance": record}
+
+
+def _filters(filters: Mapping[str, Any], kept: Sequence[int]) -> dict[str, list[int]]:
+    """Returns filter keys {name: episodes} with the numbers that their episodes have now; empty ones are left out."""
+    now = {before: i for i, before in enumerate(kept)}
+    left = {name: [now[int(i)] for i in chosen if int(i) in now] for name, chosen in filters.items()}
+    return {name: chosen for name, chosen in left.items() if chosen}
 
 
 def _parts(parts: Sequence[Mapping[str, Any]], kept: Sequence[int], steps: NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.rates import told_rate
 
 _SLOWEST_S = 10.0  # between two time stamps; more is another unit
+_LIKE = 1.25  # how far apart two tellings of a rate may be: clocks that jitter, rounded rates
 
 
 class Clock:
@@ -23,6 +24,7 @@ class Clock:
 
     Raises:
         ConfigError: nothing tells, or two tell different things.
+        DataError: the time stamps of most episodes are of another rate than is told.
     """
 
     def __init__(self, buffer: ReplayBuffer, control_hz: float | None) -> None:
@@ -39,6 +41,8 @@ class Clock:
                 f"{self._where}: nothing tells its rate, neither time stamps ({', '.join(TIME_KEYS)}) nor its "
                 f"provenance; say --control-hz HZ"
             )
+        if self._key is not None and self.hz is not None:
+            _check_alike(buffer, self._key, self.hz, "--control-hz" if control_hz else "its provenance")
 
     def edges(self, episode: Mapping[str, NDArray[Any]], i: int) -> NDArray[np.float64]:
         """Returns (T + 1,) seconds at which steps begin, and at which the last one ends.
@@ -66,3 +70,15 @@ class Clock:
                 f"the key out of the data set and say --control-hz HZ"
             )
         return np.append(stamps, stamps[-1] + last)
+
+
+def _check_alike(buffer: ReplayBuffer, key: str, hz: float, teller: str) -> None:
+    """Raises DataError where stamps are of another rate than is told, in the median episode: some may differ."""
+    steps = [np.diff(episode[key].reshape(-1).astype(np.float64)) for episode in buffer.episodes([key])]
+    known = [float(np.median(each)) for each in steps if len(each)]
+    step_s = float(np.median(known)) if known else 1 / hz
+    if step_s > 0 and not 1 / _LIKE <= step_s * hz <= _LIKE:
+        raise DataError(
+            f"{buffer.location}: {key} has {1 / step_s:g} steps a second, but {teller} says {hz:g}; correct one of "
+            f"them (seconds?), or leave the key out (dp-convert --without {key})"
+        )

@@ -144,9 +144,9 @@ class RemoteStore(WrapperStore[FsspecStore]):
 
 def _file_system(url: str) -> tuple[Any, str]:
     """Returns what reads an address, asynchronously as zarr wants it, and the address as it takes it."""
-    if urlsplit(url).password:
+    if secret := [part for part in map(urlsplit, url.split("::")) if part.password]:  # simplecache::http://...
         raise ConfigError(
-            f"{url.partition('://')[0]}://...@{urlsplit(url).hostname}: a password does not belong into an address, "
+            f"{secret[0].scheme}://...@{secret[0].hostname}: a password does not belong into an address, "
             f"which is written into files; put it into fsspec's configuration"
         )
     try:

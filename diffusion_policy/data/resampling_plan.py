@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.data.doctor.rotation_vectors import RotationVectorCheck
 from diffusion_policy.data.doctor.streams import roles, rows_of, usual
 from diffusion_policy.data.doctor.units import UnitsCheck
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.resampling import ActionKind, Resampling, parsed_declarations
+from diffusion_policy.data.rotations_between import FORMS, RotationForm
 from diffusion_policy.errors import ConfigError
 
 
@@ -37,18 +39,30 @@ def resampling_of(
     resampling = Resampling(hz, known, action_kind, parts)
     if action_kind != "absolute":
         _require_switches(source, [key for key in numeric if known[key] == "action"], parts)
-    check = UnitsCheck(usual(source, numeric))
-    for i, episode in enumerate(source.episodes(numeric)):
-        check.add(i, episode)
-    for each in check.findings():
-        said = {d for part, _ in parts.get(each.key, ()) for d in _dims(source, part.start, part.stop, each.key)}
-        wrapping = sorted(set(each.dims) - said)
-        if each.name == "wraps" and wrapping:
-            raise ConfigError(
-                f"{source.location}: {each.key}[{wrapping[0]}] is an angle that wraps around, between whose ends "
-                f"nothing lies; say --declare '{each.key}[{wrapping[0]}]=angle' (or degrees)"
-            )
+    _require_rotations(source, numeric, parts)
     return resampling
+
+
+def _require_rotations(source: ReplayBuffer, keys: Sequence[str], declared: Mapping[str, Sequence[Any]]) -> None:
+    """Raises ConfigError where rotations turn over that are not declared: a straight line would lead through others."""
+    known = usual(source, keys)
+    vectors, angles = RotationVectorCheck(known), UnitsCheck(known)
+    for i, episode in enumerate(source.episodes(list(keys))):
+        vectors.add(i, episode)
+        angles.add(i, episode)
+    for each in (*vectors.findings(), *angles.findings()):
+        said = {d for part, _ in declared.get(each.key, ()) for d in _dims(source, part.start, part.stop, each.key)}
+        turning = sorted(set(each.dims) - said)
+        if each.name == "rotation-vectors" and turning:
+            place = f"{each.key}[{each.dims[0]}:{each.dims[-1] + 1}]"
+            raise ConfigError(
+                f"{source.location}: {place} is a rotation vector that turns over; say --declare '{place}=axis_angle'"
+            )
+        if each.name == "wraps" and turning:
+            raise ConfigError(
+                f"{source.location}: {each.key}[{turning[0]}] is an angle that wraps around, between whose ends "
+                f"nothing lies; say --declare '{each.key}[{turning[0]}]=angle' (or degrees)"
+            )
 
 
 def _require_switches(source: ReplayBuffer, keys: Sequence[str], declared: Mapping[str, Sequence[Any]]) -> None:
@@ -73,7 +87,26 @@ def _dims(source: ReplayBuffer, start: int | None, stop: int | None, key: str) -
 
 
 def _told_by_name(source: ReplayBuffer, numeric: Sequence[str], words: Sequence[str]) -> list[str]:
-    """Returns declarations of actions and states whose names say that they are quaternions."""
+    """Returns declarations of actions and states whose names say that they are rotations, or consist of such."""
     told = {word.partition("=")[0].partition("[")[0] for word in words}
-    keys = [key for key in numeric if "quat" in key.lower() and (source.shape(key) or (1,))[-1] == 4]
-    return [f"{key}=quaternion" for key in keys if key not in told]
+    found = {key: form for key in numeric if (form := _form_of(key, (source.shape(key) or (1,))[-1]))}
+    said = [f"{key}={form}" for key, form in found.items() if key not in told]
+    record = source.attrs.get("provenance")
+    parts = record.get("action_parts") if isinstance(record, Mapping) else None  # UMI's
+    if not isinstance(parts, list) or "action" in told or not all(part in source for part in parts):
+        return said
+    sizes = [(source.shape(part) or (1,))[-1] for part in parts]
+    starts = np.cumsum([0, *sizes]).tolist()
+    if (starts[-1],) != source.shape("action"):
+        return said
+    placed = zip(parts, starts[:-1], sizes, strict=True)
+    return said + [f"action[{at}:{at + n}]={form}" for part, at, n in placed if (form := _form_of(part, n))]
+
+
+def _form_of(key: str, size: int) -> RotationForm | None:
+    """Returns the form of the rotations that a name tells of."""
+    name = key.lower()
+    if "quat" in name and size == FORMS["quaternion"]:
+        return "quaternion"
+    vector = any(word in name for word in ("axis_angle", "rotvec", "rot_vec"))
+    return "axis_angle" if vector and size == FORMS["axis_angle"] else None

@@ -80,6 +80,24 @@ def named_source(name: str, field: ObsField, buffer: ReplayBuffer) -> Source:
     return Source(name) if name in buffer and named.key != name else named
 
 
+def shadowed(name: str, field: ObsField, buffer: ReplayBuffer) -> Source | None:
+    """Returns what a field's `source` names if a key with the field's own name wins, and holds other numbers.
+
+    Args:
+        name: the field's.
+        field: with its source.
+        buffer: the data set, of which one episode is read; pictures are not compared.
+    """
+    if field.source is None or field.is_picture:
+        return None
+    named, taken = Source.parse(field.source), named_source(name, field, buffer)
+    if named == taken or named.key not in buffer:
+        return None
+    theirs, mine = (_read_rows(each, buffer, [0]) for each in (named, taken))
+    same = theirs.size == mine.size and np.allclose(theirs.ravel(), mine.ravel(), rtol=1e-4, atol=1e-6, equal_nan=True)
+    return None if same else named
+
+
 def read_obs(name: str, field: ObsField, buffer: ReplayBuffer, episodes: Sequence[int] | Ends) -> NDArray[np.float32]:
     """Returns a field's numbers in some episodes, contiguous: (n, *shape); for pictures see `images`.
 

@@ -19,6 +19,7 @@ from diffusion_policy.data.doctor.frames import BlankCheck, Thumbnails
 from diffusion_policy.data.doctor.idle import IdleCheck
 from diffusion_policy.data.doctor.lag import LagCheck
 from diffusion_policy.data.doctor.numbers import DuplicatedCheck, OutlierCheck
+from diffusion_policy.data.doctor.rotation_vectors import RotationVectorCheck
 from diffusion_policy.data.doctor.similar import SimilarCheck, short_findings
 from diffusion_policy.data.doctor.statistics import KeyStatistics, findings_of
 from diffusion_policy.data.doctor.stillness import StillnessCheck
@@ -102,7 +103,7 @@ class Checks:
             self.families.append(DuplicatedCheck(self.roles))
             quaternions = QuaternionCheck(self.usual, shapes)
             self.families += [self.idle, StillnessCheck(self.usual, self.roles), UnitsCheck(self.usual), quaternions]
-            self.families += [self.lag]
+            self.families += [RotationVectorCheck(self.usual), self.lag]
         self.families += [PixelCheck(self.roles), BlankCheck(self.roles)]
 
     def add(self, i: int, episode: Mapping[str, NDArray[np.generic]]) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ from diffusion_policy.policies.checkpoint import PolicyFile, read_policy_file
 from diffusion_policy.policies.library import load_policy
 from diffusion_policy.policies.policy import Policy
 
-_FILE = "policy.pt"
+_FILE, _CARD = "policy.pt", "README.md"
 
 
 def model_card(checkpoint: str | Path) -> str:
@@ -39,17 +40,23 @@ def save_pretrained(checkpoint: str | Path, folder: str | Path) -> Path:
     """Writes a copy of policy.pt and its card, README.md, into a folder; returns it.
 
     Raises:
-        OutputExistsError: it holds a policy already.
+        OutputExistsError: it holds a policy, or a README.md, already.
         StorageError: it cannot be written.
     """
     card, target = model_card(checkpoint), Path(folder).expanduser()
-    if (target / _FILE).exists():
-        raise OutputExistsError(f"{target / _FILE} already exists; choose another folder")
+    for name in (_FILE, _CARD):
+        if (target / name).exists():
+            raise OutputExistsError(f"{target / name} already exists; choose another folder, or move it away")
+    partial = target / f".{_FILE}.partial"
     try:
         target.mkdir(parents=True, exist_ok=True)
-        (target / "README.md").write_text(card, "utf-8")
-        shutil.copyfile(Path(checkpoint).expanduser(), target / _FILE)
+        shutil.copyfile(Path(checkpoint).expanduser(), partial)
+        (target / _CARD).write_text(card, "utf-8")
+        partial.replace(target / _FILE)
     except OSError as error:
+        with suppress(OSError):  # a second failure must not hide the first
+            partial.unlink(missing_ok=True)
+            (target / _CARD).unlink(missing_ok=True)
         raise StorageError(f"cannot write {target}: {error.strerror or error}") from error
     return target
 

@@ -1,5 +1,6 @@
 """One data set of a run: read, split by episodes, resident where the networks are."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,13 +17,15 @@ from diffusion_policy.data.outcomes import Outcomes
 from diffusion_policy.data.raw_file import remembered_digest
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.residence import Residence
-from diffusion_policy.data.source import action_sources, obs_source
+from diffusion_policy.data.source import action_sources, obs_source, shadowed
 from diffusion_policy.errors import DataError
 from diffusion_policy.policies.policy import Policy
 from diffusion_policy.rollout.progress import ProgressBar
 from diffusion_policy.settings import plain
 from diffusion_policy.training.data_config import DataConfig
 from diffusion_policy.training.data_sets import Chosen
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,13 @@ class SetReader:
             DataError: it does not fit the task, or is not what the configuration says.
         """
         obs_spec, action_spec = self.policy.obs_spec, self.policy.action_spec
+        for field_name, field in obs_spec.items():
+            if (other := shadowed(field_name, field, buffer)) is not None:
+                logger.warning(
+                    "obs.%s is read from the key of its own name in %s, although source names '%s', which holds other "
+                    "numbers; call the field something else to read these",
+                    field_name, buffer.location, other,
+                )  # fmt: skip
         train, held_out = self._windows(buffer, residence)
         episodes, keys = train.index.episode_ids, _keys_read(buffer, obs_spec, action_spec)
         resident = train.resident_bytes + (0 if held_out is None else held_out.resident_bytes)

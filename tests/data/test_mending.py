@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.data.doctor.idle import IDLE_STEPS, MARGIN
@@ -182,3 +183,112 @@ def test_time_stamps_that_run_backwards_are_not_guessed_at(tmp_path: Path) -> No
     written, done = mend(stored(demos), tmp_path / "a.zarr", Mending(**words, drop=("time-order",)))
     assert done.dropped == {2: "time-order"}
     assert written.num_episodes == len(demos) - 1
+
+
+def test_filter_keys_name_the_same_episodes_as_before(tmp_path: Path) -> None:
+    record = {"filters": {"train": [0, 1, 2, 3], "valid": [4], "gone": [5]}}
+    with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": record}) as buffer:
+        buffer.add_episodes(demonstrations(3))
+    written, done = mended(ReplayBuffer.open(tmp_path / "arm.zarr"), tmp_path / "a.zarr", drop=("0", "5"))
+    assert done.kept == [1, 2, 3, 4, 6, 7]
+    assert written.attrs["provenance"]["filters"] == {"train": [0, 1, 2], "valid": [3]}
+
+
+def test_a_success_of_any_dtype_is_told_by_the_last_step_that_is_kept(tmp_path: Path) -> None:
+    demos = demonstrations(3, idle=IDLE_STEPS + 8)
+    for episode in demos:
+        episode["success"] = (np.arange(len(episode["action"])) == len(episode["action"]) - 1).astype(np.float64)
+    written, done = mended(stored(demos), tmp_path / "a.zarr", trim=True)
+    assert len(done.trimmed) == len(demos)
+    for i in range(len(demos)):
+        assert written.get_episode(i)["success"].tolist()[-1] == 1.0
+    assert written["success"].dtype == np.float64
+
+
+def test_bounds_of_changes_do_not_outlive_their_rate(tmp_path: Path) -> None:
+    record = {"action_bounds": [[-2.0] * 4, [2.0] * 4]}
+    with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": record}) as buffer:
+        buffer.add_episodes(demonstrations(3))
+    for kind, kept in (("absolute", True), ("delta", False)):
+        words = {"resample": 10.0, "action_kind": kind}
+        written, _ = mended(ReplayBuffer.open(tmp_path / "arm.zarr"), tmp_path / f"{kind}.zarr", **words)
+        assert ("action_bounds" in written.attrs["provenance"]) == kept
+
+
+@pytest.mark.parametrize(("told", "factor"), [({}, 1.0), ({"control_hz": 200.0}, 1000.0)])
+def test_time_stamps_of_another_rate_than_is_told_are_refused(told, factor, tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    for episode in demos:
+        episode["time_s"] = episode["time_s"] * HZ / (200.0 if told else HZ) * factor
+    with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": told}) as buffer:
+        buffer.add_episodes(demos)
+    words = {"resample": 10.0, "action_kind": "absolute", "control_hz": None if told else 50.0}
+    with pytest.raises(DataError, match="correct one of them"):
+        mend(ReplayBuffer.open(tmp_path / "arm.zarr"), tmp_path / "a.zarr", Mending(**words))
+
+
+def test_some_episodes_of_another_rate_than_is_told_are_brought_to_one(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    demos[2]["time_s"] = demos[2]["time_s"] * 2
+    with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": {"control_hz": HZ}}) as buffer:
+        buffer.add_episodes(demos)
+    words = {"resample": 10.0, "action_kind": "absolute"}
+    written, _ = mended(ReplayBuffer.open(tmp_path / "arm.zarr"), tmp_path / "a.zarr", **words)
+    lengths = np.diff(written.episode_ends, prepend=0)
+    assert abs(lengths[2] - len(demos[2]["action"])) <= 1
+    assert abs(lengths[1] - len(demos[1]["action"]) / 2) <= 1
+
+
+def turning(named: str) -> list[dict[str, np.ndarray]]:
+    """A hand that points down and sways about half a turn."""
+    demos = demonstrations(3)
+    for i, episode in enumerate(demos):
+        angle = np.pi + 0.15 * np.sin(0.3 * np.arange(len(episode["action"])) + i)
+        vector = Rotation.from_rotvec(angle[:, None] * np.array([1, 1, 0]) / np.sqrt(2)).as_rotvec()
+        episode[named] = vector.astype(np.float32)
+        episode["action"] = np.concatenate([episode["joints"][:, :3], vector], axis=1).astype(np.float32)
+    return demos
+
+
+def worst_turn(before: ReplayBuffer, after: ReplayBuffer, key: str, part: slice) -> float:
+    """Returns the largest angle between rows and the nearest ones of before, rad."""
+    found = 0.0
+    for i in range(before.num_episodes):
+        old, new = before.get_episode(i), after.get_episode(i)
+        nearest = np.abs(new["time_s"][:, None] - old["time_s"][None]).argmin(axis=1)
+        there, here = (Rotation.from_rotvec(rows[:, part]) for rows in (old[key][nearest], new[key]))
+        found = max(found, float((there.inv() * here).magnitude().max()))
+    return found
+
+
+def test_rotation_vectors_are_turned_by_their_names_and_by_the_parts_of_an_action(tmp_path: Path) -> None:
+    demos = turning("rot_axis_angle")
+    for episode in demos:
+        episode["place"] = episode["joints"][:, :3]
+    record = {"action_parts": ["place", "rot_axis_angle"]}
+    with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": record}) as buffer:
+        buffer.add_episodes(demos)
+    source = ReplayBuffer.open(tmp_path / "arm.zarr")
+    written, _ = mended(source, tmp_path / "a.zarr", resample=15.0, action_kind="absolute")
+    assert worst_turn(source, written, "rot_axis_angle", slice(None)) < 0.1
+    assert worst_turn(source, written, "action", slice(3, 6)) < 0.2  # targets are those of the step's end
+
+
+def test_rotation_vectors_that_nobody_declares_are_refused(tmp_path: Path) -> None:
+    words = {"resample": 15.0, "action_kind": "absolute"}
+    with pytest.raises(ConfigError, match=r"hand\[0:3\] is a rotation vector that turns over"):
+        mend(stored(turning("hand")), tmp_path / "a.zarr", Mending(**words, declared=("action[3:6]=axis_angle",)))
+    said = ("action[3:6]=axis_angle", "hand[0:3]=axis_angle")
+    written, _ = mend(stored(turning("hand")), tmp_path / "a.zarr", Mending(**words, declared=said))
+    assert worst_turn(stored(turning("hand")), written, "hand", slice(None)) < 0.1
+
+
+def test_an_angle_that_seldom_crosses_is_refused_too(tmp_path: Path) -> None:
+    demos = demonstrations(3, 20)
+    for i, episode in enumerate(demos):
+        yaw = 1.6 + 1.4 * np.sin(0.06 * np.arange(len(episode["action"]))) + 0.2 * (i == 7)
+        episode["yaw"] = ((yaw + np.pi) % (2 * np.pi) - np.pi).astype(np.float32)[:, None]
+    rows = stored(demos)["yaw"]
+    assert 0 < (rows < -3).mean() < 0.01
+    with pytest.raises(ConfigError, match=r"yaw\[0\] is an angle that wraps around"):
+        mend(stored(demos), tmp_path / "a.zarr", Mending(resample=10.0, action_kind="absolute"))

@@ -178,7 +178,9 @@ def test_faults_say_where_and_why_in_one_line(server: Told, monkeypatch: pytest.
         port = free.getsockname()[1]
     refused(f"http://127.0.0.1:{port}/demos.zarr", RemoteError, "cannot be read: ClientConnectorError")
     refused("nobody://knows/demos.zarr", ConfigError, "Protocol not known: nobody; give a path, http://")
-    refused("http://me:secret@127.0.0.1/demos.zarr", ConfigError, r"http://\.\.\.@127\.0\.0\.1: a password does not")
+    for chain in ("", "simplecache::"):
+        address = f"{chain}http://me:secret@127.0.0.1/demos.zarr"
+        refused(address, ConfigError, r"http://\.\.\.@127\.0\.0\.1: a password does not")
 
 
 def test_chunk_that_is_short_where_it_lies_is_a_damaged_one(server: Told, local: Path) -> None:

@@ -8,7 +8,7 @@ import zarr
 
 from diffusion_policy import ReplayBuffer
 from diffusion_policy.config import ActionSpec, ObsField
-from diffusion_policy.data.source import Source, obs_source, read_action, read_obs
+from diffusion_policy.data.source import Source, obs_source, read_action, read_obs, shadowed
 from diffusion_policy.errors import ConfigError, DataError
 
 
@@ -116,3 +116,11 @@ def test_read_names_the_first_step_that_is_not_finite(read, tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"'action' must be finite.*first at step 2 of episode 2 \(1 of 10 steps\)"):
         read(damaged, [0, 2])
     assert read(damaged, [0, 1]).shape == (10, 2), "episodes that are not chosen do not count"
+
+
+def test_a_source_that_loses_against_other_numbers_of_the_fields_own_name_is_told(buffer: ReplayBuffer) -> None:
+    assert shadowed("arm", ObsField("low_dim", (3,), source="state[0:3]"), buffer) == Source("state", 0, 3)
+    assert shadowed("arm", ObsField("low_dim", (3,), source="keypoint[0:3]"), buffer) is None  # the same numbers
+    assert shadowed("arm", ObsField("low_dim", (3,), source="absent"), buffer) is None
+    assert shadowed("arm", ObsField("low_dim", (3,)), buffer) is None
+    assert shadowed("pose", ObsField("low_dim", (3,), source="state[0:3]"), buffer) is None  # it is taken

@@ -109,3 +109,25 @@ def test_hub_without_its_library_says_what_to_install(saved: Path, monkeypatch: 
     for call in (lambda: hub.push_to_hub(saved, "me/x"), lambda: hub.from_pretrained("me/x")):
         with pytest.raises(ConfigError, match=r"pip install 'diffusion-policy\[hub\]'"):
             call()
+
+
+def test_a_readme_of_ones_own_is_not_written_over(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my own words")
+    with pytest.raises(OutputExistsError, match=r"README\.md already exists"):
+        hub.save_pretrained(saved, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["README.md"]
+    assert (tmp_path / "mine" / "README.md").read_text() == "my own words"
+
+
+def test_a_copy_that_fails_leaves_nothing_in_the_way(saved: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(source: object, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(hub.shutil, "copyfile", full)
+        with pytest.raises(StorageError, match="No space left"):
+            hub.save_pretrained(saved, tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+    hub.save_pretrained(saved, tmp_path / "mine")

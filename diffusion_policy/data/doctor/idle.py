@@ -30,8 +30,11 @@ class Idleness:
     """
 
     def __init__(self, usual: Mapping[str, Usual]) -> None:
-        self._steps = {key: each.step[each.moving] for key, each in usual.items() if each.moving.any()}
-        self._moving = {key: usual[key].moving for key in self._steps}
+        moving = {key: each.moving & ~each.clocks for key, each in usual.items()}  # time goes on while all is idle
+        if not any(each.any() for each in moving.values()):
+            moving = {key: each.moving for key, each in usual.items()}
+        self._moving = {key: each for key, each in moving.items() if each.any()}
+        self._steps = {key: usual[key].step[each] for key, each in self._moving.items()}
 
     def span(self, episode: Episode) -> tuple[int, int]:
         """Returns the steps [start, stop) that are not idle; (0, 0) where nothing ever moves.

@@ -125,6 +125,11 @@ KINDS = {
         "neighbouring states lie far apart for the network",
         "store cos and sin, or unwrap the angle (numpy.unwrap) where it is an action",
     ),
+    "rotation-vectors": Kind(
+        "rotation vectors that turn over",
+        "at half a turn neighbouring rotations lie far apart for the network",
+        "dp-convert {data} mended.zarr --rotation '{key}[A:B]=axis_angle->rotation_6d_rows', with the numbers above",
+    ),
     "pixels": Kind(
         "pictures in other units",
         "dp-train refuses floats up to 1, and mixed ones would look black",

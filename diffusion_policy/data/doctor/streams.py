@@ -30,6 +30,7 @@ _SAMPLE = 50_000  # rows from which the usual range is taken: percentiles within
 _SAMPLE_NUMBERS = 4_000_000  # of a key at most: 32 MB
 _TOGETHER = 4096  # single transitions
 _NOISE = -0.3  # correlation of successive changes; of white noise it is -0.5, of any smooth course above 0
+_EVEN = 1.1  # between the largest and the smallest step of a clock: rounding of float32
 _USUAL = 90  # percentile of changes that counts as an ordinary step
 
 
@@ -92,6 +93,7 @@ class Usual:
         unchanged: (D,) share of steps that change nothing, in the median episode.
         least: (D,) smallest of all.
         most: (D,) largest of all.
+        clocks: (D,) whether it grows by the same at every step, as time does, whether anything moves or not.
     """
 
     low: NDArray[np.float64]
@@ -102,6 +104,7 @@ class Usual:
     unchanged: NDArray[np.float64]
     least: NDArray[np.float64]
     most: NDArray[np.float64]
+    clocks: NDArray[np.bool_]
 
     @property
     def span(self) -> NDArray[np.float64]:
@@ -152,6 +155,8 @@ class _Sample:
         self._square: Any = 0.0
         self._least: Any = np.inf
         self._most: Any = -np.inf
+        self._slowest: Any = np.inf  # changes, with their signs
+        self._fastest: Any = -np.inf
 
     def add(self, rows: NDArray[np.float64], *, course: bool = True) -> None:
         """Takes in one episode (T, D), or, without a course in time, any rows."""
@@ -164,6 +169,8 @@ class _Sample:
         self._changes.append(np.abs(changes[first :: self._every]))
         if len(changes):
             self._unchanged.append((changes == 0).mean(axis=0, dtype=np.float32))
+            self._slowest = np.minimum(self._slowest, changes.min(axis=0))
+            self._fastest = np.maximum(self._fastest, changes.max(axis=0))
         changes = np.where(np.isfinite(changes), changes, 0.0)
         self._product = self._product + (changes[1:] * changes[:-1]).sum(axis=0)
         self._square = self._square + (changes**2).sum(axis=0)
@@ -181,4 +188,5 @@ class _Sample:
         correlation = np.divide(self._product, square, out=np.zeros_like(square), where=square > 0)
         still = np.median(self._unchanged, axis=0) if self._unchanged else np.ones(rows.shape[1])
         noisy = correlation < _NOISE
-        return Usual(low, middle, high, np.nan_to_num(step), noisy, still, self._least, self._most)
+        even = np.broadcast_to((self._slowest > 0) & (self._fastest <= _EVEN * self._slowest), low.shape)
+        return Usual(low, middle, high, np.nan_to_num(step), noisy, still, self._least, self._most, even.copy())

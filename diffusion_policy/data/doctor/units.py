@@ -80,10 +80,9 @@ class UnitsCheck:
         found = []
         for unit, period in _PERIODS.items():
             by_dim = self._wraps.get((key, unit), {})
-            # an angle lies within one turn, and fills it; anything else merely jumps
-            each = self._usual[key]
-            reach = np.maximum(each.high, each.low + period * _TURN) - each.low
-            dims = tuple(d for d in sorted(by_dim) if period * _TURN <= each.span[d] and reach[d] <= period * 1.001)
+            # an angle lies within one turn; anything else merely jumps. It need not be there often
+            reach = self._usual[key].most - self._usual[key].least
+            dims = tuple(d for d in sorted(by_dim) if period * _TURN <= reach[d] <= period * 1.001)
             if dims:
                 spans = tuple(span for d in dims for span in by_dim[d].spans)
                 episodes = tuple(sorted({i for d in dims for i in by_dim[d].episodes}))

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Clipping:
     low: float
     high: float
     notes: dict[str, str] = field(init=False)
+    keeps_units: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.low < self.high:

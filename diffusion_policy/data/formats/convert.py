@@ -1,7 +1,7 @@
 """A data set of one format written as another: planned here, done by `conversion`."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -39,7 +39,11 @@ class Transform(Protocol):
 
     @property
     def notes(self) -> Mapping[str, str]:
-        """{key: what is done to it}."""
+        """{key: what is done to it}; complete after the first episode."""
+
+    @property
+    def keeps_units(self) -> bool:
+        """Whether numbers that stay mean what they meant, one by one."""
 
     def __call__(self, episode: Episode, where: str) -> Episode:
         """Returns the episode as it shall be; `where` is for messages."""
@@ -109,9 +113,6 @@ def prepare(
     _check_options(given, reader, target)
     reading = reader.read(place, **_taken(given, reader))
     provenance = _provenance(reading, source, name, facts or {}, control_hz)
-    notes = {key: note for transform in transforms for key, note in transform.notes.items()}
-    if notes:
-        provenance["changes"] = {**(provenance.get("changes") or {}), **notes}
     episodes = _transformed(reading.episodes, transforms, source)
     first = next(episodes, None)
     if first is None:
@@ -119,8 +120,8 @@ def prepare(
     first = checked_episode(first, {}, f"{source}: episode 0")
     forms = {key: (values.shape[1:], values.dtype) for key, values in first.items()}
     rest = _checked(chain([first], episodes), forms, source)
-    if "action" in notes:
-        provenance.pop("action_bounds", None)  # a transform made other actions
+    notes = _notes(transforms)
+    _note_changes(provenance, notes, {key for each in transforms if not each.keeps_units for key in each.notes})
     content = Content(rest, forms, reading.num_steps, reading.num_episodes, provenance, source)
     taken = _taken(given, target)
     placed = target.plan(content, **taken)
@@ -207,6 +208,25 @@ def _provenance(
         "versions": installed_versions(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def _notes(transforms: Sequence[Transform]) -> dict[str, str]:
+    """Returns {key: all that is done to it}."""
+    found: dict[str, str] = {}
+    for transform in transforms:
+        for key, note in transform.notes.items():
+            found[key] = f"{found[key]}; {note}" if key in found else note
+    return found
+
+
+def _note_changes(provenance: dict[str, Any], notes: Mapping[str, str], anew: Collection[str]) -> None:
+    """Notes what is done to keys, and forgets what is no longer true of those that hold other numbers now."""
+    if notes:
+        provenance["changes"] = {**(provenance.get("changes") or {}), **notes}
+    if "action" in anew:
+        provenance.pop("action_bounds", None)
+    if isinstance(provenance.get("names"), Mapping):
+        provenance["names"] = {key: names for key, names in provenance["names"].items() if key not in anew}
 
 
 def _transformed(episodes: Iterator[Episode], transforms: Sequence[Transform], where: str) -> Iterator[Episode]:

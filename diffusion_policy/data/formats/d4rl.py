@@ -55,7 +55,8 @@ def read_d4rl(source: str, *, max_episode_steps: int | None = None) -> Reading:
         require(list(file), _REQUIRED, source)
         names = [*_REQUIRED, *(name for name in ("timeouts", "next_observations") if name in file)]
         for name in names:
-            if not hasattr(file[name], "shape") or not file[name].shape:
+            array = hdf5.member(file, name, source)
+            if not hasattr(array, "shape") or not array.shape:
                 raise DataError(f"{source}: '{name}' must be an array of steps, but it is none; the file is damaged")
         count = check_lengths({name: len(file[name]) for name in names}, source)
         terminated = flags(file["terminals"][:], "terminals", source)
@@ -67,6 +68,8 @@ def read_d4rl(source: str, *, max_episode_steps: int | None = None) -> Reading:
 
 def _column(file: Any, name: str) -> Column:
     """Returns what becomes of a member of the file."""
+    if file.get(name, getclass=True, getlink=True).__name__ != "HardLink":
+        return Column(name, "link", (), None, "not followed")
     if not hasattr(file[name], "shape"):
         return Column(name, "group", (), None, "no column of steps")
     dtype, shape = file[name].dtype, tuple(file[name].shape[1:])
@@ -116,6 +119,8 @@ def _jumps(observations: Any, following: Any) -> NDArray[np.bool_]:
 
 def _episodes(source: str, columns: list[str], ends: Ends, terminated: NDArray[np.bool_]) -> Iterator[Episode]:
     with hdf5.opened(source, _WHOSE) as file:
+        for name in columns:
+            hdf5.member(file, name, source)  # the file may have been another one when it was looked at
         row = sum(file[name].dtype.itemsize * int(np.prod(file[name].shape[1:])) for name in columns)
         for first, stop in spans(ends, max(1, BLOCK_BYTES // max(1, row))):
             begin, end = int(ends[first - 1]) if first else 0, int(ends[stop - 1])

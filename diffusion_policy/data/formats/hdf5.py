@@ -125,10 +125,36 @@ def _members(group: Any, where: str) -> Iterator[tuple[str, Any]]:
 
     for name in sorted(group):
         plain_name(name, where)
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise DataError(f"{where}: '{name}' is a link to something else, expected an array; copy it to its place")
-        member = group[name]
-        if isinstance(member, h5py.Dataset) and (member.external or member.is_virtual):
-            raise DataError(f"{where}: '{name}' lies in another file, expected it in this one; copy it here")
-        if isinstance(member, (h5py.Dataset, h5py.Group)):
-            yield name, member
+        found = member(group, name, where)
+        if isinstance(found, (h5py.Dataset, h5py.Group)):
+            yield name, found
+
+
+def member(group: Any, name: str, where: str) -> Any:
+    """Returns what a group holds under a name.
+
+    Raises:
+        DataError: it lies in another file, or is a link.
+    """
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise DataError(f"{where}: '{name}' is a link to something else, expected an array; copy it to its place")
+    found = group[name]
+    if isinstance(found, h5py.Dataset) and (found.external or found.is_virtual):
+        raise DataError(f"{where}: '{name}' lies in another file, expected it in this one; copy it here")
+    return found
+
+
+def check_whole(group: Any, where: str) -> None:
+    """Raises DataError if anything in a group, however deep, is a link or lies in another file; see `arrays`."""
+    import h5py
+
+    waiting, seen = [group], set()
+    while waiting:
+        each = waiting.pop()
+        for name in each:
+            found = member(each, name, where)
+            if isinstance(found, h5py.Group) and found.id not in seen:  # a group may hold itself
+                seen.add(found.id)
+                waiting.append(found)

@@ -32,6 +32,7 @@ def read_minari(source: str) -> Reading:
         ConfigError: minari is missing.
     """
     data = _opened(source)
+    _check_whole(data, source)
     if not len(data):
         raise DataError(f"{source}: expected episodes, but there are none; get the data set again")
     told = data.storage.metadata.get(NAME)
@@ -88,6 +89,15 @@ def _opened(source: str) -> Any:
         ) from error
     except Exception as error:  # a damaged description: whatever the library stumbles over
         raise DataError(f"{source}: minari cannot read it ({_line(error)}); get the data set again") from error
+
+
+def _check_whole(data: Any, source: str) -> None:
+    """Raises DataError where numbers of an HDF5 storage lie in other files: the library would read any file."""
+    from diffusion_policy.data.formats import hdf5
+
+    for path in sorted(Path(data.storage.data_path).glob("*.hdf5")):
+        with hdf5.opened(str(path), "Minari's files") as file:
+            hdf5.check_whole(file, source)
 
 
 def _facts(data: Any) -> dict[str, Any]:

@@ -131,8 +131,9 @@ def _id_of(name: str) -> str:
 
 def _observed(forms: Mapping[str, KeyForm]) -> list[str]:
     """Returns the keys that are fields of the observation."""
-    following = [key for key in forms if key.startswith(NEXT) and key.removeprefix(NEXT) in forms]
-    return [key for key in forms if key not in _OWN and key not in following]
+    fields = [key for key in forms if key not in _OWN]
+    following = [key for key in fields if key.startswith(NEXT) and key.removeprefix(NEXT) in fields]
+    return [key for key in fields if key not in following]
 
 
 def _space(form: KeyForm, low: float = -np.inf, high: float = np.inf) -> Any:

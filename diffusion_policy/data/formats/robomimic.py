@@ -58,6 +58,7 @@ def read_robomimic(source: str, *, filter: str | None = None) -> Reading:
     with hdf5.opened(source, WHOSE) as file:
         demos = _demos(file, source)
         filters = _filters(file, demos, source)
+        count = len(demos)
         if filter is not None:
             if filter not in filters:
                 raise ConfigError(f"{source}: no filter key '{filter}', it has: {', '.join(filters) or 'none'}")
@@ -71,8 +72,10 @@ def read_robomimic(source: str, *, filter: str | None = None) -> Reading:
     if record is not None:
         facts = {**facts, **record.provenance}
         facts.pop("filters", None)
-    if filters:
-        facts["filters" if filter is None else "filter"] = filters if filter is None else filter
+    if filter is None:
+        facts |= {"filters": filters} if filters else {}
+    else:
+        facts = {**_of_some(facts, filters[filter], count), "filter": filter}
     columns += [Column(f"@{name}", "attribute", (), None, "of each demonstration, no column") for name in attrs]
     episodes = _episodes(source, demos, columns, record)
     return Reading(episodes, total, facts, tuple(columns), len(demos))
@@ -121,6 +124,15 @@ def _length(file: Any, demo: str, source: str) -> int:
     if not steps:
         raise DataError(f"{source}: {demo} has no steps; delete it, or leave it out with --filter")
     return steps
+
+
+def _of_some(facts: Mapping[str, Any], chosen: Sequence[int], count: int) -> dict[str, Any]:
+    """Returns what is known of `count` demonstrations as far as it holds for some of them."""
+    seeds = facts.get("seeds")
+    told = {name: value for name, value in facts.items() if name not in ("seeds", "parts")}
+    if isinstance(seeds, list) and len(seeds) == count:
+        told["seeds"] = [seeds[i] for i in chosen]
+    return told
 
 
 def _filters(file: Any, demos: Sequence[str], source: str) -> dict[str, list[int]]:

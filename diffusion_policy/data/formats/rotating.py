@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Rotating:
     start: int | None = None
     stop: int | None = None
     notes: dict[str, str] = field(init=False)
+    keeps_units: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         expected = size(self.source)

@@ -64,6 +64,7 @@ class RoboticsEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         space = gym.spaces.Dict({key: known[key] for key in self._obs_keys})
         self.observation_space = cast("gym.Space[Observation]", space)
         self.action_space = gym.spaces.Box(-1.0, 1.0, self.core.action_space.shape, np.float32)
+        self._begun = False
 
     @abstractmethod
     def _make_core(self) -> Any:
@@ -94,6 +95,9 @@ class RoboticsEnv(gym.Env[Observation, NDArray[np.float32]], ABC):
         super().reset(seed=seed)
         options = options or {}
         check_options(options, ("state",))
+        if seed is None and not self._begun:  # the package's own was seeded when it was made
+            seed = int(self.np_random.integers(2**31))
+        self._begun = True
         self.core.reset(seed=seed)
         if "state" in options:
             self._set_state(self.core, self._check_state("options['state']", options["state"]))

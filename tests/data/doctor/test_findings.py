@@ -286,3 +286,14 @@ def test_many_groups_of_similar_episodes_are_one_finding() -> None:
     (finding,) = [each for each in survey(stored(demos)).findings if each.name == "similar-episodes"]
     assert finding.episodes == (1, 3, 5, 8, 9, 10)
     assert survey(stored(demos)).groups == ((1, 8), (3, 9), (5, 10))
+
+
+def test_a_clock_among_the_states_hides_no_idle_ends() -> None:
+    demos = demonstrations(3, idle=15)
+    plain = survey(stored(demos))
+    for episode in demos:
+        time = 7.0 + np.arange(len(episode["action"])) / HZ
+        episode["states"] = np.column_stack([time, episode["joints"]]).astype(np.float32)
+    both = [[each.what for each in found.findings if each.name == "idle"] for found in (plain, survey(stored(demos)))]
+    assert both[0]
+    assert both[0] == both[1]

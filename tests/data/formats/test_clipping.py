@@ -43,3 +43,10 @@ def test_what_cannot_be_clipped_is_one_line(spec: str, message: str, tmp_path: P
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "b.zarr").exists()
+
+
+def test_bounds_that_were_told_hold_for_clipped_actions(tmp_path: Path) -> None:
+    source = store(tmp_path / "a.zarr", [{"action": ACTION}], action_bounds=[[-1.0, -1.0], [1.0, 1.0]])
+    assert main([str(source), str(tmp_path / "b.zarr"), "--clip", "action=-1:1"]) == 0
+    with ReplayBuffer.open(tmp_path / "b.zarr") as buffer:
+        assert buffer.attrs["provenance"]["action_bounds"] == [[-1.0, -1.0], [1.0, 1.0]]

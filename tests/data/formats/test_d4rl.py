@@ -185,3 +185,30 @@ def test_d4rl_without_h5py_says_what_to_install(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     with pytest.raises(MissingFileError, match="does not exist"):
         convert(str(tmp_path / "nothing.hdf5"), tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("name", ["observations", "rewards", "timeouts"])
+def test_d4rl_numbers_of_other_files_are_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "secret.bin").write_bytes(np.arange(36.0).tobytes())
+    with h5py.File(tmp_path / "secret.hdf5", "w") as other:
+        other["x"] = columns()[name]
+    outside = columns()[name].astype(np.float64)
+    for kind, message in (("link", "is a link to something else"), ("raw", "lies in another file")):
+        source = saved(tmp_path / f"{kind}.hdf5", **{name: None})
+        with h5py.File(source, "a") as file:
+            if kind == "link":
+                file[name] = h5py.ExternalLink("secret.hdf5", "x")
+            else:
+                where = [(str(tmp_path / "secret.bin"), 0, outside.nbytes)]
+                file.create_dataset(name, outside.shape, outside.dtype, external=where)
+        with pytest.raises(DataError, match=f"'{name}' {message}"):
+            convert(source, tmp_path / "a.zarr")
+        assert not (tmp_path / "a.zarr").exists()
+
+
+def test_d4rl_links_that_nobody_needs_are_left_alone(tmp_path: Path) -> None:
+    source = saved(tmp_path / "a.hdf5")
+    with h5py.File(source, "a") as file:
+        file["extra"] = h5py.ExternalLink("nowhere.hdf5", "x")
+    assert "dropped  extra: not followed" in preview(prepare(source, tmp_path / "a.zarr"))
+    assert convert(source, tmp_path / "a.zarr").num_episodes == len(LENGTHS)

@@ -8,7 +8,7 @@ import zarr
 
 from diffusion_policy.cli.convert import main
 from diffusion_policy.data.replay_buffer import ReplayBuffer
-from tests.data.formats.toys import store
+from tests.data.formats.toys import episodes, store
 
 ACTION = np.float32([[-1.4, 0.5], [2.0, -1.0], [0.25, 1.0]])
 
@@ -58,3 +58,17 @@ def test_a_data_set_without_actions_says_so(tmp_path: Path, capsys) -> None:
     source = store(tmp_path / "a.zarr", [{"action": ACTION, "state": ACTION}])
     assert main([str(source), str(tmp_path / "b.zarr"), "--without", "action"]) == 0
     assert "no key is called action; dp-train needs action.source=KEY" in capsys.readouterr().err
+
+
+def test_what_followed_each_step_goes_with_it(tmp_path: Path, capsys) -> None:
+    source = store(tmp_path / "a.zarr", episodes(picture=True))
+    words = [str(source), str(tmp_path / "b.zarr"), "--without", "front"]
+    assert main([*words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "front: left out" in said
+    assert "next_front: left out" in said
+    assert main(words) == 0
+    with ReplayBuffer.open(tmp_path / "b.zarr") as buffer:
+        assert not {"front", "next_front"} & set(buffer.keys())
+        assert "next_agent_pos" in buffer.keys()  # noqa: SIM118
+        assert buffer.attrs["provenance"]["changes"] == {"front": "left out", "next_front": "left out"}

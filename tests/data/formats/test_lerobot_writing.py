@@ -224,3 +224,12 @@ def test_record_that_does_not_fit_is_one_line(change, message: str, tmp_path: Pa
     path.unlink()
     with convert(str(tmp_path / "b"), tmp_path / "c.zarr") as back:
         assert {"state", "front", "action", "reward"} < set(back.keys())
+
+
+def test_a_clock_is_no_state_though_it_is_the_only_vector(tmp_path: Path) -> None:
+    made = []
+    for episode in episodes(picture=True):
+        steps = len(episode["action"])
+        made.append({"action": episode["action"], "front": episode["front"], "time_s": np.arange(steps) / 20.0})
+    placed = prepare(str(store(tmp_path / "a.zarr", made, **FACTS)), tmp_path / "b", to="lerobot").placed
+    assert {each.name: each.becomes for each in placed}["time_s"] == "observation.time_s"

@@ -173,3 +173,17 @@ def test_minari_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "minari", None)
     with pytest.raises(ConfigError, match=r"pip install 'diffusion-policy\[offline\]'"):
         convert("toy/none-v3", tmp_path / "a.zarr")
+
+
+def test_minari_numbers_of_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    made(episodes(walk), BOX)
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "secret.hdf5", "w") as other:
+        other["x"] = np.zeros((LENGTHS[1], 1), np.float32)
+    with h5py.File(tmp_path / "toy/walk/random-v0/data/main_data.hdf5", "a") as file:
+        del file["episode_1/actions"]
+        file["episode_1/actions"] = h5py.ExternalLink(str(tmp_path / "secret.hdf5"), "x")
+    with pytest.raises(DataError, match="'actions' is a link to something else"):
+        convert("toy/walk/random-v0", tmp_path / "a.zarr")
+    assert not (tmp_path / "a.zarr").exists()

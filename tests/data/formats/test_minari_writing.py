@@ -124,3 +124,13 @@ def test_minari_preview_says_where_observations_go_and_come_from(tmp_path: Path)
     back = preview(prepare(str(tmp_path / "b"), tmp_path / "c.zarr"))
     assert any(line.split()[:5] == ["observations/front", "uint8", "12x10x3", "->", "front"] for line in back)
     assert "dropped  rewards: made for Minari" in back
+
+
+def test_next_actions_are_columns_like_others(tmp_path: Path) -> None:
+    made = episodes()
+    for episode in made:
+        episode["next_action"], episode["next_reward"] = episode["action"] + 1, episode["reward"] + 1
+    ours = store(tmp_path / "a.zarr", made)
+    translate(str(ours), tmp_path / "b", to="minari")
+    convert(str(tmp_path / "b"), tmp_path / "c.zarr")
+    same(ours, tmp_path / "c.zarr")

@@ -257,3 +257,14 @@ def test_documentation_in_python_runs_word_for_word(tmp_path: Path, monkeypatch:
     assert ReplayBuffer.open("lift.zarr").shape("action") == (13,)
     same(Path("lift.zarr"), Path(translate("lift.hdf5", "back.zarr").path))
     assert minari.MinariDataset(tmp_path / "lift-human-v0/data").total_episodes == 2
+
+
+def test_what_is_known_of_each_episode_is_known_of_those_a_filter_chooses(tmp_path: Path) -> None:
+    parts = [{"name": "expert", "episodes": 2, "steps": 8}, {"name": "noise", "episodes": 1, "steps": 7}]
+    facts = {"seeds": [10, 11, 12], "parts": parts, "filters": {"train": [0, 2]}}
+    translate(str(store(tmp_path / "a.zarr", episodes(), **facts)), tmp_path / "b.hdf5")
+    with convert(str(tmp_path / "b.hdf5"), tmp_path / "c.zarr", filter="train") as back:
+        told = back.attrs["provenance"]
+    assert told["seeds"] == [10, 12]
+    assert "parts" not in told
+    assert told["filter"] == "train"

@@ -80,3 +80,12 @@ def test_rotations_that_do_not_fit_are_one_line(spec: str, error: type, message:
     assert not (tmp_path / "b.zarr").exists()
     with pytest.raises(error):
         convert(str(source), tmp_path / "b.zarr", transforms=[Rotating.parse(spec)])
+
+
+def test_names_of_numbers_that_are_others_now_are_forgotten_and_all_changes_noted(tmp_path: Path) -> None:
+    source = str(store(tmp_path / "a.zarr", robots(), names={"rot": ["rx", "ry", "rz"], "action": list("abcdefg")}))
+    words = ("rot=axis_angle->quaternion_wxyz", "rot=quaternion_wxyz->quaternion_xyzw")
+    with convert(source, tmp_path / "b.zarr", transforms=[Rotating.parse(word) for word in words]) as buffer:
+        told = buffer.attrs["provenance"]
+    assert told["names"] == {"action": list("abcdefg")}
+    assert told["changes"] == {"rot": "axis_angle -> quaternion_wxyz; quaternion_wxyz -> quaternion_xyzw"}

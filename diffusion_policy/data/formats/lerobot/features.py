@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_policy.data.doctor.streams import role_of
 from diffusion_policy.data.formats.lerobot.layout import ENVIRONMENT, MADE, STATE, TASK, Form, is_rgb, there
 from diffusion_policy.data.formats.reading import Column
 from diffusion_policy.data.transitions_check import NEXT
@@ -78,7 +79,8 @@ def features(forms: Mapping[str, Form], state: str | None, environment: str | No
         STATE: _chosen(state, "--state", _STATES, vectors, forms, where),
         ENVIRONMENT: _chosen(environment, "--environment-state", _ENVIRONMENTS, vectors, forms, where),
     }
-    if not chosen[STATE] and len(left := [key for key in vectors if key not in chosen[ENVIRONMENT]]) == 1:
+    seen = [key for key in vectors if role_of(key, *forms[key]) == "state"]  # clocks and what comes later are none
+    if not chosen[STATE] and len(left := [key for key in seen if key not in chosen[ENVIRONMENT]]) == 1:
         chosen[STATE] = left
     if twice := set(chosen[STATE]) & set(chosen[ENVIRONMENT]):
         raise ConfigError(f"{where}: '{min(twice)}' can be of one state only; leave it out of the other")
