@@ -233,3 +233,20 @@ def test_a_clock_is_no_state_though_it_is_the_only_vector(tmp_path: Path) -> Non
         made.append({"action": episode["action"], "front": episode["front"], "time_s": np.arange(steps) / 20.0})
     placed = prepare(str(store(tmp_path / "a.zarr", made, **FACTS)), tmp_path / "b", to="lerobot").placed
     assert {each.name: each.becomes for each in placed}["time_s"] == "observation.time_s"
+
+
+def test_frames_that_are_missing_by_their_time_stamps_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [{"state": np.zeros((200, 2), np.float32), "action": np.zeros((200, 2), np.float32)} for _ in range(2)]
+    translate(str(store(tmp_path / "a.zarr", made, control_hz=20)), tmp_path / "b", to="lerobot")
+    convert(str(tmp_path / "b"), tmp_path / "c.zarr")
+    assert "time stamps jump" not in caplog.text
+    (file,) = (tmp_path / "b/data").rglob("*.parquet")
+    table = pq.read_table(file)
+    times = table["timestamp"].to_numpy().copy()
+    times[300:] += 0.3  # within the second episode
+    table = table.set_column(table.schema.names.index("timestamp"), "timestamp", pa.array(times))
+    pq.write_table(table, file)
+    convert(str(tmp_path / "b"), tmp_path / "d.zarr")
+    assert "episode 1: its time stamps jump by 7 steps after frame 99 (1 such jumps)" in caplog.text

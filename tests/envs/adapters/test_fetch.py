@@ -123,6 +123,19 @@ def test_reach_has_a_script_and_push_none() -> None:
 
 
 @pytest.mark.usefixtures("robotics")
+@pytest.mark.parametrize("name", ["Fetch-v0", "AdroitDoor-v0"])
+def test_episodes_without_a_seed_begin_differently_and_with_one_alike(name: str) -> None:
+    def begin(seed: int | None) -> np.ndarray:
+        env = gym.make(f"diffusion_policy_envs:{name}")
+        obs, _ = env.reset(seed=seed)
+        env.close()
+        return np.concatenate([np.ravel(each) for each in obs.values()])
+
+    assert not np.array_equal(begin(None), begin(None))
+    np.testing.assert_array_equal(begin(7), begin(7))
+
+
+@pytest.mark.usefixtures("robotics")
 def test_bad_arguments_are_explained() -> None:
     env = make().unwrapped
     with pytest.raises(ValueError, match=r"task must be one of .*, but got 'slide'"):

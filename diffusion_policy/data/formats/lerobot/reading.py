@@ -6,6 +6,7 @@ truncated otherwise. The text of a task goes into the provenance; `task_index` b
 Pictures in videos are what the codec kept of them. Letters: T steps of an episode.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,7 +26,10 @@ from diffusion_policy.data.formats.record import Record
 from diffusion_policy.errors import DataError, DiffusionPolicyError, MissingFileError
 
 _COUNTERS = ("timestamp", "frame_index", "episode_index", "index", layout.TASK)
+logger = logging.getLogger(__name__)
+
 _RATE_SLACK = 0.05  # of the rate: clocks of real robots jitter
+_GAP = 1.0  # steps more or less than one from a frame to the next: no jitter
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,12 @@ def _check_counters(table: Any, each: index.Listed, fps: float, where: str) -> N
             f"{where}: its time stamps run at {rate:.3g} frames a second, but info.json says {fps:g}; expected one "
             f"rate, resample it or leave it out"
         )
+    steps = np.diff(times.astype(np.float64)) * fps
+    if (wrong := np.flatnonzero(np.abs(steps - 1) > _GAP)).size:
+        logger.warning(
+            "%s: its time stamps jump by %.3g steps after frame %d (%d such jumps); frames are taken as if they "
+            "followed each other evenly", where, steps[wrong[0]], wrong[0], wrong.size,
+        )  # fmt: skip
 
 
 def _episode(
