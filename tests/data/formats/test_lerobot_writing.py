@@ -250,3 +250,22 @@ def test_frames_that_are_missing_by_their_time_stamps_are_told(
     pq.write_table(table, file)
     convert(str(tmp_path / "b"), tmp_path / "d.zarr")
     assert "episode 1: its time stamps jump by 7 steps after frame 99 (1 such jumps)" in caplog.text
+
+
+def test_statistics_of_what_has_thousands_of_numbers_are_of_all_together(tmp_path: Path) -> None:
+    """One for each pixel of depth pictures would outgrow the data."""
+    rng = np.random.default_rng(0)
+    made = []
+    for steps in LENGTHS:
+        depth = rng.integers(0, 4000, (steps, 48, 64, 1)).astype(np.uint16)
+        made.append({"state": rng.random((steps, 2)), "action": rng.random((steps, 2)), "depth": depth})
+    ours = store(tmp_path / "a.zarr", made, **FACTS)
+    translate(str(ours), tmp_path / "b", to="lerobot")
+    told = json.loads((tmp_path / "b/meta/stats.json").read_text())["observation.depth"]
+    every = np.concatenate([each["depth"].ravel() for each in made]).astype(np.float64)
+    assert (told["min"], told["max"], told["count"]) == ([every.min()], [every.max()], [sum(LENGTHS)])
+    np.testing.assert_allclose(told["mean"], [every.mean()], rtol=1e-6)
+    np.testing.assert_allclose(told["std"], [every.std()], rtol=1e-6)
+    assert sum(path.stat().st_size for path in (tmp_path / "b/meta").rglob("*.*")) < 50_000
+    convert(str(tmp_path / "b"), tmp_path / "c.zarr")
+    same(ours, tmp_path / "c.zarr")

@@ -20,6 +20,7 @@ _QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 _BINS = 5000
 _PADDING = 1e-10  # beyond the extremes, on both sides
 _FEWEST, _MOST, _POWER = 100, 10_000, 0.75  # frames of pictures
+_NUMBERS = 1_000_003  # of an episode that are looked at, where a step has thousands
 _LARGE, _ENOUGH = 300, 150  # pixels of the longer side: from when, and down to what it is thinned out
 
 
@@ -35,6 +36,18 @@ def of_numbers(values: NDArray[Any]) -> Stats:
         "count": np.array([len(values)]),
         **dict(zip(_QUANTILES, np.stack(quantiles, axis=1), strict=True)),
     }
+
+
+def of_many(values: NDArray[Any]) -> Stats:
+    """Returns the statistics (1,) of an episode's numbers (T, D) all together, and its count (1,).
+
+    Of what has more numbers than any state, depth pictures for instance, LeRobot would tell those of each one: its
+    normalisation is as well served by one, and meta/ stays smaller than the data. About a million are looked at.
+    """
+    every = max(1, -(-values.size // _NUMBERS))
+    some = values.ravel()[::every]
+    extremes = {"min": values.min(keepdims=True)[0], "max": values.max(keepdims=True)[0]}
+    return {**of_numbers(some[:, None]), **extremes, "count": np.array([len(values)])}
 
 
 def of_pictures(pictures: NDArray[np.uint8]) -> Stats:

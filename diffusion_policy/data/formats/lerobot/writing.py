@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_policy.data.doctor.streams import LOW_DIM_SIZE
 from diffusion_policy.data.formats.lerobot import describing, frames, layout, stats
 from diffusion_policy.data.formats.lerobot.features import IMAGE, Feature, columns, features, follows
 from diffusion_policy.data.formats.lerobot.files import Files
@@ -129,7 +130,8 @@ class _Writer:
             else:
                 numbers = frames.joined(episode, feature)
                 found[feature.name] = frames.numbers_column(self._pyarrow, numbers)
-                told[feature.name] = stats.of_numbers(numbers)
+                small = numbers.shape[1] <= LOW_DIM_SIZE
+                told[feature.name] = stats.of_numbers(numbers) if small else stats.of_many(numbers)
         counted = self._counted(episode, steps, where)
         for name, values in counted.items():
             found[name] = frames.numbers_column(self._pyarrow, values[:, None])
