@@ -80,20 +80,26 @@ def read_folder(source: str, *, mapping: str | None = None) -> Reading:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Mapping[str, _Rows]]:
+def _opened(file: Path, said: FolderMapping) -> Iterator[Mapping[str, _Rows]]:
+    """Gives the columns of a file: of an npz, those that the mapping names, for the others may be anything."""
     if file.suffix not in _SUFFIXES:
         raise DataError(f"{file}: expected a file of {' or '.join(_SUFFIXES)}; correct the mapping")
     if file.suffix == ".csv":
-        yield read_csv(file)
+        yield read_csv(file, said.named)
         return
-    with npz.opened(str(file)) as columns:
+    with npz.opened(str(file), said.named) as columns:
         yield columns
+
+
+def _names(file: Path, columns: Mapping[str, _Rows]) -> list[str]:
+    """Returns the names of all columns of a file that is opened."""
+    return npz.names(str(file)) if file.suffix == ".npz" else list(columns)
 
 
 def _lengths(file: Path, said: FolderMapping) -> list[int]:
     """Returns the steps of the episodes in a file."""
-    with _opened(file) as columns:
-        require(dict(columns), tuple(dict.fromkeys([*said.columns, *filter(None, [said.ends_column])])), str(file))
+    with _opened(file, said) as columns:
+        require(_names(file, columns), said.named, str(file))
         lengths = {name: columns[name].length for name in said.columns}
         if not any(lengths.values()):
             raise DataError(f"{file} has no steps; remove it")
@@ -127,7 +133,7 @@ def _rate(file: Path, steps: int, said: FolderMapping) -> float | None:
     """Returns steps a second, as the mapping or the times of the first episode say."""
     if said.time is None or said.control_hz is not None:
         return said.control_hz
-    with _opened(file) as columns:
+    with _opened(file, said) as columns:
         return _measured(columns[said.time].rows(steps), said, str(file))
 
 
@@ -143,7 +149,8 @@ def _measured(times: NDArray[Any], said: FolderMapping, where: str) -> float | N
 
 
 def _columns(file: Path, said: FolderMapping) -> Iterator[Column]:
-    with _opened(file) as columns:
+    used = {said.time: "its rate is kept", said.ends_column: "says where episodes end", said.episode: "likewise"}
+    with _opened(file, said) as columns:
         for key, parts in said.keys.items():
             for part in parts:
                 column, at = columns[part.name], "" if part.start is None else f"[{part.start}:{part.stop}]"
@@ -151,21 +158,16 @@ def _columns(file: Path, said: FolderMapping) -> Iterator[Column]:
                 yield Column(f"{part.name}{at}", str(column.dtype), column.shape, key, note)
         for key, pattern in said.images.items():
             yield Column(pattern, "", (), key)
-        for name, column in columns.items():
-            used = {
-                said.time: "its rate is kept",
-                said.ends_column: "says where episodes end",
-                said.episode: "likewise",
-            }
+        for name in _names(file, columns):
             if not any(part.name == name for parts in said.keys.values() for part in parts):
-                yield Column(name, str(column.dtype), column.shape, None, used.get(name, "not in the mapping"))
+                yield Column(name, "", (), None, used.get(name, "not in the mapping"))
 
 
 def _episodes(
     folder: Path, files: Sequence[Path], lengths: Sequence[Sequence[int]], said: FolderMapping, rate: float | None
 ) -> Iterator[Episode]:
     for file, steps in zip(files, lengths, strict=True):
-        with _opened(file) as columns:
+        with _opened(file, said) as columns:
             for index, count in enumerate(steps):
                 where = str(file) if len(steps) == 1 else f"{file}: episode {index}"
                 rows = {name: columns[name].rows(count) for name in said.columns}

@@ -82,6 +82,11 @@ class FolderMapping:
         return list(dict.fromkeys([*named, *filter(None, (self.time, self.episode))]))
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """Names of all columns that a file must have."""
+        return tuple(dict.fromkeys([*self.columns, *filter(None, [self.ends_column])]))
+
+    @property
     def ends_column(self) -> str | None:
         """Name of the array of `ends`."""
         return self.ends.partition("==")[0].strip() if self.ends else None

@@ -1,0 +1,62 @@
+"""A folder of recordings: the order of its episodes, their rate, their flags, and what else lies in a file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import ArrayLike
+
+from diffusion_policy.data.formats.convert import convert, prepare
+from diffusion_policy.data.formats.preview import preview
+from diffusion_policy.errors import DataError
+
+
+def _folder(folder: Path, episodes: dict[str, dict[str, ArrayLike]], **said: Any) -> str:
+    """Returns the path of a folder with CSV files of columns, or npz files of arrays."""
+    (folder / "e").mkdir(parents=True)
+    for name, columns in episodes.items():
+        if name.endswith(".npz"):
+            np.savez(folder / "e" / name, **{key: np.asarray(values) for key, values in columns.items()})
+        else:
+            rows = zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True)
+            lines = [",".join(columns), *(",".join(map(str, row)) for row in rows)]
+            (folder / "e" / name).write_text("\n".join(lines) + "\n")
+    suffix = Path(next(iter(episodes))).suffix
+    (folder / "mapping.yaml").write_text(yaml.safe_dump({"episodes": f"e/*{suffix}", "keys": {"action": "u"}, **said}))
+    return str(folder)
+
+
+def _preview(source: str, tmp_path: Path) -> list[str]:
+    return preview(prepare(source, tmp_path / "preview.zarr"))
+
+
+OTHERS = {
+    "number": np.array(30),
+    "text": np.array("pick"),
+    "object": np.array([{"a": 1}], object),
+    "short": np.zeros(3),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_arrays_that_the_mapping_does_not_name_may_be_anything(name: str, tmp_path: Path) -> None:
+    source = _folder(tmp_path / "rec", {"0.npz": {"u": np.arange(4.0), name: OTHERS[name]}})
+    assert f"dropped  {name}: not in the mapping" in _preview(source, tmp_path)
+    with convert(source, tmp_path / "a.zarr") as buffer:
+        assert (buffer.keys(), buffer["action"][:, 0].tolist()) == (["action"], [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("name", ["number", "text", "object"])
+def test_arrays_that_the_mapping_names_must_be_steps_of_numbers(name: str, tmp_path: Path) -> None:
+    source = _folder(tmp_path / "rec", {"0.npz": {"u": np.arange(4.0), name: OTHERS[name]}}, keys={"action": name})
+    with pytest.raises(DataError, match=rf"0\.npz: '{name}' must hold steps of numbers"):
+        convert(source, tmp_path / "a.zarr")
+
+
+def test_arrays_in_fortran_order_are_split_into_episodes(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 10)).astype(np.float32)
+    arrays = {"u": np.stack([x, y]).T, "stop": [1, 4, 10]}  # which numpy saves column by column
+    with convert(_folder(tmp_path / "rec", {"0.npz": arrays}, ends="stop"), tmp_path / "a.zarr") as buffer:
+        np.testing.assert_array_equal(buffer["action"], np.stack([x, y], axis=1))
