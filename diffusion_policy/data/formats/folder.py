@@ -71,7 +71,7 @@ def read_folder(source: str, *, mapping: str | None = None) -> Reading:
     if not files:
         raise MissingFileError(f"{source}: no file matches {said.episodes}; correct the mapping")
     lengths = [_lengths(file, said) for file in files]
-    rate, columns = _rate(files[0], lengths[0][0], said), _columns(files[0], said)
+    rate, columns = _rate(files, lengths, said), _columns(files[0], said)
     facts: dict[str, Any] = {} if rate is None else {"control_hz": rate}
     facts |= {"units": dict(said.units)} if said.units else {}
     facts |= {"env_id": said.env_id, "kwargs": {}} if said.env_id else {}
@@ -129,12 +129,17 @@ def _ends(values: NDArray[Any], count: int, where: str) -> NDArray[np.int64]:
     return ends
 
 
-def _rate(file: Path, steps: int, said: FolderMapping) -> float | None:
-    """Returns steps a second, as the mapping or the times of the first episode say."""
+def _rate(files: Sequence[Path], lengths: Sequence[Sequence[int]], said: FolderMapping) -> float | None:
+    """Returns steps a second, as the mapping says, or the times of the first episode of at least two."""
     if said.time is None or said.control_hz is not None:
         return said.control_hz
-    with _opened(file, said) as columns:
-        return _measured(columns[said.time].rows(steps), said, str(file))
+    for file, steps in zip(files, lengths, strict=True):
+        before = next((i for i, count in enumerate(steps) if count > 1), None)
+        if before is not None:
+            with _opened(file, said) as columns:
+                columns[said.time].rows(sum(steps[:before]))
+                return _measured(columns[said.time].rows(steps[before]), said, str(file))
+    return None
 
 
 def _measured(times: NDArray[Any], said: FolderMapping, where: str) -> float | None:
@@ -183,8 +188,8 @@ def _episodes(
 def _check_rate(found: float | None, rate: float | None, where: str) -> None:
     if found is not None and rate is not None and abs(found / rate - 1) > _RATES_DIFFER:
         raise DataError(
-            f"{where} has {found:g} steps a second, expected {rate:g} as said or as in the first episode; bring all to "
-            f"one rate: keep the times as a key (time_s, in seconds) instead of time:, then dp-convert --resample"
+            f"{where} has {found:g} steps a second, expected {rate:g} as said or as in the first that tells; bring all "
+            f"to one rate: keep the times as a key (time_s, in seconds) instead of time:, then dp-convert --resample"
         )
 
 

@@ -28,6 +28,31 @@ def _folder(folder: Path, episodes: dict[str, dict[str, ArrayLike]], **said: Any
     return str(folder)
 
 
+def _times(count: int, rate: float) -> dict[str, ArrayLike]:
+    return {"t": np.arange(count) / rate, "u": np.zeros(count)}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz"])
+def test_rate_is_that_of_the_first_episode_of_several_steps(suffix: str, tmp_path: Path) -> None:
+    counts, rates = (1, 1, 20, 20, 1), (10, 10, 10, 50, 10)
+    episodes = {f"{i}.{suffix}": _times(counts[i], rates[i]) for i in (0, 1, 2, 4)}
+    with convert(_folder(tmp_path / "one", episodes, time="t"), tmp_path / "a.zarr") as buffer:
+        assert buffer.attrs["provenance"]["control_hz"] == 10
+    source = _folder(tmp_path / "two", {**episodes, f"3.{suffix}": _times(20, 50)}, time="t")
+    with pytest.raises(DataError, match=rf"3\.{suffix} has 50 steps a second, expected 10"):
+        convert(source, tmp_path / "b.zarr")
+    assert not (tmp_path / "b.zarr").exists()
+
+
+def test_rate_is_that_of_the_first_episode_of_several_steps_in_a_file_of_episodes(tmp_path: Path) -> None:
+    parts = [_times(1, 10), _times(1, 10), _times(20, 10), _times(20, 50)]
+    whole = {key: np.concatenate([np.asarray(part[key]) for part in parts]) for key in ("t", "u")}
+    source = _folder(tmp_path / "rec", {"0.npz": {**whole, "stop": [1, 2, 22, 42]}}, time="t", ends="stop")
+    assert "4 episodes, 42 steps, 10 steps a second" in _preview(source, tmp_path)[0]
+    with pytest.raises(DataError, match=r"0\.npz: episode 3 has 50 steps a second, expected 10"):
+        convert(source, tmp_path / "a.zarr")
+
+
 def _preview(source: str, tmp_path: Path) -> list[str]:
     return preview(prepare(source, tmp_path / "preview.zarr"))
 
