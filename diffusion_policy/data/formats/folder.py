@@ -18,6 +18,7 @@ from diffusion_policy.data import store
 from diffusion_policy.data.doctor.streams import TIME_KEYS
 from diffusion_policy.data.formats import npz
 from diffusion_policy.data.formats.csv_file import read_csv
+from diffusion_policy.data.formats.file_order import in_order
 from diffusion_policy.data.formats.folder_mapping import NAMES, TIME_UNITS, FolderMapping, read_mapping
 from diffusion_policy.data.formats.pictures import read_pictures
 from diffusion_policy.data.formats.reading import (
@@ -67,7 +68,8 @@ def read_folder(source: str, *, mapping: str | None = None) -> Reading:
     if not folder.is_dir():
         raise MissingFileError(f"{source} is no folder; give the one that holds the recordings")
     said = read_mapping(folder, Path(mapping) if mapping else None)
-    files = sorted(file for file in folder.glob(said.episodes) if file.is_file())
+    found = (file for file in folder.glob(said.episodes) if file.is_file())
+    files = in_order(found, folder, f"{source}: episodes")
     if not files:
         raise MissingFileError(f"{source}: no file matches {said.episodes}; correct the mapping")
     lengths = [_lengths(file, said) for file in files]

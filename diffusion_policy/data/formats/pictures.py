@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_policy.data.formats.file_order import in_order
 from diffusion_policy.data.formats.film import decoder, next_picture
 from diffusion_policy.errors import DataError, MissingFileError
 
@@ -21,18 +22,29 @@ def read_pictures(folder: Path, pattern: str, steps: int, where: str) -> NDArray
 
     Args:
         folder: that the pattern is relative to.
-        pattern: of the pictures, taken in the order of their names; or of a film, whose codec may have lost something.
+        pattern: of the pictures, taken in the order of their numbers (`in_order`); or of a film, whose codec may have
+            lost something.
         steps: T.
         where: the key, for messages.
 
     Raises:
         MissingFileError: there are none.
-        DataError: they are not T, of different sizes, or damaged.
+        DataError: they are not T, of different sizes, damaged, or in no order; or a film is not the only file.
     """
     files = sorted(folder.glob(pattern))
     if not files:
         raise MissingFileError(f"{where}: no file matches {pattern} in {folder}; correct the mapping")
-    return _film(files[0], steps, where) if files[0].suffix.lower() in _FILMS else _files(files, steps, where)
+    films = [file for file in files if file.suffix.lower() in _FILMS]
+    if not films:
+        return _files(in_order(files, folder, where), steps, where)
+    if len(files) > 1:
+        others = (file for file in files if file not in films)
+        one, other = (file.relative_to(folder).as_posix() for file in (*films, *others)[:2])
+        raise DataError(
+            f"{where}: expected one film and nothing beside it, but {pattern} matches {one} and {other}; correct the "
+            f"mapping, so that it matches one"
+        )
+    return _film(films[0], steps, where)
 
 
 def _files(files: Sequence[Path], steps: int, where: str) -> NDArray[Any]:

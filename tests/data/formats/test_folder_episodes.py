@@ -28,6 +28,18 @@ def _folder(folder: Path, episodes: dict[str, dict[str, ArrayLike]], **said: Any
     return str(folder)
 
 
+def test_episodes_without_leading_zeros_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    source = _folder(tmp_path / "rec", {f"{i}.csv": {"u": [i, i]} for i in range(1, 13)})
+    with convert(source, tmp_path / "a.zarr") as buffer:
+        assert buffer["action"][::2, 0].tolist() == list(range(1, 13))
+
+
+def test_episodes_of_one_number_are_refused_by_name(tmp_path: Path) -> None:
+    source = _folder(tmp_path / "rec", {"1.csv": {"u": [1]}, "01.csv": {"u": [1]}})
+    with pytest.raises(DataError, match=r"episodes: expected names that tell which is first, but got e/01.csv and e/1"):
+        convert(source, tmp_path / "a.zarr")
+
+
 def _times(count: int, rate: float) -> dict[str, ArrayLike]:
     return {"t": np.arange(count) / rate, "u": np.zeros(count)}
 
