@@ -1,8 +1,8 @@
 """A folder of recordings: CSV or npz files, pictures beside them, and a mapping file (`folder_mapping`).
 
 Numbers become float32 (whole ones of an npz stay whole); a key has at least one axis beside the steps, except
-`reward`, `terminated` and `truncated`. Times must have one rate over all episodes. Letters: N rows of a file, T steps
-of an episode.
+`reward` and the flags `terminated`, `truncated`, `success` and `done`. Times must have one rate over all episodes.
+Letters: N rows of a file, T steps of an episode.
 """
 
 import glob
@@ -38,7 +38,7 @@ from diffusion_policy.errors import DataError, MissingFileError
 
 MAPPING = Option("mapping", "YAML", "which columns are which key (default: mapping.yaml in SRC)")
 _SUFFIXES = (".csv", ".npz")
-_FLAGS = ("terminated", "truncated")
+_FLAGS = ("terminated", "truncated", "success", "done")
 _RATES_DIFFER = 0.05  # of each other, more than jitter
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from numpy.typing import ArrayLike
 
+from diffusion_policy.cli.convert import main
 from diffusion_policy.data.formats.convert import convert, prepare
 from diffusion_policy.data.formats.preview import preview
 from diffusion_policy.errors import DataError
@@ -97,3 +98,23 @@ def test_arrays_in_fortran_order_are_split_into_episodes(tmp_path: Path) -> None
     arrays = {"u": np.stack([x, y]).T, "stop": [1, 4, 10]}  # which numpy saves column by column
     with convert(_folder(tmp_path / "rec", {"0.npz": arrays}, ends="stop"), tmp_path / "a.zarr") as buffer:
         np.testing.assert_array_equal(buffer["action"], np.stack([x, y], axis=1))
+
+
+@pytest.mark.parametrize("key", ["success", "done", "terminated", "truncated"])
+def test_flags_are_bool_and_survive_trimming(key: str, tmp_path: Path) -> None:
+    course = np.concatenate([np.linspace(0, 1, 40), np.ones(20)])
+    flag = np.arange(60) == 58
+    columns = {"x": course, "u": course + 0.01, "ok": flag.astype(int)}
+    keys = {"agent_pos": "x", "action": "u", key: "ok"}
+    source = _folder(tmp_path / "rec", {f"{i}.csv": columns for i in range(3)}, keys=keys, control_hz=10)
+    with convert(source, tmp_path / "a.zarr") as buffer:
+        assert (buffer.dtype(key), buffer.shape(key)) == (np.bool_, ())
+        np.testing.assert_array_equal(buffer[key], np.tile(flag, 3))
+    assert main([str(tmp_path / "a.zarr"), str(tmp_path / "b.zarr"), "--trim"]) == 0
+
+
+@pytest.mark.parametrize("key", ["success", "done"])
+def test_flags_other_than_zero_and_one_are_refused_by_name(key: str, tmp_path: Path) -> None:
+    source = _folder(tmp_path / "rec", {"0.csv": {"u": [0, 1], "ok": [0, 2]}}, keys={"action": "u", key: "ok"})
+    with pytest.raises(DataError, match=f"'{key}' must hold zeros and ones"):
+        convert(source, tmp_path / "a.zarr")
