@@ -1,7 +1,7 @@
 """CSV files of numbers: a header of names, a row a step."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,16 @@ class TextColumn:
         return numbers
 
 
-def read_csv(file: Path) -> dict[str, TextColumn]:
+def read_csv(file: Path, known: Collection[str] | None = None) -> dict[str, TextColumn]:
     """Returns the columns of a file by the names in its first row.
 
+    Args:
+        file: its path.
+        known: names that must not stand there twice; None for all.
+
     Raises:
-        DataError: it is damaged, its columns are not separated by commas, or a row is not as long as the first.
+        DataError: it is damaged, its columns are not separated by commas, a row is not as long as the first, or two
+            columns have one name.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
@@ -65,6 +70,11 @@ def read_csv(file: Path) -> dict[str, TextColumn]:
         )
     rows = [row for row in rows if row]
     names = [name.strip() for name in head]
+    twice = next((name for name in names if names.count(name) > 1 and (known is None or name in known)), None)
+    if twice is not None:
+        raise DataError(
+            f"{file}: expected one column '{twice}', but got {names.count(twice)}; rename or remove the others"
+        )
     wrong = next((i for i, row in enumerate(rows) if len(row) != len(names)), None)
     if wrong is not None:
         got = len(rows[wrong])

@@ -1,8 +1,8 @@
 """A folder of recordings: CSV or npz files, pictures beside them, and a mapping file (`folder_mapping`).
 
 Numbers become float32 (whole ones of an npz stay whole); a key has at least one axis beside the steps, except
-`reward`, `terminated` and `truncated`. Times must have one rate over all episodes. Letters: N rows of a file, T steps
-of an episode.
+`reward` and the flags `terminated`, `truncated`, `success` and `done`. Times must have one rate over all episodes.
+Letters: N rows of a file, T steps of an episode.
 """
 
 import glob
@@ -18,6 +18,7 @@ from diffusion_policy.data import store
 from diffusion_policy.data.doctor.streams import TIME_KEYS
 from diffusion_policy.data.formats import npz
 from diffusion_policy.data.formats.csv_file import read_csv
+from diffusion_policy.data.formats.file_order import in_order
 from diffusion_policy.data.formats.folder_mapping import NAMES, TIME_UNITS, FolderMapping, read_mapping
 from diffusion_policy.data.formats.pictures import read_pictures
 from diffusion_policy.data.formats.reading import (
@@ -37,7 +38,7 @@ from diffusion_policy.errors import DataError, MissingFileError
 
 MAPPING = Option("mapping", "YAML", "which columns are which key (default: mapping.yaml in SRC)")
 _SUFFIXES = (".csv", ".npz")
-_FLAGS = ("terminated", "truncated")
+_FLAGS = ("terminated", "truncated", "success", "done")
 _RATES_DIFFER = 0.05  # of each other, more than jitter
 
 
@@ -67,11 +68,12 @@ def read_folder(source: str, *, mapping: str | None = None) -> Reading:
     if not folder.is_dir():
         raise MissingFileError(f"{source} is no folder; give the one that holds the recordings")
     said = read_mapping(folder, Path(mapping) if mapping else None)
-    files = sorted(file for file in folder.glob(said.episodes) if file.is_file())
+    found = (file for file in folder.glob(said.episodes) if file.is_file())
+    files = in_order(found, folder, f"{source}: episodes")
     if not files:
         raise MissingFileError(f"{source}: no file matches {said.episodes}; correct the mapping")
     lengths = [_lengths(file, said) for file in files]
-    rate, columns = _rate(files[0], lengths[0][0], said), _columns(files[0], said)
+    rate, columns = _rate(files, lengths, said), _columns(files[0], said)
     facts: dict[str, Any] = {} if rate is None else {"control_hz": rate}
     facts |= {"units": dict(said.units)} if said.units else {}
     facts |= {"env_id": said.env_id, "kwargs": {}} if said.env_id else {}
@@ -80,20 +82,26 @@ def read_folder(source: str, *, mapping: str | None = None) -> Reading:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Mapping[str, _Rows]]:
+def _opened(file: Path, said: FolderMapping) -> Iterator[Mapping[str, _Rows]]:
+    """Gives the columns of a file: of an npz, those that the mapping names, for the others may be anything."""
     if file.suffix not in _SUFFIXES:
         raise DataError(f"{file}: expected a file of {' or '.join(_SUFFIXES)}; correct the mapping")
     if file.suffix == ".csv":
-        yield read_csv(file)
+        yield read_csv(file, said.named)
         return
-    with npz.opened(str(file)) as columns:
+    with npz.opened(str(file), said.named) as columns:
         yield columns
+
+
+def _names(file: Path, columns: Mapping[str, _Rows]) -> list[str]:
+    """Returns the names of all columns of a file that is opened."""
+    return npz.names(str(file)) if file.suffix == ".npz" else list(columns)
 
 
 def _lengths(file: Path, said: FolderMapping) -> list[int]:
     """Returns the steps of the episodes in a file."""
-    with _opened(file) as columns:
-        require(dict(columns), tuple(dict.fromkeys([*said.columns, *filter(None, [said.ends_column])])), str(file))
+    with _opened(file, said) as columns:
+        require(_names(file, columns), said.named, str(file))
         lengths = {name: columns[name].length for name in said.columns}
         if not any(lengths.values()):
             raise DataError(f"{file} has no steps; remove it")
@@ -123,12 +131,17 @@ def _ends(values: NDArray[Any], count: int, where: str) -> NDArray[np.int64]:
     return ends
 
 
-def _rate(file: Path, steps: int, said: FolderMapping) -> float | None:
-    """Returns steps a second, as the mapping or the times of the first episode say."""
+def _rate(files: Sequence[Path], lengths: Sequence[Sequence[int]], said: FolderMapping) -> float | None:
+    """Returns steps a second, as the mapping says, or the times of the first episode of at least two."""
     if said.time is None or said.control_hz is not None:
         return said.control_hz
-    with _opened(file) as columns:
-        return _measured(columns[said.time].rows(steps), said, str(file))
+    for file, steps in zip(files, lengths, strict=True):
+        before = next((i for i, count in enumerate(steps) if count > 1), None)
+        if before is not None:
+            with _opened(file, said) as columns:
+                columns[said.time].rows(sum(steps[:before]))
+                return _measured(columns[said.time].rows(steps[before]), said, str(file))
+    return None
 
 
 def _measured(times: NDArray[Any], said: FolderMapping, where: str) -> float | None:
@@ -143,7 +156,8 @@ def _measured(times: NDArray[Any], said: FolderMapping, where: str) -> float | N
 
 
 def _columns(file: Path, said: FolderMapping) -> Iterator[Column]:
-    with _opened(file) as columns:
+    used = {said.time: "its rate is kept", said.ends_column: "says where episodes end", said.episode: "likewise"}
+    with _opened(file, said) as columns:
         for key, parts in said.keys.items():
             for part in parts:
                 column, at = columns[part.name], "" if part.start is None else f"[{part.start}:{part.stop}]"
@@ -151,21 +165,16 @@ def _columns(file: Path, said: FolderMapping) -> Iterator[Column]:
                 yield Column(f"{part.name}{at}", str(column.dtype), column.shape, key, note)
         for key, pattern in said.images.items():
             yield Column(pattern, "", (), key)
-        for name, column in columns.items():
-            used = {
-                said.time: "its rate is kept",
-                said.ends_column: "says where episodes end",
-                said.episode: "likewise",
-            }
+        for name in _names(file, columns):
             if not any(part.name == name for parts in said.keys.values() for part in parts):
-                yield Column(name, str(column.dtype), column.shape, None, used.get(name, "not in the mapping"))
+                yield Column(name, "", (), None, used.get(name, "not in the mapping"))
 
 
 def _episodes(
     folder: Path, files: Sequence[Path], lengths: Sequence[Sequence[int]], said: FolderMapping, rate: float | None
 ) -> Iterator[Episode]:
     for file, steps in zip(files, lengths, strict=True):
-        with _opened(file) as columns:
+        with _opened(file, said) as columns:
             for index, count in enumerate(steps):
                 where = str(file) if len(steps) == 1 else f"{file}: episode {index}"
                 rows = {name: columns[name].rows(count) for name in said.columns}
@@ -181,8 +190,8 @@ def _episodes(
 def _check_rate(found: float | None, rate: float | None, where: str) -> None:
     if found is not None and rate is not None and abs(found / rate - 1) > _RATES_DIFFER:
         raise DataError(
-            f"{where} has {found:g} steps a second, expected {rate:g} as said or as in the first episode; bring all to "
-            f"one rate: keep the times as a key (time_s, in seconds) instead of time:, then dp-convert --resample"
+            f"{where} has {found:g} steps a second, expected {rate:g} as said or as in the first that tells; bring all "
+            f"to one rate: keep the times as a key (time_s, in seconds) instead of time:, then dp-convert --resample"
         )
 
 

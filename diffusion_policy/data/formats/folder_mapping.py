@@ -1,12 +1,12 @@
 """The mapping file of a folder of recordings: which columns are which key.
 
-    episodes: "episodes/*.csv"                  # .csv or .npz, sorted by name; one episode each, or see ends, episode
+    episodes: "episodes/*.csv"                  # .csv or .npz, sorted by number; one episode each, or see ends, episode
     control_hz: 20                              # steps a second; or time: a column of times, from which it is found
     keys:
       agent_pos: [x, y, z]                      # columns side by side
       action: command                           # or some of an array's numbers: command[0:3]
     images:
-      front: "images/{episode}/front_*.png"     # a picture a step, sorted by name; or a film
+      front: "images/{episode}/front_*.png"     # a picture a step, sorted by number; or a film
     units: {agent_pos: m}                       # noted
 
 More: `time_unit` (s, ms, us, ns), `ends` (an array of exclusive cumulative ends, or of marks 0 and 1, in files of
@@ -80,6 +80,11 @@ class FolderMapping:
         """Names of all columns that are read as steps."""
         named = [part.name for parts in self.keys.values() for part in parts]
         return list(dict.fromkeys([*named, *filter(None, (self.time, self.episode))]))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Names of all columns that a file must have."""
+        return tuple(dict.fromkeys([*self.columns, *filter(None, [self.ends_column])]))
 
     @property
     def ends_column(self) -> str | None:

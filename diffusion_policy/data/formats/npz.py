@@ -1,4 +1,4 @@
-"""Arrays of an npz, read row by row: a file may be larger than the memory."""
+"""Arrays of an npz, read row by row: a file may be larger than the memory (but for arrays in Fortran order)."""
 
 import zipfile
 from collections.abc import Collection, Iterator
@@ -25,18 +25,29 @@ class Column:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, self.dtype = header(stream)
-        if fortran or not shape or self.dtype.hasobject:
-            raise DataError(f"{where}: '{name}' must hold steps of numbers, row by row, but has {self.dtype} {shape}")
+        if not shape or self.dtype.hasobject:  # whose pickles are never loaded
+            raise DataError(f"{where}: '{name}' must hold steps of numbers, but has {self.dtype} {shape}")
         self._stream, self._name, self._where = stream, name, where
         self.length, self.shape = int(shape[0]), tuple(shape[1:])
+        self._by_columns, self._read = bool(fortran), 0
+        self._whole: NDArray[Any] | None = None
 
     def rows(self, count: int) -> NDArray[Any]:
         """Returns the next `count` rows."""
+        if not self._by_columns:
+            return self._next(count).reshape(count, *self.shape)
+        if self._whole is None:  # the numbers of a row lie all over the file
+            self._whole = self._next(self.length).reshape(self.length, *self.shape, order="F")
+        self._read += count
+        return np.array(self._whole[self._read - count : self._read], order="C")
+
+    def _next(self, count: int) -> NDArray[Any]:
+        """Returns the next numbers as they lie in the file, as many as `count` rows have."""
         size = count * int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
         content = self._stream.read(size)
         if len(content) != size:
             raise DataError(f"{self._where}: '{self._name}' breaks off; copy the file again")
-        return np.frombuffer(bytearray(content), self.dtype).reshape(count, *self.shape)
+        return np.frombuffer(bytearray(content), self.dtype)
 
 
 @contextmanager
