@@ -39,7 +39,7 @@ examples:
   dp-convert recordings recordings.zarr                            # CSV or npz and pictures, see docs/data.md
   dp-convert low_dim.hdf5 a.zarr --rotation 'action[3:6]=axis_angle->rotation_6d_rows'
   dp-convert hand_dapg door.zarr --mapping door.yaml --clip action=-1:1  # as the environment does
-  dp-convert cup.zarr.zip cup.zarr --without camera1_rgb            # damaged, or of no use
+  dp-convert cup.zarr.zip cup.zarr --without camera1_rgb            # of no use, or NaN
   dp-convert image.hdf5 lift.zarr --dry-run                        # what becomes of which array; writes nothing
 
 {mend.EXAMPLES}

@@ -77,6 +77,7 @@ def evaluate_cases(
     from diffusion_policy.rollout.evaluate import EvaluationInterrupted
     from diffusion_policy.rollout.latency import sweep
 
+    _refuse_others(compared, out)
     unit = controller.policy.action_spec.unit
     done = {case: kept for case in compared if (kept := _kept(case, controller, env_id, settings, out))}
     if done:
@@ -98,6 +99,17 @@ def evaluate_cases(
         _print(found, unit)
         print(f"results  {out / 'latency.json'}\npicture  {out / 'latency.png'}")
     return code
+
+
+def _refuse_others(compared: "Sequence[Case]", out: Path) -> None:
+    """Raises ConfigError where `out` holds cases that are not asked for: the table and picture would lose them."""
+    names = {case.name for case in compared}
+    others = sorted(path.parent.name for path in out.glob("*/eval.json") if path.parent.name not in names)
+    if others:
+        raise ConfigError(
+            f"{out} holds {', '.join(others)}, too; name all delays and strategies (what is done stays), or choose "
+            f"another out="
+        )
 
 
 def _kept(

@@ -12,7 +12,8 @@ from diffusion_policy.errors import ConfigError, DataError
 from diffusion_policy.rates import told_rate
 
 _SLOWEST_S = 10.0  # between two time stamps; more is another unit
-_LIKE = 1.25  # how far apart two tellings of a rate may be: clocks that jitter, rounded rates
+_LIKE = 1.25  # how far from its time stamps a rate may be that somebody says: clocks jitter, rates are rounded
+_NEAR = 5.0  # and one that was noted: loops run slower than they shall, but not by that much
 
 
 class Clock:
@@ -42,7 +43,7 @@ class Clock:
                 f"provenance; say --control-hz HZ"
             )
         if self._key is not None and self.hz is not None:
-            _check_alike(buffer, self._key, self.hz, "--control-hz" if control_hz else "its provenance")
+            _check_alike(buffer, self._key, self.hz, said=control_hz is not None)
 
     def edges(self, episode: Mapping[str, NDArray[Any]], i: int) -> NDArray[np.float64]:
         """Returns (T + 1,) seconds at which steps begin, and at which the last one ends.
@@ -72,13 +73,15 @@ class Clock:
         return np.append(stamps, stamps[-1] + last)
 
 
-def _check_alike(buffer: ReplayBuffer, key: str, hz: float, teller: str) -> None:
-    """Raises DataError where stamps are of another rate than is told, in the median episode: some may differ."""
+def _check_alike(buffer: ReplayBuffer, key: str, hz: float, *, said: bool) -> None:
+    """Raises DataError where stamps are of quite another rate than is told, in the median episode: some may differ."""
     steps = [np.diff(episode[key].reshape(-1).astype(np.float64)) for episode in buffer.episodes([key])]
     known = [float(np.median(each)) for each in steps if len(each)]
-    step_s = float(np.median(known)) if known else 1 / hz
-    if step_s > 0 and not 1 / _LIKE <= step_s * hz <= _LIKE:
+    step_s, like = float(np.median(known)) if known else 1 / hz, _LIKE if said else _NEAR
+    if step_s > 0 and not 1 / like <= step_s * hz <= like:
         raise DataError(
-            f"{buffer.location}: {key} has {1 / step_s:g} steps a second, but {teller} says {hz:g}; correct one of "
-            f"them (seconds?), or leave the key out (dp-convert --without {key})"
+            f"{buffer.location}: {key} has {1 / step_s:g} steps a second, but "
+            f"{'--control-hz' if said else 'its provenance'} says {hz:g}; say --control-hz "
+            f"{1 / step_s:g} if the time stamps are right (seconds), or leave them out (dp-convert --without {key}) if "
+            f"the rate is"
         )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.data.doctor.rotation_vectors import RotationVectorCheck
-from diffusion_policy.data.doctor.streams import roles, rows_of, usual
+from diffusion_policy.data.doctor.streams import Role, roles, rows_of, usual
 from diffusion_policy.data.doctor.units import UnitsCheck
 from diffusion_policy.data.replay_buffer import ReplayBuffer
 from diffusion_policy.data.resampling import ActionKind, Resampling, parsed_declarations
@@ -31,7 +31,8 @@ def resampling_of(
     """
     known = roles(source, source.keys())
     numeric = [key for key, role in known.items() if role in ("action", "state")]
-    parts = parsed_declarations([*declared, *_told_by_name(source, numeric, declared)])
+    named = _told_by_name(source, [key for key in numeric if _turns(known[key], action_kind)], declared)
+    parts = parsed_declarations([*declared, *named])
     for key, mine in parts.items():
         for part, _ in mine:
             if key not in numeric or (part.stop is not None and part.stop > (source.shape(key) or (1,))[-1]):
@@ -39,8 +40,13 @@ def resampling_of(
     resampling = Resampling(hz, known, action_kind, parts)
     if action_kind != "absolute":
         _require_switches(source, [key for key in numeric if known[key] == "action"], parts)
-    _require_rotations(source, numeric, parts)
+    _require_rotations(source, [key for key in numeric if _turns(known[key], action_kind)], parts)
     return resampling
+
+
+def _turns(role: Role, action_kind: ActionKind | None) -> bool:
+    """Returns whether a rotation of this role is interpolated; actions that are changes or rates are added up."""
+    return role != "action" or action_kind == "absolute"
 
 
 def _require_rotations(source: ReplayBuffer, keys: Sequence[str], declared: Mapping[str, Sequence[Any]]) -> None:
@@ -56,12 +62,13 @@ def _require_rotations(source: ReplayBuffer, keys: Sequence[str], declared: Mapp
         if each.name == "rotation-vectors" and turning:
             place = f"{each.key}[{each.dims[0]}:{each.dims[-1] + 1}]"
             raise ConfigError(
-                f"{source.location}: {place} is a rotation vector that turns over; say --declare '{place}=axis_angle'"
+                f"{source.location}: {place} is a rotation vector that turns over; say --declare '{place}=axis_angle', "
+                f"or =held if it is none"
             )
         if each.name == "wraps" and turning:
             raise ConfigError(
                 f"{source.location}: {each.key}[{turning[0]}] is an angle that wraps around, between whose ends "
-                f"nothing lies; say --declare '{each.key}[{turning[0]}]=angle' (or degrees)"
+                f"nothing lies; say --declare '{each.key}[{turning[0]}]=angle' (or degrees; held if it is none)"
             )
 
 
@@ -93,7 +100,9 @@ def _told_by_name(source: ReplayBuffer, numeric: Sequence[str], words: Sequence[
     said = [f"{key}={form}" for key, form in found.items() if key not in told]
     record = source.attrs.get("provenance")
     parts = record.get("action_parts") if isinstance(record, Mapping) else None  # UMI's
-    if not isinstance(parts, list) or "action" in told or not all(part in source for part in parts):
+    if not isinstance(parts, list) or "action" in told or "action" not in numeric:
+        return said
+    if not all(part in source for part in parts):
         return said
     sizes = [(source.shape(part) or (1,))[-1] for part in parts]
     starts = np.cumsum([0, *sizes]).tolist()

@@ -93,6 +93,12 @@ def shadowed(name: str, field: ObsField, buffer: ReplayBuffer) -> Source | None:
     named, taken = Source.parse(field.source), named_source(name, field, buffer)
     if named == taken or named.key not in buffer:
         return None
+    try:
+        fits = int(np.prod(stored_shape(named, buffer, name))) == field.size
+    except DataError:  # nobody reads it: it need not fit
+        return None
+    if not fits:
+        return None
     theirs, mine = (_read_rows(each, buffer, [0]) for each in (named, taken))
     same = theirs.size == mine.size and np.allclose(theirs.ravel(), mine.ravel(), rtol=1e-4, atol=1e-6, equal_nan=True)
     return None if same else named

@@ -10,6 +10,8 @@ from diffusion_policy.config import ObsSpec
 from diffusion_policy.errors import ObservationError
 from diffusion_policy.rollout.environments import Env
 
+_LIKE = 0.1  # `render_fps` is a rounded number
+
 
 def renderer_of(env: Env, obs_spec: ObsSpec) -> str | None:
     """Returns what draws the pictures that the policy reads; None if it reads none or the environment does not say."""
@@ -42,13 +44,22 @@ def check_renderer(env_id: str, learned: str | None, draws: str | None) -> None:
 def actions_a_second(env: Env) -> float | None:
     """Returns how many actions an environment takes a second of its own time; None where it does not tell.
 
-    `dt` of MuJoCo's and Gymnasium's is exact; `render_fps` is rounded, and of others often the wish of a film.
+    Its `control_hz`, or `dt` where that is known to be the time of an action (Gymnasium's own, and what repeats frames
+    as its MuJoCo environments do), for it is exact; of others `dt` is often a step of their physics. Else `render_fps`.
     """
-    step_s = getattr(env.unwrapped, "dt", None)
-    if isinstance(step_s, (int, float)) and 0 < step_s < float("inf"):
-        return round(1 / step_s, 6)
-    fps = env.metadata.get("render_fps")
-    return float(fps) if fps else None
+    core, fps = env.unwrapped, _positive(env.metadata.get("render_fps"))
+    if (hz := _positive(getattr(core, "control_hz", None))) is not None:
+        return hz
+    if (step_s := _positive(getattr(core, "dt", None))) is not None:
+        told = hasattr(core, "frame_skip") or hasattr(core, "n_substeps")
+        if told or type(core).__module__.startswith("gymnasium.") or (fps and abs(step_s * fps - 1) < _LIKE):
+            return round(1 / step_s, 6)
+    return fps
+
+
+def _positive(value: object) -> float | None:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+    return float(value) if known else None  # type: ignore[arg-type]
 
 
 def bounds_of(space: Any) -> list[list[float]] | None:

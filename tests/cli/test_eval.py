@@ -202,3 +202,10 @@ def test_only_a_comparison_of_delays_in_a_named_folder_can_be_gone_on_with(tmp_p
     (tmp_path / "old" / "latency.json").touch()
     with pytest.raises(OutputExistsError, match="or go on with resume=true"):
         _folder({**LOCK_STEP, "latency_steps": 1, "out": str(tmp_path / "old")}, tmp_path / "policy.pt")
+
+
+def test_cases_that_are_there_and_not_asked_for_are_not_dropped_from_the_table(tmp_path):
+    sweep_of(tmp_path, [0, 1])
+    with pytest.raises(ConfigError, match="holds chunking-0, chunking-1, too; name all delays"):
+        sweep_of(tmp_path, [2])
+    assert sweep_of(tmp_path, [0, 1, 2])[0] == 0

@@ -223,7 +223,7 @@ def test_time_stamps_of_another_rate_than_is_told_are_refused(told, factor, tmp_
     with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": told}) as buffer:
         buffer.add_episodes(demos)
     words = {"resample": 10.0, "action_kind": "absolute", "control_hz": None if told else 50.0}
-    with pytest.raises(DataError, match="correct one of them"):
+    with pytest.raises(DataError, match="if the time stamps are right"):
         mend(ReplayBuffer.open(tmp_path / "arm.zarr"), tmp_path / "a.zarr", Mending(**words))
 
 
@@ -292,3 +292,38 @@ def test_an_angle_that_seldom_crosses_is_refused_too(tmp_path: Path) -> None:
     assert 0 < (rows < -3).mean() < 0.01
     with pytest.raises(ConfigError, match=r"yaw\[0\] is an angle that wraps around"):
         mend(stored(demos), tmp_path / "a.zarr", Mending(resample=10.0, action_kind="absolute"))
+
+
+@pytest.mark.parametrize("kind", ["rate", "delta"])
+def test_actions_that_add_up_need_no_declaration_of_rotations(kind: str, tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    for i, episode in enumerate(demos):
+        steps = len(episode["action"])
+        swing = np.where(np.arange(steps) // (7 + i) % 2 == 0, 3.0, -3.0)  # from one bound to the other
+        noise = 0.05 * np.random.default_rng(i).normal(size=(steps, 3))
+        episode["action"] = (noise + np.column_stack([0.3 * swing, 0.9 * swing, 0.1 * swing])).astype(np.float32)
+        episode["action_rotvec"] = episode["action"]
+    written, _ = mended(stored(demos), tmp_path / "a.zarr", resample=HZ, action_kind=kind)
+    if kind == "rate":
+        assert np.abs(written["action_rotvec"]).max() <= max(np.abs(each["action"]).max() for each in demos) * 1.1
+    else:
+        sums = [sum(each.sum(axis=0) for each in rows) for rows in ([e["action"] for e in demos], [written["action"]])]
+        np.testing.assert_allclose(*sums, atol=1e-2)
+
+
+def test_a_loop_that_ran_slower_than_it_was_to_is_taken_by_its_time_stamps(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    with ReplayBuffer.create(tmp_path / "arm.zarr", attrs={"provenance": {"step_s": 1 / 30}}) as buffer:
+        buffer.add_episodes(demos)  # of 20 Hz
+    words = {"resample": 10.0, "action_kind": "absolute"}
+    written, _ = mended(ReplayBuffer.open(tmp_path / "arm.zarr"), tmp_path / "a.zarr", **words)
+    assert abs(written.num_steps - sum(len(each["action"]) for each in demos) / 2) <= len(demos)
+
+
+def test_an_impact_to_both_ends_of_a_turn_is_no_angle(tmp_path: Path) -> None:
+    demos = demonstrations(3)
+    for i, episode in enumerate(demos):
+        force = 0.1 * np.random.default_rng(i).normal(size=len(episode["action"]))
+        force[20:22] = -2.9, 2.95
+        episode["force"] = force.astype(np.float32)[:, None]
+    mended(stored(demos), tmp_path / "a.zarr", resample=10.0, action_kind="absolute")

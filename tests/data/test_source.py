@@ -124,3 +124,8 @@ def test_a_source_that_loses_against_other_numbers_of_the_fields_own_name_is_tol
     assert shadowed("arm", ObsField("low_dim", (3,), source="absent"), buffer) is None
     assert shadowed("arm", ObsField("low_dim", (3,)), buffer) is None
     assert shadowed("pose", ObsField("low_dim", (3,), source="state[0:3]"), buffer) is None  # it is taken
+
+
+def test_a_source_that_nobody_reads_need_not_fit(buffer: ReplayBuffer) -> None:
+    for source in ("gripper[0:3]", "gripper", "img", "state"):  # too few numbers, a picture, too many
+        assert shadowed("arm", ObsField("low_dim", (3,), source=source), buffer) is None

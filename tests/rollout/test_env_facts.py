@@ -22,6 +22,22 @@ def test_actions_a_second_are_those_of_the_environments_own_time(env_id, kwargs,
     env.close()
 
 
+def test_a_step_of_the_physics_is_no_step_of_the_actions():
+    class PhysicsOf(gym.Env):
+        """As gym-pusht's: dt is the simulation's; others do not say control_hz."""
+
+        dt, metadata = 0.01, {"render_fps": 10}
+
+    assert actions_a_second(PhysicsOf()) == 10
+    PhysicsOf.control_hz = 20
+    assert actions_a_second(PhysicsOf()) == 20
+    PhysicsOf.control_hz = None
+    PhysicsOf.metadata = {"render_fps": 99}  # rounded, dt is exact
+    assert actions_a_second(PhysicsOf()) == 100
+    PhysicsOf.metadata = {}
+    assert actions_a_second(PhysicsOf()) is None
+
+
 def test_an_environment_that_does_not_tell_its_rate_has_none():
     class Silent(gym.Env):
         dt = None

@@ -20,6 +20,7 @@ _CLIPPED = 0.05  # of the episodes reach the end of the range for a tenth of the
 _APART = 5.0  # between the largest of the smaller group and the smallest of the larger: sizes vary without a hole
 _PERIODS = {"radians": 2 * np.pi, "degrees": 360.0}
 _TURN = 0.9  # of a period in one step is no motion
+_CALM = 0.25  # of a period in one step is: what turns goes on before and after as it did
 _UNIT = 1e-3  # of a quaternion's norm: more than float32 leaves, less than a rotation that was averaged
 _BROKEN = 1e-2  # a norm that far off is no rounding
 _MOSTLY = 0.9  # of the steps have norm 1: four numbers that are a quaternion
@@ -48,7 +49,7 @@ class UnitsCheck:
             for unit, period in _PERIODS.items():
                 if not (jumps > _TURN * period).any():
                     continue
-                near = (jumps > _TURN * period) & (jumps <= period * 1.001)
+                near = _going_on(jumps, (jumps > _TURN * period) & (jumps <= period * 1.001), period)
                 for d in np.flatnonzero(near.any(axis=0)):
                     places = self._wraps.setdefault((key, unit), {}).setdefault(int(d), Places())
                     places.extend(i, near[:, d], 2)
@@ -91,6 +92,13 @@ class UnitsCheck:
                 what += f"{counted(count, 'step')} of {of_episodes(episodes)}"
                 found.append(Finding("wraps", "note", what, key=key, dims=dims, episodes=episodes, spans=spans))
         return found
+
+
+def _going_on(jumps: NDArray[np.float64], turns: NDArray[np.bool_], period: float) -> NDArray[np.bool_]:
+    """Returns which turns (T - 1, D) have no other jump beside them: an impact goes to both ends of a range, too."""
+    calm = (jumps <= _CALM * period) | turns
+    edge = np.ones((1, jumps.shape[1]), bool)
+    return np.asarray(turns & np.concatenate([edge, calm[:-1]]) & np.concatenate([calm[1:], edge]))
 
 
 def size_groups(sizes: NDArray[np.floating]) -> tuple[tuple[int, ...], float] | None:

@@ -10,6 +10,7 @@ from diffusion_policy.errors import DataError
 
 _WHOLE = re.compile(r"(\d+)")
 _DECIMAL = re.compile(r"(\d+(?:\.\d+)?)")  # 12.25: a time, or the 25th of the 12th
+_TIME = re.compile(r"(?<![\d.])(\d{9,}|0)\.\d+(?!\.?\d)")  # seconds since 1970, or since a recording began: 0.033
 
 _Numbers = list[list[str | Decimal]]
 
@@ -27,13 +28,15 @@ def in_order(files: Iterable[Path], folder: Path, where: str) -> list[Path]:
             (1.5, 1.25).
     """
     numbers = {file: _numbers(file.relative_to(folder)) for file in files}
-    ordered = sorted(numbers, key=lambda file: (numbers[file][0], file))
+    times = any(_TIME.search(file.stem) for file in numbers)  # decimals, then, of as many digits as Python prints
+    ordered = sorted(numbers, key=lambda file: (numbers[file][int(times)], file))
     for one, other in pairwise(ordered):
-        if not all(a < b for a, b in zip(numbers[one], numbers[other], strict=True)):
+        readings = [(a, b) for a, b in zip(numbers[one], numbers[other], strict=True)][int(times) :]
+        if not all(a < b for a, b in readings):
             first, second = (file.relative_to(folder).as_posix() for file in (one, other))
             raise DataError(
                 f"{where}: expected names that tell which is first, but got {first} and {second}; number them with "
-                f"leading zeros (0001, 0002)"
+                f"leading zeros (0001, 0002), and give decimals as many digits"
             )
     return ordered
 

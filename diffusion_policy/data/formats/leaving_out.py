@@ -1,4 +1,4 @@
-"""Keys left out on the way of a conversion: `--without depth`, for what nobody will train on, or what is damaged."""
+"""Keys left out on the way of a conversion: `--without depth`, for what nobody will train on, or what holds NaN."""
 
 from collections.abc import Mapping
 

@@ -31,7 +31,7 @@ def test_names_without_numbers_and_of_equal_length_keep_the_order_of_their_lette
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("front_01.png", "front_1.png"), ("1.5.png", "1.25.png"), ("0.05.png", "0.5.png"), ("2.csv", "2.npz")],
+    [("front_01.png", "front_1.png"), ("1.5.png", "1.25.png"), ("2.05.png", "2.5.png"), ("2.csv", "2.npz")],
 )
 def test_names_that_tell_no_order_are_refused_by_name(one: str, other: str) -> None:
     with pytest.raises(DataError, match="here: expected names that tell which is first, but got ") as raised:
@@ -39,3 +39,9 @@ def test_names_that_tell_no_order_are_refused_by_name(one: str, other: str) -> N
     assert one in str(raised.value)
     assert other in str(raised.value)
     assert "number them with leading zeros" in str(raised.value)
+
+
+def test_times_are_decimals_of_as_many_digits_as_python_prints(tmp_path: Path) -> None:
+    for times in ([1700000000 + i / 30 for i in range(60)], [i / 30 for i in range(60)]):
+        names = [tmp_path / f"cam_{round(time, 6)}.png" for time in times]
+        assert in_order(reversed(names), tmp_path, "pictures") == names
