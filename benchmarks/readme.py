@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from figures import RESULTS, ROOT, machine, stored, table
-from robot_tables import closed_loop, delay
+from robot_tables import closed_loop, delay, delay_short
 from suite_tables import edp, finished, suite
-from synthetic_tables import few_by_seed, online, synther
+from synthetic_tables import augment_step, few_by_seed, online, synther
 
 
 def latency() -> str:
@@ -116,6 +116,7 @@ def parts() -> dict[str, Callable[[], str]]:
     """Returns what makes the text of each place, by name."""
     made: dict[str, Callable[[], str]] = {"latency": latency, "training": training, "precision": precision, "edp": edp}
     made |= {"synther": synther, "online": online, "few_by_seed": few_by_seed, "closed_loop": closed_loop}
+    made |= {"augment_step": augment_step, "delay_short": partial(delay_short, RESULTS / "delay")}
     for name in ("quick", "demonstrations", "offline", "mixed_pusht", "few_transitions", "augmented"):
         made[name] = partial(suite, name)
     for name in ("quick", "offline"):

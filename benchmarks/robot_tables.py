@@ -37,6 +37,28 @@ def row(case: dict[str, Any]) -> list[str]:
     ]
 
 
+def delay_short(folder: Path) -> str:
+    """Returns one table of both rates, max reward and jumps at joints by steps of delay, or that there is none yet."""
+    files = {rate: folder / f"{rate}hz.json" for rate in (10, 50) if (folder / f"{rate}hz.json").is_file()}
+    if not files:
+        return NOT_RUN
+    rows: dict[tuple[int, str], list[str]] = {}
+    steps: list[int] = []
+    for rate, file in files.items():
+        figures = json.loads(file.read_text(encoding="utf-8"))
+        for case in figures["cases"]:
+            timing, strategy = case["timing"], case["name"].rpartition("-")[0].replace("_", " ")
+            jump = "-" if timing["jump"] is None else f"{timing['jump']['mean']:.1f}"
+            rows.setdefault((rate, strategy), []).append(f"{case['max_reward']['mean']:.2f} / {jump}")
+        steps = sorted({case["timing"]["latency_steps"] for case in figures["cases"]})
+    head = ["max reward / jump at joints", *(f"{each} steps late" for each in steps)]
+    told = [[f"{rate} Hz, {strategy}", *cells] for (rate, strategy), cells in rows.items()]
+    return (
+        f"{table(head, told)}\n\n({figures['cases'][0]['episodes']} episodes each; px / step², how much the speed "
+        "jumps where another plan comes into force.)"
+    )
+
+
 LOADS = {"idle": "idle", "full": "all cores busy", "first": "all cores busy, server and robot at nice -10"}
 
 

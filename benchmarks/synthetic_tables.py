@@ -51,6 +51,29 @@ def synther() -> str:
     return f"{table(head, rows)}\n\n({said} {apart}; commit {figures['commit'][:7]}.)"
 
 
+def augment_step() -> str:
+    """Returns how fast SynthER is, and how good, beside the same network written plainly, or that none ran yet."""
+    names = [name for name in ("augment_step", "augment_step_1024") if (RESULTS / f"{name}.json").is_file()]
+    if not names:
+        return "Not run yet: `OMP_NUM_THREADS=1 python benchmarks/augment_step.py --width 512`."
+    head, steps, samples = [""], ["a step of training, ms"], ["samples a second"]
+    for name in names:
+        figures = stored(name)
+        plain, ours = figures["plain"], figures["ours"]
+        head += [f"width {figures['width']}: plain", "ours", "times"]
+        steps += [f"{plain['step_ms']:.1f}", f"{ours['step_ms']:.1f}", f"{plain['step_ms'] / ours['step_ms']:.1f}"]
+        drawn = [each["samples_per_s"] for each in (plain, ours)]
+        samples += [f"{drawn[0]:.0f}", f"{drawn[1]:.0f}", f"{drawn[1] / drawn[0]:.1f}"]
+    text = table(head, [steps, samples])
+    first = stored(names[0])
+    told = {name: first[name]["diagnostics"] for name in ("plain", "ours") if "diagnostics" in first[name]}
+    if told:
+        rows = [[key.replace("_", " "), *(f"{each[key]:.2g}" for each in told.values())] for key in told["ours"]]
+        text += f"\n\n{table(['as good', *told], rows)}"
+    made = f"{first['hardware']['cpu']}, one thread; least of the rounds in turn; commit {first['commit'][:7]}"
+    return f"{text}\n\n({made}.)"
+
+
 def online() -> str:
     """Returns the table of soft actor-critic with and without synthetic rows, or that there is none yet."""
     if not (RESULTS / "online.json").is_file():

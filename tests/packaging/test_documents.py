@@ -71,7 +71,7 @@ def test_another_figure_makes_another_table(readme: ModuleType, tmp_path: Path, 
 
 
 def test_delays_are_a_table_of_what_dp_eval_leaves(readme: ModuleType, tmp_path: Path) -> None:
-    from robot_tables import HEAD, NOT_RUN, delay
+    from robot_tables import HEAD, NOT_RUN, delay, delay_short
 
     def case(name: str, steps: int, jump: float | None) -> dict[str, Any]:
         means = {key: {"mean": value, "ci95": [value - 1, value + 1]} for key, value in (("jerk", 3.0), ("drift", 2.0))}
@@ -79,7 +79,7 @@ def test_delays_are_a_table_of_what_dp_eval_leaves(readme: ModuleType, tmp_path:
         score = {"mean": 0.5, "ci95": [0.25, 0.75]}
         return {"name": name, "episodes": 50, "max_reward": score, "success_rate": score, "timing": timing}
 
-    assert delay(tmp_path / "10hz.json") == NOT_RUN
+    assert delay(tmp_path / "10hz.json") == delay_short(tmp_path) == NOT_RUN
     figures = {
         "seed": 100000,
         "hardware": {"cpu": "a CPU"},
@@ -93,6 +93,24 @@ def test_delays_are_a_table_of_what_dp_eval_leaves(readme: ModuleType, tmp_path:
     )
     assert second.split(" | ")[5] == "-"
     assert rest[-1].startswith("(50 episodes each, seeds from 100000;")
+    assert delay_short(tmp_path).splitlines()[2:4] == ["| 10 Hz, real time | 0.50 / 1.5 |", "| 10 Hz, x | 0.50 / - |"]
+
+
+def test_synthers_speed_is_a_table_of_what_the_benchmark_leaves(
+    readme: ModuleType, tmp_path: Path, monkeypatch
+) -> None:
+    from synthetic_tables import augment_step
+
+    monkeypatch.setattr(sys.modules["figures"], "RESULTS", tmp_path)
+    monkeypatch.setattr(sys.modules["synthetic_tables"], "RESULTS", tmp_path)
+    assert augment_step().startswith("Not run yet")
+    plain = {"step_ms": 40.0, "samples_per_s": 80.0, "diagnostics": {"ks_mean": 0.9}}
+    ours = {"step_ms": 20.0, "samples_per_s": 320.0, "diagnostics": {"ks_mean": 0.95}}
+    said = {"width": 512, "commit": "0123456789", "hardware": {"cpu": "a CPU"}}
+    (tmp_path / "augment_step.json").write_text(json.dumps({**said, "plain": plain, "ours": ours}))
+    lines = augment_step().splitlines()
+    assert lines[2:4] == ["| a step of training, ms | 40.0 | 20.0 | 2.0 |", "| samples a second | 80 | 320 | 4.0 |"]
+    assert lines[7] == "| ks mean | 0.9 | 0.95 |"
 
 
 def test_a_robots_misses_are_a_table_of_what_the_benchmark_leaves(
