@@ -51,7 +51,7 @@ def delay_short(folder: Path) -> str:
             jump = "-" if timing["jump"] is None else f"{timing['jump']['mean']:.1f}"
             rows.setdefault((rate, strategy), []).append(f"{case['max_reward']['mean']:.2f} / {jump}")
         steps = sorted({case["timing"]["latency_steps"] for case in figures["cases"]})
-    head = ["max reward / jump at joints", *(f"{each} steps late" for each in steps)]
+    head = ["max reward / jump at joints", *(f"{each} step{'' if each == 1 else 's'} late" for each in steps)]
     told = [[f"{rate} Hz, {strategy}", *cells] for (rate, strategy), cells in rows.items()]
     return (
         f"{table(head, told)}\n\n({figures['cases'][0]['episodes']} episodes each; px / step², how much the speed "
