@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from adapter_tables import adapters
 from figures import RESULTS, ROOT, machine, stored, table
 from robot_tables import closed_loop, delay, delay_short
 from suite_tables import edp, finished, suite
@@ -117,6 +118,7 @@ def parts() -> dict[str, Callable[[], str]]:
     made: dict[str, Callable[[], str]] = {"latency": latency, "training": training, "precision": precision, "edp": edp}
     made |= {"synther": synther, "online": online, "few_by_seed": few_by_seed, "closed_loop": closed_loop}
     made |= {"augment_step": augment_step, "delay_short": partial(delay_short, RESULTS / "delay")}
+    made["adapters"] = adapters
     for name in ("quick", "demonstrations", "offline", "mixed_pusht", "few_transitions", "augmented"):
         made[name] = partial(suite, name)
     for name in ("quick", "offline"):

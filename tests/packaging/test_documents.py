@@ -96,6 +96,23 @@ def test_delays_are_a_table_of_what_dp_eval_leaves(readme: ModuleType, tmp_path:
     assert delay_short(tmp_path).splitlines()[2:4] == ["| 10 Hz, real time | 0.50 / 1.5 |", "| 10 Hz, x | 0.50 / - |"]
 
 
+def test_success_in_other_peoples_environments_is_a_table_of_eval_json(
+    readme: ModuleType, tmp_path: Path, monkeypatch
+) -> None:
+    from adapter_tables import TASKS, adapters
+
+    monkeypatch.setattr(sys.modules["adapter_tables"], "RESULTS", tmp_path)
+    mean = {"mean": 0.5, "ci95": [0.25, 0.75]}
+    figures = {"episodes": 100, "success_rate": mean, "return": mean, "subgoals": {"each": {"open": mean}}}
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "fetch.json").write_text(json.dumps(figures))
+    rows = adapters().splitlines()[2 : 2 + len(TASKS)]
+    assert [row.split(" | ")[1:] for row in rows if "Fetch" in row] == [
+        ["0.50 [0.25, 0.75]", "0 [0, 1]", "open 0.50 |"]
+    ]
+    assert sum("not run yet" in row for row in rows) == len(TASKS) - 1
+
+
 def test_synthers_speed_is_a_table_of_what_the_benchmark_leaves(
     readme: ModuleType, tmp_path: Path, monkeypatch
 ) -> None:
