@@ -8,8 +8,8 @@ the same rate, a loop that only sleeps and a bare websocket echo of the same pay
 Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms after its tick, or none, because the loop
 was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. Without
 --policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
-The table is kept as JSON, with a picture of the round trips. What was interrupted goes on with the runs that lack,
-unless the code, the minutes, the policy or the machine changed.
+The table is kept as JSON, with a picture of the round trips. Runs that are there already stay, of an interrupted
+measurement or beside other rates and loads, unless the code, the minutes, the policy or the machine changed.
 """
 
 import argparse
@@ -147,9 +147,12 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     from benchmarks.closed_loop_parts import LATE_S
 
-    wide = len({each["load"] for each in rows})  # a row for each rate
-    figure = Figure(figsize=(5 * wide, 4 * len(rows) / wide), layout="constrained")
-    for axes, each in zip(figure.subplots(len(rows) // wide, wide, squeeze=False).flat, rows, strict=True):
+    rates = sorted({each["hz"] for each in rows})
+    loads = [load for load in LOADS if any(each["load"] == load for each in rows)]
+    figure = Figure(figsize=(5 * len(loads), 4 * len(rates)), layout="constrained")
+    for each in rows:
+        place = rates.index(each["hz"]) * len(loads) + loads.index(each["load"])
+        axes = figure.add_subplot(len(rates), len(loads), place + 1)
         for (name, curve), colour in zip(each["curves_ms"].items(), ("#0072B2", "#999999"), strict=True):
             axes.loglog(curve, 1 - SHARES, color=colour, label=name)
         axes.axvline(1000 * LATE_S, color="#D55E00", lw=1)
@@ -183,11 +186,11 @@ def random_policy(folder: Path) -> Path:
     return folder / "policy.pt"
 
 
-def runs_of(unfinished: Path, asked: dict[str, Any]) -> dict[tuple[float, str], dict[str, Any]]:
-    """Returns the runs of an interrupted measurement by rate and load; none where it was of something else."""
-    if not unfinished.is_file():
+def runs_of(file: Path, asked: dict[str, Any]) -> dict[tuple[float, str], dict[str, Any]]:
+    """Returns the runs of an earlier measurement by rate and load; none where it was of something else."""
+    if not file.is_file():
         return {}
-    found = json.loads(unfinished.read_text())
+    found = json.loads(file.read_text())
     if any(found[name] != asked[name] for name in ("minutes", "policy", "policy_sha256", "commit", "hardware")):
         return {}
     return {(each["hz"], each["load"]): each for each in found["runs"]}
@@ -221,7 +224,7 @@ def main() -> int:
     found |= {"commit": commit(), "versions": installed_versions(), "hardware": hardware()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = args.out.with_suffix(".unfinished.json")
-    rows = runs_of(unfinished, found)
+    rows = runs_of(args.out, found) | runs_of(unfinished, found)
     with tempfile.TemporaryDirectory() as name:
         policy = args.policy or random_policy(Path(name))
         for hz in args.hz:
@@ -230,7 +233,7 @@ def main() -> int:
                     rows[hz, load] = measured(policy, hz, load, args, Path(name))
                     unfinished.write_text(json.dumps({**found, "runs": list(rows.values())}, indent=2) + "\n")
                 print(said(rows[hz, load]), flush=True)
-    runs = [rows[hz, load] for hz in args.hz for load in args.load]
+    runs = [rows[key] for key in sorted(rows, key=lambda key: (key[0], LOADS.index(key[1])))]
     args.out.write_text(json.dumps({**found, "runs": runs}, indent=2) + "\n")
     draw(runs, args.picture)
     unfinished.unlink(missing_ok=True)
