@@ -15,22 +15,22 @@ TASKS = {
 
 def adapters() -> str:
     """Returns what evaluations of policies came to, by task."""
-    rows, made = [], []
+    rows = []
     for script, title in TASKS.items():
         file = RESULTS / "adapters" / f"{script}.json"
         if not file.is_file():
-            rows.append([title, "not run yet", "", ""])
+            rows.append([title, "not run yet", "", "", ""])
             continue
         figures = json.loads(file.read_text(encoding="utf-8"))
         parts = figures.get("subgoals", {}).get("each", {})
         rows.append(
             [
                 title,
+                str(figures["episodes"]),
                 interval(figures["success_rate"], 2),
                 interval(figures["return"], 0),
                 ", ".join(f"{name} {each['mean']:.2f}" for name, each in parts.items()) or "-",
             ]
         )
-        made.append(f"{figures['episodes']} episodes")
-    said = f"{', '.join(dict.fromkeys(made))} each, seeds from 100000; one training seed; 95 % intervals"
-    return f"{table(['task', 'success', 'return', 'on the way'], rows)}\n\n({said}.)"
+    head = ["task", "episodes", "success", "return", "on the way"]
+    return f"{table(head, rows)}\n\n(Seeds from 100000; one training seed; 95 % intervals.)"

@@ -42,17 +42,19 @@ def delay_short(folder: Path) -> str:
     files = {rate: folder / f"{rate}hz.json" for rate in (10, 50) if (folder / f"{rate}hz.json").is_file()}
     if not files:
         return NOT_RUN
-    rows: dict[tuple[int, str], list[str]] = {}
-    steps: list[int] = []
+    cells: dict[tuple[int, str], dict[int, str]] = {}
     for rate, file in files.items():
         figures = json.loads(file.read_text(encoding="utf-8"))
         for case in figures["cases"]:
             timing, strategy = case["timing"], case["name"].rpartition("-")[0].replace("_", " ")
             jump = "-" if timing["jump"] is None else f"{timing['jump']['mean']:.1f}"
-            rows.setdefault((rate, strategy), []).append(f"{case['max_reward']['mean']:.2f} / {jump}")
-        steps = sorted({case["timing"]["latency_steps"] for case in figures["cases"]})
+            said = f"{case['max_reward']['mean']:.2f} / {jump}"
+            cells.setdefault((rate, strategy), {})[timing["latency_steps"]] = said
+    steps = sorted({each for row in cells.values() for each in row})
     head = ["max reward / jump at joints", *(f"{each} step{'' if each == 1 else 's'} late" for each in steps)]
-    told = [[f"{rate} Hz, {strategy}", *cells] for (rate, strategy), cells in rows.items()]
+    told = [
+        [f"{rate} Hz, {strategy}", *(row.get(each, "") for each in steps)] for (rate, strategy), row in cells.items()
+    ]
     return (
         f"{table(head, told)}\n\n({figures['cases'][0]['episodes']} episodes each; px / step², how much the speed "
         "jumps where another plan comes into force.)"
