@@ -6,7 +6,8 @@ For every rate, idle, with a busy process on each core (full), and with the same
 -10, which needs rights): a server, a robot that steps PushT and asks for an action at each tick, and beside them, at
 the same rate, a loop that only sleeps and a bare websocket echo of the same payload.
 Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms after its tick, or none, because the loop
-was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. Without
+was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. On a virtual
+machine it is counted, too, in how many of the late ticks the hypervisor kept a processor that was wanted. Without
 --policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
 The table is kept as JSON, with a picture of the round trips. Runs that are there already stay, of an interrupted
 measurement or beside other rates and loads, unless the code, the minutes, the policy or the machine changed.
@@ -95,15 +96,18 @@ def measured(policy: Path, hz: float, load: str, args: argparse.Namespace, folde
 
 def row(hz: float, load: str, seconds: float, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Returns a measurement as it is kept; `late_ms` are of the ticks that came, the others were skipped."""
-    from benchmarks.closed_loop_parts import due_ticks, missed
+    from benchmarks.closed_loop_parts import due_ticks, missed, missed_stolen
 
     late, slept, due = found["robot"]["late"], found["sleeper"]["late"], due_ticks(hz, seconds)
+    stolen = found["robot"]["stolen"]
     return {
         "hz": hz,
         "load": load,
         "ticks": due,
         "skipped": due - len(late),
         "misses": missed(late, due),
+        "misses_stolen": missed_stolen(late, stolen),
+        "ticks_stolen": int((stolen > 0).sum()),
         "skipped_of_sleep": due - len(slept),
         "misses_of_sleep": missed(slept, due),
         "late_ms": quantiles(late),
@@ -134,7 +138,8 @@ def said(each: dict[str, Any]) -> str:
     trip, back, over = each["round_trip_ms"], each["echo_ms"], each["over_inference_ms"]
     return (
         f"{each['hz']:g} Hz {each['load']:5} {each['ticks']} ticks: {each['misses']} misses, {each['skipped']} of "
-        f"them skipped (sleep alone {each['misses_of_sleep']}), held {each['held']}; "
+        f"them skipped, {each['misses_stolen']} while the hypervisor kept a processor (as in {each['ticks_stolen']} "
+        f"ticks; sleep alone {each['misses_of_sleep']}), held {each['held']}; "
         f"round trip p50 {trip['p50']:.2f} p99 {trip['p99']:.2f} ms, "
         f"echo {back['p50']:.2f} {back['p99']:.2f} ms (p99 x{trip['p99'] / back['p99']:.2f}); over inference p50 "
         f"{over['p50']:.2f} p99 {over['p99']:.2f} ms"

@@ -9,11 +9,13 @@ was busy with earlier ones until the next was due.
 import asyncio
 import json
 import math
+import os
 import re
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,26 @@ def missed(late: Any, due: int) -> int:
     return int((np.asarray(late) > LATE_S).sum()) + due - len(late)
 
 
+def missed_stolen(late: Any, stolen: Any) -> int:
+    """Returns how many ticks came too late while the hypervisor kept a processor; those that never came are not in it.
+
+    Args:
+        late: seconds by which each tick that came was late.
+        stolen: seconds of processors that were kept since the tick before.
+    """
+    return int(((np.asarray(late) > LATE_S) & (np.asarray(stolen) > 0)).sum())
+
+
+def stolen_s() -> float:
+    """Returns how long a hypervisor kept processors that this machine wanted, seconds since its start, of all of them.
+
+    Linux counts in hundredths; elsewhere, and without a hypervisor, it is 0 for ever.
+    """
+    stat = Path("/proc/stat")
+    words = stat.read_text().splitlines()[0].split() if stat.is_file() else []
+    return int(words[8]) / os.sysconf("SC_CLK_TCK") if len(words) > 8 else 0.0
+
+
 def robot(url: str, hz: float, seconds: float, plans: float, out: str) -> None:
     """Steps PushT in real time by the server's actions."""
     import gymnasium
@@ -59,11 +81,12 @@ def robot(url: str, hz: float, seconds: float, plans: float, out: str) -> None:
 
     env = gymnasium.make("diffusion_policy_envs:PushT-v0", control_hz=int(hz))
     obs, _ = env.reset(seed=0)
-    late, trips, episodes, found = [], [], 1, {}
+    late, trips, stolen, episodes, found = [], [], [], 1, {}
     with RemoteController(url) as controller:
         fields = list(controller.obs_spec)
         controller.observe({key: obs[key] for key in fields}, time.monotonic())
         controller.plan(time.monotonic())
+        before = stolen_s()
         for due in ticks(hz, seconds):
             begun = time.monotonic()
             controller.observe({key: obs[key] for key in fields}, due)
@@ -75,9 +98,11 @@ def robot(url: str, hz: float, seconds: float, plans: float, out: str) -> None:
             if terminated or truncated:
                 obs, _ = env.reset(seed=episodes)
                 episodes += 1
+            stolen.append((now := stolen_s()) - before)  # since the tick before
+            before = now
         found = {**vars(controller.counts), "episodes": episodes}
         over = [over_inference(controller, url, {key: obs[key] for key in fields}) for _ in range(int(plans))]
-    np.savez(out, late=late, trips=trips, over=over, counts=json.dumps(found))
+    np.savez(out, late=late, trips=trips, stolen=stolen, over=over, counts=json.dumps(found))
 
 
 def over_inference(controller: Any, url: str, obs: dict[str, Any]) -> float:

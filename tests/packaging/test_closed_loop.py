@@ -56,3 +56,13 @@ def test_a_loop_that_is_always_too_slow_misses_nearly_all():
 
 def test_ticks_swallowed_at_the_end_count_too():
     assert counted({95: 9.0}) == (5, 100, 96)
+
+
+def test_misses_that_the_hypervisor_may_have_made_are_late_ticks_with_stolen_time():
+    missed_stolen = loaded().missed_stolen
+    assert missed_stolen([0.002, 0.015, 0.015], [0.01, 0.0, 0.02]) == 1
+
+
+def test_stolen_time_is_no_less_than_nothing_and_never_goes_back():
+    stolen_s = loaded().stolen_s
+    assert 0 <= stolen_s() <= stolen_s()
