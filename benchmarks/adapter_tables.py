@@ -28,7 +28,7 @@ def adapters() -> str:
                 title,
                 str(figures["episodes"]),
                 interval(figures["success_rate"], 2),
-                interval(figures["return"], 0),
+                interval(figures["return"], 0 if abs(figures["return"]["mean"]) >= 100 else 2),
                 ", ".join(f"{name} {each['mean']:.2f}" for name, each in parts.items()) or "-",
             ]
         )

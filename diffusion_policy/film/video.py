@@ -114,7 +114,7 @@ class VideoGrid:
         for time, (pixels, reward) in enumerate(zip(tile.frames, tile.rewards, strict=True)):
             over = tile.finished and time == len(tile.frames) - 1
             colour = None if not over or tile.success is None else _SUCCESS if tile.success else _FAILURE
-            said = f"   {reward:.2f}" if math.isfinite(reward) else ""  # none before a step
+            said = f"   {reward:z.2f}" if math.isfinite(reward) else ""  # none before a step
             yield framed(Picture(height, width, pixels).frame(), f"seed {tile.seed}{said}", colour)
 
 
