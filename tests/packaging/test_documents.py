@@ -111,14 +111,17 @@ def test_success_in_other_peoples_environments_is_a_table_of_eval_json(results: 
     from adapter_tables import TASKS, adapters
 
     mean = {"mean": 0.5, "ci95": [0.25, 0.75]}
-    figures = {"episodes": 100, "success_rate": mean, "return": mean, "subgoals": {"each": {"open": mean}}}
+    far = {"mean": -250.0, "ci95": [-350.0, -150.0]}
+    figures = {"episodes": 100, "success_rate": mean, "return": far, "subgoals": {"each": {"open": mean}}}
     (results / "adapters").mkdir()
     (results / "adapters" / "fetch.json").write_text(json.dumps(figures))
     rows = adapters().splitlines()[2 : 2 + len(TASKS)]
     assert [row.split(" | ")[1:] for row in rows if "Fetch" in row] == [
-        ["100", "0.50 [0.25, 0.75]", "0 [0, 1]", "open 0.50 |"]
+        ["100", "0.50 [0.25, 0.75]", "-250 [-350, -150]", "open 0.50 |"]
     ]
     assert sum("not run yet" in row for row in rows) == len(TASKS) - 1
+    (results / "adapters" / "fetch.json").write_text(json.dumps(figures | {"return": mean}))
+    assert "| 0.50 [0.25, 0.75] | 0.50 [0.25, 0.75] |" in adapters(), "a small return keeps its decimals"
 
 
 def test_synthers_speed_is_a_table_of_what_the_benchmark_leaves(results: Path) -> None:
