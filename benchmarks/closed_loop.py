@@ -7,7 +7,9 @@ For every rate, idle, with a busy process on each core (full), and with the same
 the same rate, a loop that only sleeps and a bare websocket echo of the same payload.
 Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms after its tick, or none, because the loop
 was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. On a virtual
-machine it is counted, too, in how many of the late ticks the hypervisor kept a processor that was wanted. Without
+machine it is counted, too, in how many of the late ticks the hypervisor kept a processor that was wanted. Where an
+answer does not come in time, the robot goes on by the one before (ahead), or is held; as a round trip such a tick
+counts as one without end, and shares of round trips that would hold it are not told. Without
 --policy, a network of 64/128/256 with random weights plans, DDIM with 10 steps. The server computes with one thread.
 The table is kept as JSON, with a picture of the round trips. Runs that are there already stay, of an interrupted
 measurement or beside other rates and loads, unless the code, the minutes, the policy or the machine changed.
@@ -117,7 +119,7 @@ def row(hz: float, load: str, seconds: float, found: dict[str, dict[str, Any]]) 
         "over_inference_ms": quantiles(found["robot"]["over"]),
         **json.loads(str(found["robot"]["counts"])),
         "curves_ms": {
-            name: np.round(1000 * np.quantile(found[part]["trips"], SHARES), 4).tolist()
+            name: [milliseconds(found[part]["trips"], share) for share in SHARES]
             for name, part in (("round trip", "robot"), ("echo", "echo"))
         },
     }
@@ -127,10 +129,21 @@ SHARES = 1 - np.geomspace(1, 1e-4, 60)
 """Of round trips, at which the picture's curves are kept."""
 
 
-def quantiles(seconds: Any) -> dict[str, float]:
-    """Returns p50, p99 and the most, in milliseconds."""
-    found = {"p50": np.percentile(seconds, 50), "p99": np.percentile(seconds, 99), "max": np.max(seconds)}
-    return {name: round(float(1000 * value), 3) for name, value in found.items()}
+def quantiles(seconds: Any) -> dict[str, float | None]:
+    """Returns p50, p99 and the most, in milliseconds; None for what is without end."""
+    shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {name: milliseconds(seconds, share) for name, share in shares.items()}
+
+
+def milliseconds(seconds: Any, share: float) -> float | None:
+    """Returns the time that a share of times do not pass; None where it is without end."""
+    found = 1000 * float(np.quantile(seconds, share, method="higher"))
+    return round(found, 4) if np.isfinite(found) else None
+
+
+def shown(value: float | None) -> str:
+    """Returns milliseconds for people."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def said(each: dict[str, Any]) -> str:
@@ -139,10 +152,9 @@ def said(each: dict[str, Any]) -> str:
     return (
         f"{each['hz']:g} Hz {each['load']:5} {each['ticks']} ticks: {each['misses']} misses, {each['skipped']} of "
         f"them skipped, {each['misses_stolen']} while the hypervisor kept a processor (as in {each['ticks_stolen']} "
-        f"ticks; sleep alone {each['misses_of_sleep']}), held {each['held']}; "
-        f"round trip p50 {trip['p50']:.2f} p99 {trip['p99']:.2f} ms, "
-        f"echo {back['p50']:.2f} {back['p99']:.2f} ms (p99 x{trip['p99'] / back['p99']:.2f}); over inference p50 "
-        f"{over['p50']:.2f} p99 {over['p99']:.2f} ms"
+        f"ticks; sleep alone {each['misses_of_sleep']}), ahead {each['ahead']}, held {each['held']}; "
+        f"round trip p50 {shown(trip['p50'])} p99 {shown(trip['p99'])} ms, echo {shown(back['p50'])} "
+        f"{shown(back['p99'])} ms; over inference p50 {shown(over['p50'])} p99 {shown(over['p99'])} ms"
     )
 
 
@@ -159,7 +171,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         place = rates.index(each["hz"]) * len(loads) + loads.index(each["load"])
         axes = figure.add_subplot(len(rates), len(loads), place + 1)
         for (name, curve), colour in zip(each["curves_ms"].items(), ("#0072B2", "#999999"), strict=True):
-            axes.loglog(curve, 1 - SHARES, color=colour, label=name)
+            axes.loglog(np.array(curve, float), 1 - SHARES, color=colour, label=name)  # None becomes NaN: a gap
         axes.axvline(1000 * LATE_S, color="#D55E00", lw=1)
         missed = f"{each['misses']} of {each['ticks']} missed, sleep alone {each['misses_of_sleep']}"
         axes.set(title=f"{each['hz']:g} Hz, {each['load']}: {missed}", xlabel="ms", ylabel="share longer")

@@ -93,7 +93,7 @@ def robot(url: str, hz: float, seconds: float, plans: float, out: str) -> None:
             tick = controller.tick(due)
             done = time.monotonic()
             late.append(done - due)
-            trips.append(done - begun)
+            trips.append(np.inf if tick.ahead or tick.held else done - begun)  # answered later than it was waited for
             obs, _, terminated, truncated, _ = env.step(tick.action.astype(env.action_space.dtype))
             if terminated or truncated:
                 obs, _ = env.reset(seed=episodes)

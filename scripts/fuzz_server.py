@@ -184,7 +184,7 @@ class Robot:
     """The proper one."""
 
     def __init__(self, port: int) -> None:
-        self._controller = RemoteController(f"ws://127.0.0.1:{port}", patience_s=30.0)
+        self._controller = RemoteController(f"ws://127.0.0.1:{port}", patience_s=30.0, prompt_s=None)
         self.ticks = 0
 
     def tick(self) -> None:

@@ -11,12 +11,12 @@ from typing import Any, Literal, Self, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusion_policy_client.conduct import Conduct
 from diffusion_policy_client.connector import Connector
 from diffusion_policy_client.errors import MismatchError, ServerLostError
 from diffusion_policy_client.link import Link
 from diffusion_policy_client.observation import checked, checked_seed, checked_time
 from diffusion_policy_client.records import RemoteCounts, Tick
-from diffusion_policy_client.rest import Rest
 from diffusion_policy_client.upkeep import Upkeep
 
 FloatArray = NDArray[np.float32]
@@ -27,9 +27,11 @@ _ANSWER_S = 5.0  # for what is no tick and no plan
 class RemoteController:
     """Acts by a policy on a server. Its methods may be called from different threads: who waits holds up nobody else.
 
-    Where the server does not answer in time the robot is held: the last action is sent again, or none where actions are
-    changes. After `lost_s` without answers, `on_lost` says what happens. Meanwhile the client connects anew, again and
-    again; a stop, and where the robot stands, are carried over to the new connection, observations are not.
+    Each answer holds what the plan wants next. Where one comes late, the robot goes on by
+    the one before; where that says no more, or the connection has ended, the robot is held: the last action is sent
+    again, or none where actions are changes. After `lost_s` without answers, `on_lost` says what happens. Meanwhile the
+    client connects anew, again and again; a stop, and where the robot stands, are carried over to the new connection,
+    observations are not.
 
     Args:
         url: ws://HOST:PORT, or wss:// behind a proxy that encrypts.
@@ -38,8 +40,10 @@ class RemoteController:
             Where they do not fit, connecting raises, and names both.
         step_s: seconds from one action to the next that the robot takes for granted; None for the server's.
         planning: auto, as the server's strategy wants, or asked, on `plan` alone.
-        patience_s: how long a tick waits for its answer; None: half a step.
-        lost_s: seconds without answers until `on_lost` applies.
+        patience_s: how long a tick waits for its answer; None: half a step. The first action, for which the robot
+            stands still, it waits for `lost_s` where that is longer.
+        prompt_s: how long at most where an earlier answer said what to do. None: nothing is done by an earlier one.
+        lost_s: seconds without answers until `on_lost` applies, and for which the robot goes on by what was said.
         on_lost: hold goes on holding, and ends by itself; stop goes to the server's safe action, no faster than its
             rules permit, or holds where it has none, until `release`.
         connect_s: how long connecting may take; the first time, it then raises.
@@ -50,9 +54,6 @@ class RemoteController:
         welcome: all that the server said of itself.
         step_s: seconds from one action to the next.
         counts: what happened since the beginning.
-        last_tick: the last one, None before the first of an episode.
-        stopped: why nothing but the safe action is sent, None while all is well.
-        slow: that a plan came too late for the robot to go on, in figures; None while all come in time.
 
     Raises:
         ServerLostError: there is no server.
@@ -68,36 +69,36 @@ class RemoteController:
         step_s: float | None = None,
         planning: Literal["auto", "asked"] = "auto",
         patience_s: float | None = None,
+        prompt_s: float | None = 0.005,
         lost_s: float = 0.5,
         on_lost: Literal["hold", "stop"] = "hold",
         connect_s: float = 10.0,
     ) -> None:
         if on_lost not in ("hold", "stop"):
             raise MismatchError(f"on_lost: expected hold or stop, but got {on_lost!r}")
-        if not lost_s > 0 or not connect_s > 0 or (patience_s is not None and not patience_s > 0):
-            raise MismatchError("patience_s, lost_s and connect_s must be positive seconds")
+        waits = [lost_s, connect_s, *(each for each in (patience_s, prompt_s) if each is not None)]
+        if not all(each > 0 for each in waits):
+            raise MismatchError("patience_s, prompt_s, lost_s and connect_s must be positive seconds")
         rate = None if step_s is None else float(step_s)
         hello = {"obs": obs_spec, "planning": planning, "step_s": rate}
         connector = Connector(url, token, hello, connect_s, patience_s)
         self._lock = threading.RLock()  # of what is known: nobody waits for an answer with it
         self._ticking = threading.Lock()
         self.counts = RemoteCounts()
-        self._upkeep = Upkeep(connector, self._carried_over, self.counts, self._lock)
+        self._upkeep = Upkeep(connector, self._carried_over, self.counts, self._lock, self._late)
         self.welcome = self._upkeep.welcome
         connector.keep(self.welcome)
         self.obs_spec: dict[str, Any] = self.welcome["obs"]
         self.action_spec: dict[str, Any] = self.welcome["action"]
         self.step_s = float(self.welcome["step_s"])
-        self._patience_s, self._lost_s, self._on_lost = patience_s or 0.5 * self.step_s, lost_s, on_lost
-        self.last_tick: Tick | None = None
-        self.stopped: str | None = None
-        self._failed: str | None = None
-        self.slow: str | None = None
-        self._rest = Rest(self.welcome)
+        self._patience_s, self._prompt_s, self._lost_s = patience_s or 0.5 * self.step_s, prompt_s or np.inf, lost_s
+        self._conduct = Conduct(self.welcome, self.counts, lost_s=lost_s, on_lost=on_lost, goes_on=prompt_s is not None)
         self._seed: int | None = None  # of a reset that no server has heard of
-        self._begun = 0  # resets and releases: an answer to what was asked before one is worth nothing
-        self._unheard = False  # whether the server thinks that another action was sent than was
-        self._answered_s: float | None = None
+        self._heard, self._planned = (
+            0,
+            0,
+        )  # numbers of the last tick with an answer, and of what was asked before a plan came
+        self._since = 0  # number of the last reset or release: an answer to what was asked before is worth nothing
 
     @property
     def connected(self) -> bool:
@@ -105,9 +106,29 @@ class RemoteController:
         return self._upkeep.connected
 
     @property
+    def last_tick(self) -> Tick | None:
+        """The last one, None before the first of an episode."""
+        return self._conduct.last_tick
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing but the safe action is sent, None while all is well; who sets it stops the robot."""
+        return self._conduct.stopped
+
+    @stopped.setter
+    def stopped(self, why: str) -> None:
+        with self._lock:
+            self._conduct.stopped = why
+
+    @property
+    def slow(self) -> str | None:
+        """That a plan came too late for the robot to go on, in figures; None while all come in time."""
+        return self._conduct.slow
+
+    @property
     def error(self) -> str | None:
         """Why there is no connection, or no plan; None while all is well."""
-        return self._upkeep.error or self._failed
+        return self._upkeep.error or self._conduct.failed
 
     @property
     def refused(self) -> str | None:
@@ -133,7 +154,10 @@ class RemoteController:
             self._upkeep.observe(message)
 
     def action_at(self, time_s: SupportsFloat) -> FloatArray:
-        """Returns the action for a time (*Da), within `patience_s`, whatever the server does; see `tick`."""
+        """Returns the action for a time (*Da), within `patience_s`, whatever the server does; see `tick`.
+
+        The first one, for which the robot stands still, may take `lost_s`.
+        """
         return self.tick(time_s).action
 
     def tick(self, time_s: SupportsFloat) -> Tick:
@@ -141,20 +165,18 @@ class RemoteController:
 
         Raises:
             ObservationError: there is no action yet: no plan was there before, nor is there a safe action.
+            ClientError: the server says that this robot's question is none.
         """
         now = checked_time(time_s)
         with self._ticking:
             with self._lock:
-                begun, self._answered_s = self._begun, now if self._answered_s is None else self._answered_s
-                message: dict[str, Any] = {"type": "tick", "time_s": now, "stopped": self.stopped}
-                if self._unheard and self._rest.last is not None:
-                    message |= {"sent": self._rest.last, "sent_s": self._rest.last_s}
-                question = self._upkeep.ask(message)
-            answer = self._upkeep.answer(question, self._patience_s)
+                since, question = self._since, self._upkeep.ask(self._conduct.question(now))
+                knows, patience_s = self._conduct.knows(now), self._patience(now)
+            answer = self._upkeep.answer(question, patience_s, is_wanted=knows)
             with self._lock:
-                tick = None if answer is None or self._begun != begun else self._answered(answer, now)
-                self.last_tick = self._unanswered(now) if tick is None else tick
-                return self.last_tick
+                is_of_now = self._since == since and self._upkeep.is_current(question)
+                tick = self._answered(answer, now) if answer is not None and is_of_now else None
+                return tick or self._conduct.unanswered(now, connected=self._upkeep.connected)
 
     def plan(self, time_s: SupportsFloat, timeout_s: float = 60.0) -> None:
         """Lets the server make a plan from what was observed until a time, and waits for it.
@@ -167,6 +189,8 @@ class RemoteController:
         question = self._upkeep.ask({"type": "plan", "time_s": checked_time(time_s)})
         if self._upkeep.answer(question, timeout_s) is None:
             raise ServerLostError(self.error or f"no plan came within {timeout_s:g} s")
+        with self._lock:
+            self._planned = self._upkeep.asked
 
     def reset(self, seed: SupportsIndex | None = None, at: FloatArray | None = None, *, moved: bool = False) -> None:
         """Begins a new episode; see `TimedController.reset`. A stop stays one, until `release`.
@@ -184,21 +208,21 @@ class RemoteController:
         """
         number = checked_seed(seed)
         with self._lock:
-            self._rest.begin(None if at is None else self._rest.placed(at), moved=moved)
-            self.last_tick, self._seed, self._answered_s, self._unheard = None, number, None, False
-            self._begun += 1
-            begun, question = self._begun, self._upkeep.ask(self._reset_message())
+            self._conduct.begin(None if at is None else self._conduct.rest.placed(at), moved=moved)
+            self._seed = number
+            question = self._upkeep.ask(self._reset_message())
+            self._since = since = self._upkeep.asked
         heard = self._upkeep.answer(question, _ANSWER_S) is not None
         with self._lock:
-            if heard and self._begun == begun:
+            if heard and self._since == since:
                 self._seed = None
 
     def release(self) -> None:
         """Lets the policy act again after a stop."""
         with self._lock:
-            self.stopped, self._answered_s = None, None
-            self._begun += 1
+            self._conduct.release()
             question = self._upkeep.ask({"type": "release"})
+            self._since = self._upkeep.asked
         self._upkeep.answer(question, _ANSWER_S)
 
     def close(self) -> None:
@@ -213,45 +237,41 @@ class RemoteController:
     ) -> None:
         self.close()
 
+    def _patience(self, time_s: float) -> float:
+        """Returns how long a tick waits: little where it knows what to do, long where the robot stands still for it.
+
+        What was said before a plan that somebody asked for is nothing to go by at once.
+        """
+        if self._conduct.knows(time_s) and self._heard > self._planned:
+            return min(self._patience_s, self._prompt_s)
+        return self._patience_s if self._conduct.rest.has_action else max(self._patience_s, self._lost_s)
+
     def _carried_over(self, link: Link) -> dict[str, Any]:
         """Returns what a new connection is told first: where the robot stands, and whether it was stopped."""
         said = self._reset_message()
-        self.welcome, self._seed, self._unheard = link.welcome, None, False
-        self._rest.rules(link.welcome)
+        self.welcome, self._seed = link.welcome, None
+        self._conduct.meet(link.welcome)
         return said
 
     def _reset_message(self) -> dict[str, Any]:
-        here = self._rest.last
+        here = self._conduct.rest.last
         return {"type": "reset", "seed": self._seed, "at": here, "moved": here is None, "stopped": self.stopped}
 
     def _answered(self, answer: Mapping[str, Any], time_s: float) -> Tick | None:
         """Returns what the server said; None, and the connection is given up, where that is no permitted action."""
+        self._heard = answer["id"]
         try:
-            action = self._rest.permitted(answer["action"])
-            tick = Tick(
-                time_s, action.copy(), False, answer["observed_s"], answer["plan_start_s"], answer["starved"],
-                answer["stopped"],
-            )  # fmt: skip
-            self._failed, self.slow = answer["failed"], self.slow or answer["slow"]
-        except (MismatchError, KeyError, TypeError) as error:
-            self._upkeep.lose(f"the server said something else than an action: {error}")
+            return self._conduct.answered(answer, time_s)
+        except MismatchError as error:
+            self._upkeep.lose(str(error))
             return None
-        self._answered_s = time_s
-        if self.stopped is not None and tick.stopped is None:
-            return None  # a stop stands until `release`, whether the server knows of it or not
-        self.counts.answered += 1
-        self._unheard, self.stopped = False, self.stopped or tick.stopped
-        self._rest.sent(action, time_s)
-        return tick
 
-    def _unanswered(self, time_s: float) -> Tick:
-        answered_s = time_s if self._answered_s is None else self._answered_s
-        if self.last_tick is not None and not self.last_tick.held:  # while nobody asked, nobody was silent
-            self._answered_s = answered_s = max(answered_s, time_s - self.step_s)
-        silent_s = time_s - answered_s
-        if self._on_lost == "stop" and self.stopped is None and silent_s >= self._lost_s:
-            self.stopped = f"the server did not answer for {silent_s:.3g} s"
-        action = self._rest.action(time_s, stopped=self.stopped is not None)
-        self.counts.held += 1
-        self._unheard = True
-        return Tick(time_s, action, True, None, None, True, self.stopped)
+    def _late(self, answer: Mapping[str, Any]) -> None:
+        """Takes an answer for which nobody waits any more; called with the lock held."""
+        if answer["type"] != "action" or answer["id"] <= self._since:
+            return
+        self._heard = answer["id"]
+        try:
+            self._conduct.late(answer)
+        except MismatchError as error:
+            self._upkeep.lose(str(error))

@@ -10,7 +10,7 @@ Times are seconds on the client's clock, which only goes forward. A token travel
                                                       refused  message; the connection is then closed
     observe  time_s, obs {key: array}                 (nothing)
     tick     id, time_s, sent, sent_s, stopped        action   id, time_s, action, observed_s, plan_start_s, starved,
-                                                               stopped, failed, slow
+                                                               stopped, failed, slow, next_s, next
     plan     id, time_s                               done     id, once the plan is there
     reset    id, seed, at, moved, stopped             done     id
     release  id                                       done     id
@@ -22,12 +22,15 @@ rules that the client keeps by itself where there is no answer: `low`, `high`, `
 the last action, `elapsed_s`, for which the rate permits change at most. `reset.at` is the action that leaves the robot
 where it is: so a client carries it over to a new connection; None: it stands where the last action left it, unless it
 was `moved`, and nobody knows where to. `stopped` says why the robot stands still, if it does, though nobody told the
-server: a stop stands until `release`, whichever side it began on. `tick.sent` is there where the robot did something
-else than the last answer said, at `sent_s`: that answer came too late.
+server: a stop stands until `release`, whichever side it began on. `tick.sent` is there where the last tick had no
+answer in time: what the robot did, at `sent_s`.
 `action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be no plan, `action.slow`
-that a plan came too late for the robot to go on. `tick` and `plan` tell what time it is for the robot, `observe`
-only when something was measured. An episode's first plan, for which the robot waits, begins with the tick after it,
-unless something was sent before. An `error` without an id is of an observation.
+that a plan came too late for the robot to go on. `action.next` (N, *Da), at most `MOST_SAID`, is what is wanted for the
+step that runs, from `next_s` on, and for those after it if the server hears and plans nothing else until then, within
+its limits; with it the client goes on where an answer comes late, and keeps the rate. None: nothing is left of the
+plan, or the server would hold or stop the robot. `tick` and `plan` tell what time it is for the robot, `observe` only
+when something was measured. An episode's first plan, for which the robot waits, begins with the tick after it, unless
+something was sent before. An `error` without an id is of an observation.
 
 What is no such message ends the connection. A change of any of this raises `PROTOCOL`.
 """
@@ -39,8 +42,10 @@ from typing import Any
 import msgpack
 import numpy as np
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Both sides must speak the same."""
+MOST_SAID = 9
+"""Actions that an answer may tell beside its own: of the step that runs, and eight more."""
 ARRAY = 1
 """msgpack's number for an array: [dtype, shape, bytes], C order, little-endian."""
 DTYPES = ("|b1", "|u1", "<i4", "<i8", "<f4", "<f8")

@@ -1,4 +1,4 @@
-"""What a robot does while nobody says anything: it stays where it is, or goes to a safe action as slowly as it must.
+"""What a robot may do while nobody says anything: stay where it is, or go to an action as slowly as it must.
 
 The rules are the server's, and mean the same here: see `diffusion_policy.control.guard`.
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy_client.errors import MismatchError, ObservationError
+from diffusion_policy_client.protocol import MOST_SAID
 
 FloatArray = NDArray[np.float32]
 
@@ -50,6 +51,11 @@ class Rest:
         except (KeyError, TypeError, ValueError) as error:
             raise MismatchError(f"the server told rules that are none: {error!r}; is it dp-serve?") from error
 
+    @property
+    def has_action(self) -> bool:
+        """Whether there is something to do without an answer."""
+        return self.last is not None or self._safe is not None
+
     def placed(self, action: object) -> FloatArray:
         """Returns an action (*Da) that leaves the robot where it is: maybe beyond the limits, since it is a fact.
 
@@ -83,6 +89,23 @@ class Rest:
     def sent(self, action: FloatArray, time_s: float) -> None:
         """Remembers what was sent."""
         self.last, self.last_s = action, time_s
+
+    def toward(self, action: FloatArray, time_s: float) -> FloatArray:
+        """Returns the nearest action to one that limits and rate permit now, and remembers it."""
+        found = self._within(action, time_s)
+        self.sent(found, time_s)
+        return found.copy()
+
+    def coming(self, actions: object) -> FloatArray:
+        """Returns actions (N, *Da) that the server says will be next.
+
+        Raises:
+            MismatchError: they are none, or there are too many of them.
+        """
+        found = np.array(actions, np.float32)
+        if found.shape[1:] != self._shape or not 0 < len(found) <= MOST_SAID or not np.isfinite(found).all():
+            raise MismatchError(f"expected up to {MOST_SAID} actions of {self._shape} finite numbers, but got {found}")
+        return found
 
     def action(self, time_s: float, *, stopped: bool) -> FloatArray:
         """Returns what is sent at a time without an answer, and remembers it.

@@ -42,8 +42,10 @@ class Upkeep:
             held.
         counts: of connections lost and made anew, and of late answers.
         lock: of the controller.
+        late: takes an answer that nobody waits for any more; called with the lock held.
 
     Attributes:
+        asked: number of the last question.
         error: why there is no connection; None while there is one.
         refused: what the server said of the last observation that it did not take; None while it takes all.
         welcome: what the first server said.
@@ -58,11 +60,13 @@ class Upkeep:
         carried_over: Callable[[Link], dict[str, Any]],
         counts: RemoteCounts,
         lock: "threading.RLock",
+        late: Callable[[dict[str, Any]], None],
     ) -> None:
         self._connect, self._carried_over, self._counts, self._lock = connect, carried_over, counts, lock
+        self._late = late
         self.error: str | None = None
         self.refused: str | None = None
-        self._number, self._closed = _CARRIED_OVER, threading.Event()
+        self.asked, self._closed = _CARRIED_OVER, threading.Event()
         link = connect()
         self.welcome = link.welcome
         self._link: Link | None = link
@@ -72,6 +76,10 @@ class Upkeep:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._link is not None
+
+    def is_current(self, question: Question | None) -> bool:
+        """Whether there is still the connection on which a question was asked."""
+        return question is not None and question.link is self._link
 
     def observe(self, message: dict[str, Any]) -> None:
         """Sends an observation, and counts those that will not be."""
@@ -93,14 +101,19 @@ class Upkeep:
     def ask(self, message: dict[str, Any]) -> Question | None:
         """Sends a question; None where there is no connection."""
         with self._lock:
-            self._number += 1
-            question = None if self._link is None else Question(self._number, message["type"], self._link, self._mail)
+            self.asked += 1
+            question = None if self._link is None else Question(self.asked, message["type"], self._link, self._mail)
             if question is not None:
                 question.mail.expect(question.number)
-            return question if self._send({**message, "id": self._number}) else None
+            return question if self._send({**message, "id": self.asked}) else None
 
-    def answer(self, question: Question | None, timeout_s: float) -> dict[str, Any] | None:
+    def answer(self, question: Question | None, timeout_s: float, *, is_wanted: bool = False) -> dict[str, Any] | None:
         """Returns the answer to a question, None if there is none in time; called without the lock.
+
+        Args:
+            question: what was asked.
+            timeout_s: how long to wait.
+            is_wanted: whether a late answer is of use, so that the question stays one if it was not sent yet.
 
         Raises:
             ClientError: the answer is that this is not possible.
@@ -116,13 +129,15 @@ class Upkeep:
             return None  # it was given up meanwhile, and what it says is worth nothing
         if answer is not None:
             return _possible(answer)
-        if question.kind in ("tick", "plan"):  # whatever else is asked is still to be done
+        if question.kind in ("tick", "plan") and not is_wanted:  # whatever else is asked is still to be done
             question.link.withdraw(question.number)
         return None
 
     def _hear(self, link: Link, answer: dict[str, Any]) -> None:
         """Takes what nobody waits for, and which connection said it."""
         number, is_error = answer.get("id"), answer["type"] == "error"
+        if number is not None and not isinstance(number, int):
+            raise ServerLostError(f"the connection ended: an answer's id was {number!r:.40}")
         with self._lock:
             if number == _CARRIED_OVER:  # ticks do not wait for it
                 if is_error:
@@ -132,6 +147,8 @@ class Upkeep:
                 self.refused = str(answer.get("message"))
             else:
                 self._counts.late += 1
+                if link is self._link and number is not None:
+                    self._late(answer)
 
     def lose(self, why: str, of: Link | None = None) -> None:
         """Gives the connection up and begins to make another.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffusion_policy.control.history import ObservationHistory, checked_time
-from diffusion_policy.control.plan import PlanRequest
+from diffusion_policy.control.plan import Plan, PlanRequest
 from diffusion_policy.control.running import RunningPlans
 from diffusion_policy.control.sent import Sent
 from diffusion_policy.control.strategies import Strategy
@@ -73,3 +73,22 @@ class Episode:
         if known is not None:
             known = self.sent.as_executed(known, observed_s, self._policy.horizons.start)
         return PlanRequest(observed_s, window, noise, known, self.number)
+
+    def coming(self, time_s: float, most: int) -> Plan | None:
+        """Returns what the strategy wants now and later if no other plan arrives; None where that is nothing.
+
+        Args:
+            time_s: now; the first action is for the step of the newest plan that runs now. The later ones are those of
+                the same moment in later steps, since plans of other phases may have a say.
+            most: actions at most.
+        """
+        newest, plans, found = self.plans.newest, self.plans.all(), list[FloatArray]()
+        if newest is None:
+            return None
+        for number in range(most):
+            action = self._strategy.action(plans, time_s + number * self._step_s)
+            if action is None:
+                break
+            found.append(action)
+        begun_s = newest.start_s + newest.index(time_s) * self._step_s
+        return Plan(begun_s, self._step_s, np.stack(found), time_s, newest.observed_s) if found else None

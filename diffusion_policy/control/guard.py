@@ -123,8 +123,7 @@ class Guard:
             self.counts.limit += 1
             self._maybe_stop(self.config.on_limit, "an action was beyond its limits")
             action = np.clip(action, self.low, self.high) if self.config.on_limit == "clip" else None
-        reach = np.full(self.rate.shape, np.inf)
-        np.multiply(self.rate, max(0.0, elapsed_s), out=reach, where=np.isfinite(self.rate), dtype=np.float64)
+        reach = self._reach(elapsed_s)
         if action is not None and last is not None and self.stopped is None and _fast(action, last, reach).any():
             self.counts.rate += 1
             self._maybe_stop(self.config.on_rate, "an action changed too fast")
@@ -135,6 +134,34 @@ class Guard:
         if action is None:
             return self._held(last, reach)
         return self._within(action, last, reach)
+
+    def foreseen(self, actions: FloatArray, last: FloatArray | None, ages_s: Array, step_s: float) -> FloatArray:
+        """Returns what may be sent of actions that follow each other (N, *Da), within the limits; counts nothing.
+
+        Fewer than N where a rule would hold or stop the robot: those before. Rates are kept by whoever sends them: they
+        count from what is sent.
+
+        Args:
+            actions: (N, *Da), what will be wanted.
+            last: what is sent before the first; None where nobody knows.
+            ages_s: (N,), of the newest observation by then.
+            step_s: seconds from one to the next.
+        """
+        ends = np.full(len(actions), self.stopped is not None)
+        if self.config.stale_s is not None:
+            ends |= ~(ages_s <= self.config.stale_s) & (self.config.on_stale != "count")
+        if self.config.on_limit != "clip":
+            ends |= _any(self._beyond(actions))
+        if self.config.on_rate != "clip":
+            before = np.concatenate([actions[:1] if last is None else last[None], actions[:-1]])
+            ends |= _any(_fast(actions, before, self._reach(step_s)))
+        return np.clip(actions[: int(ends.argmax()) if ends.any() else len(ends)], self.low, self.high)
+
+    def _reach(self, elapsed_s: float) -> Array:
+        """Returns by how much an action may change after a time (*Da)."""
+        reach = np.full(self.rate.shape, np.inf)
+        np.multiply(self.rate, max(0.0, elapsed_s), out=reach, where=np.isfinite(self.rate), dtype=np.float64)
+        return reach
 
     def _held(self, last: FloatArray | None, reach: Array) -> FloatArray:
         """Returns what keeps a robot where it is, or where that is not permitted brings it back.
@@ -176,6 +203,12 @@ class Guard:
     def _maybe_stop(self, reaction: str, reason: str) -> None:
         if reaction == "stop" and self.stopped is None:
             self.stopped = reason
+
+
+def _any(broken: Array) -> Array:
+    """Returns for which actions (N, *Da) a rule is broken in some dimension, (N,)."""
+    found: Array = np.asarray(broken.reshape(len(broken), -1).any(1))
+    return found
 
 
 def _fast(action: FloatArray, last: Array, reach: Array) -> Array:

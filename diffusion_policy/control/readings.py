@@ -1,12 +1,16 @@
 """What can be read of a controller by the clock while it runs: what it takes and gives, its plan, its counts."""
 
 import threading
+from dataclasses import replace
+
+import numpy as np
 
 from diffusion_policy.config import ActionSpec, ObsSpec
 from diffusion_policy.control.episode import Episode
+from diffusion_policy.control.guard import Guard
 from diffusion_policy.control.history import ObservationHistory
 from diffusion_policy.control.plan import Plan
-from diffusion_policy.control.records import PlanCounts
+from diffusion_policy.control.records import PlanCounts, Tick
 from diffusion_policy.policies.chunk import ChunkPolicy
 
 
@@ -15,9 +19,13 @@ class Readings:
 
     Attributes:
         policy: what predicts.
+        guard: applies the rules of safety.
+        last_tick: the last action and what it rested on; None before the first of an episode.
     """
 
     policy: ChunkPolicy
+    guard: Guard
+    last_tick: Tick | None
     _current: Episode
     _lock: "threading.RLock"
 
@@ -75,3 +83,22 @@ class Readings:
         """Returns how many steps from now on the newest plan has actions for."""
         plan = self.newest_plan
         return 0 if plan is None else plan.remaining(time_s)
+
+    def ahead(self, most: int) -> Plan | None:
+        """Returns what is wanted from the last tick on if nothing else comes, neither observations nor plans.
+
+        Its first action is for the step that runs, the next for the one after, all of them within the limits; rates are
+        for whoever sends them, since they count from what is sent. It ends where no plan has an action, or a rule of
+        safety would hold or stop the robot. None where nothing is left.
+
+        Args:
+            most: actions at most.
+        """
+        with self._lock:
+            tick = self.last_tick
+            coming = None if tick is None or tick.starved else self._current.coming(tick.time_s, most)
+            if tick is None or coming is None:
+                return None
+            ages_s = tick.time_s - tick.observed_s + coming.step_s * np.arange(len(coming.actions))
+            actions = self.guard.foreseen(coming.actions, self._current.sent.action, ages_s, coming.step_s)
+            return replace(coming, actions=actions) if len(actions) else None

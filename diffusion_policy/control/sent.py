@@ -37,6 +37,11 @@ class Sent:
         if not as_planned:
             self.changed_s = time_s
 
+    def correct(self, action: FloatArray, time_s: float) -> None:
+        """Is told what was sent at a time, whatever was said for it; where it is the same, nothing has changed."""
+        same = time_s == self._time_s and self.action is not None and np.array_equal(action, self.action)
+        self.take(action, time_s, as_planned=same)
+
     def elapsed_s(self, time_s: float) -> float:
         """Returns the seconds since the last action for which a rate permits change; a step before the first."""
         elapsed_s = self._step_s if np.isnan(self._time_s) else time_s - self._time_s

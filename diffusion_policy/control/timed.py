@@ -257,7 +257,7 @@ class TimedController(Readings):
         """
         sent = checked_action("action", action, self.action_spec)
         with self._lock:
-            self._current.sent.take(sent, checked_time(time_s), as_planned=False)
+            self._current.sent.correct(sent, checked_time(time_s))
 
 
 def _told_step(policy: ChunkPolicy, path: str | Path) -> float:

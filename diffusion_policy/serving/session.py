@@ -14,7 +14,7 @@ from diffusion_policy.control.sent import LONGEST_STEPS
 from diffusion_policy.errors import ConfigError, DiffusionPolicyError, ObservationError
 from diffusion_policy.policies.chunk import Array, FloatArray
 from diffusion_policy.serving.offer import Offer, action_schema, agree, client_name
-from diffusion_policy.serving.protocol import PROTOCOL, ProtocolError, array, mapping, number, text, whole
+from diffusion_policy.serving.protocol import MOST_SAID, PROTOCOL, ProtocolError, array, mapping, number, text, whole
 from diffusion_policy.settings import plain
 
 _KEPT_BYTES = 16 * 2**20
@@ -178,6 +178,7 @@ class Session:
             self.controller.sent_instead(_action(sent), number(message, "sent_s"))
         self._stop(text(message, "stopped"))
         tick = self.controller.tick(self._advanced(message))
+        ahead = self.controller.ahead(MOST_SAID)
         return {
             "type": "action",
             "time_s": tick.time_s,
@@ -188,6 +189,8 @@ class Session:
             "stopped": self.controller.guard.stopped,
             "failed": self.failed,
             "slow": self.controller.slow,
+            "next_s": None if ahead is None else ahead.start_s,
+            "next": None if ahead is None else ahead.actions,
         }
 
     def _reset(self, message: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def test_serve_plans_for_a_robot_until_ctrl_c(checkpoint: Path) -> None:
             line = process.stdout.readline()  # type: ignore[union-attr]
             found = re.fullmatch(r"serving  policy\.pt at (ws://127\.0\.0\.1:\d+), 20 actions.*Ctrl-C ends\n", line)
             assert found, line or process.stderr.read()  # type: ignore[union-attr]
-            with RemoteController(found[1], planning="asked", patience_s=60.0) as controller:
+            with RemoteController(found[1], planning="asked", patience_s=60.0, prompt_s=None) as controller:
                 assert controller.step_s == 0.05
                 assert controller.welcome["server"].startswith("diffusion-policy ")
                 assert len(controller.welcome["policy"]["sha256"]) == 64

@@ -20,7 +20,8 @@ WELCOME = {
 
 
 def remote(running, **settings):
-    return RemoteController(running.url, **{"planning": "asked", "patience_s": PATIENCE_S, **settings})
+    given = {"planning": "asked", "patience_s": PATIENCE_S, "prompt_s": None, **settings}  # waits for answers, alone
+    return RemoteController(running.url, **given)
 
 
 def until(true):
@@ -70,4 +71,5 @@ class Saying:
 
 def action(message, **more):
     said = {"observed_s": None, "plan_start_s": None, "starved": False, "stopped": None, "failed": None, "slow": None}
+    said |= {"time_s": message.get("time_s"), "next_s": None, "next": None}
     return {"type": "action", "id": message["id"], "action": np.array([9.0]), **said, **more}

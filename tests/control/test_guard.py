@@ -160,3 +160,43 @@ def test_observations_unlike_any_of_training(reaction, taken):
 def test_rules_that_make_no_sense_are_refused(rules, says):
     with pytest.raises(ConfigError, match=says):
         guard(**rules)
+
+
+@pytest.mark.parametrize("kind", ["absolute", "delta"])
+@pytest.mark.parametrize("on_limit", ["clip", "hold", "stop"])
+@pytest.mark.parametrize("on_rate", ["clip", "hold", "stop"])
+@pytest.mark.parametrize("on_stale", ["count", "hold", "stop"])
+def test_what_is_foreseen_becomes_what_is_permitted_and_counts_nothing(kind, on_limit, on_rate, on_stale):
+    chance, whole, short = np.random.default_rng(0), 0, 0
+    rules = SafetyConfig(
+        low=[-1.0, -2.0], high=1.5, rate=[3.0, np.inf], stale_s=0.55, on_limit=on_limit, on_rate=on_rate,
+        on_stale=on_stale,
+    )  # fmt: skip
+    for _ in range(60):
+        guard, plain = (Guard(each, {}, ActionSpec((2,), kind=kind)) for each in (rules, SafetyConfig(rate=rules.rate)))
+        wanted = np.cumsum(chance.normal(size=(8, 2)) * chance.choice([0.02, 0.3]), axis=0).astype(np.float32)
+        last = None if chance.random() < 0.2 else (0.1 * chance.normal(size=2)).astype(np.float32)
+        ages_s = chance.choice([-1.0, 0.0]) + np.arange(1, 9) * STEP
+        said = guard.foreseen(wanted, last, ages_s, STEP)
+        assert sum(guard.counts.to_dict().values()) == 0
+        assert guard.stopped is None
+        for number, action in enumerate(said):
+            sent = guard.permitted(wanted[number], last, ages_s[number], STEP)
+            np.testing.assert_array_equal(plain.permitted(action, last, 0.0, STEP), sent)  # by who keeps rates alone
+            last = sent
+        assert guard.stopped is None
+        assert guard.counts.stale == 0 or on_stale == "count"
+        whole += len(said) == 8
+        short += len(said) < 8
+        if len(said) < 8:  # then it is held or stopped, and not before
+            found = guard.permitted(wanted[len(said)], last, ages_s[len(said)], STEP)
+            held = np.zeros(2) if kind == "delta" else last
+            assert last is None or np.array_equal(found, held)
+    assert whole
+    assert short or (on_limit, on_rate, on_stale) == ("clip", "clip", "count")
+
+
+def test_nothing_is_foreseen_of_a_robot_that_is_stopped():
+    guard = Guard(SafetyConfig(), {}, ActionSpec((1,)))
+    guard.stopped = "a wall"
+    assert len(guard.foreseen(np.zeros((3, 1), np.float32), None, np.zeros(3), STEP)) == 0

@@ -77,7 +77,10 @@ def loaded() -> ModuleType:
 def test_ros_node_observes_topics_and_publishes_actions(example):
     policy = Telling()
     policy.obs_spec = {"now": ObsField("low_dim", (1,)), "eye": ObsField("rgb", (2, 3, 3))}
-    with Running(offer(policy)) as running, RemoteController(running.url, patience_s=PATIENCE_S) as controller:
+    with (
+        Running(offer(policy)) as running,
+        RemoteController(running.url, patience_s=PATIENCE_S, prompt_s=None) as controller,
+    ):
         node = example.PolicyNode(controller)
         assert node.period_s == controller.step_s
         node.tick()
@@ -113,7 +116,10 @@ def image(data=bytes(range(18)), height=2, width=3, encoding="rgb8", step=9):
 def test_ros_node_takes_pictures_of_either_order_and_drops_what_it_cannot_read(example):
     policy = Telling()
     policy.obs_spec = {"now": ObsField("low_dim", (1,)), "eye": ObsField("rgb", (2, 3, 3))}
-    with Running(offer(policy)) as running, RemoteController(running.url, patience_s=PATIENCE_S) as controller:
+    with (
+        Running(offer(policy)) as running,
+        RemoteController(running.url, patience_s=PATIENCE_S, prompt_s=None) as controller,
+    ):
         node = example.PolicyNode(controller)
         (_, now), (_, eye) = node.subscriptions["observation/now"], node.subscriptions["observation/eye"]
         pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
@@ -138,7 +144,10 @@ def test_ros_node_takes_pictures_of_either_order_and_drops_what_it_cannot_read(e
 
 
 def test_ros_node_ends_where_the_server_does_not_fit_and_a_service_says_what_failed(example, monkeypatch):
-    with Running(offer(Telling())) as running, RemoteController(running.url, patience_s=PATIENCE_S) as controller:
+    with (
+        Running(offer(Telling())) as running,
+        RemoteController(running.url, patience_s=PATIENCE_S, prompt_s=None) as controller,
+    ):
         node = example.PolicyNode(controller)
 
         def refuse(*_, **__):
