@@ -10,6 +10,7 @@ say how it grows, that is exit code 1, too.
 """
 
 import argparse
+import logging
 import os
 import random
 import re
@@ -113,7 +114,8 @@ class Fuzz:
             ]
         )
         for _ in range(self.chance.choice([0, 0, 0, 1, 1, 2])):
-            where = said["obs"] if "obs" in said and said["obs"] and self.chance.random() < 0.5 else said
+            obs_said = said.get("obs")  # an earlier round may have made it anything
+            where = obs_said if isinstance(obs_said, dict) and obs_said and self.chance.random() < 0.5 else said
             where[self.chance.choice([*where, self.word()])] = self.value()
         return said
 
@@ -251,6 +253,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # how connections of ours end is no news
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is not left behind
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+") as log:
         words = [str(checkpoint(Path(folder))), "port=0", "control_hz=10", "max_clients=64", "safe_action=[0,0]"]
