@@ -31,9 +31,14 @@ def checked(obs: object, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, NDA
         if array.shape != shape or (array.dtype != np.uint8 if picture else array.dtype.kind not in "fiu"):
             kind = "uint8 pixels 0-255" if picture else "numbers"
             raise ObservationError(f"observation '{key}' must be {shape} {kind}, but got {array.shape} {array.dtype}")
-        with np.errstate(over="ignore"):  # what overflows becomes infinite, and the server's rules say what then
-            found[key] = array if picture else array.astype(np.float32)
+        found[key] = array if picture or array.dtype == np.float32 else _single(array)
     return found
+
+
+def _single(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns numbers as float32; what overflows becomes infinite, and the server's rules say what then."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def checked_time(time_s: SupportsFloat) -> float:

@@ -62,7 +62,7 @@ class Rest:
         Raises:
             MismatchError: it is none within the action's bounds.
         """
-        return self._between(action, *self._bounds)
+        return _within(self._numbers(action), *self._bounds)
 
     def permitted(self, action: object) -> FloatArray:
         """Returns an action (*Da) of the server's.
@@ -72,10 +72,10 @@ class Rest:
         Raises:
             MismatchError: it is none that is permitted.
         """
-        low, high = self._low, self._high
-        if self.last is not None and not self._delta:
+        found, low, high = self._numbers(action), self._low, self._high
+        if self.last is not None and not self._delta and not _lies_within(found, low, high):
             low, high = np.minimum(low, self.last), np.maximum(high, self.last)
-        return self._between(action, low, high)
+        return _within(found, low, high)
 
     def begin(self, here: FloatArray | None, *, moved: bool) -> None:
         """Begins an episode.
@@ -143,16 +143,24 @@ class Rest:
             high = np.maximum(high, (before - reach).astype(np.float32))
         return np.clip(found.astype(np.float32), low, high)
 
-    def _between(self, action: object, low: FloatArray, high: FloatArray) -> FloatArray:
+    def _numbers(self, action: object) -> FloatArray:
         try:
             found = np.array(action, np.float32)
         except (TypeError, ValueError) as error:
             raise MismatchError(f"expected an action of {self._shape} numbers, but got {action!r:.100}") from error
         if found.shape != self._shape or not np.isfinite(found).all():
             raise MismatchError(f"expected an action of {self._shape} finite numbers, but got {action}")
-        if not ((found >= low) & (found <= high)).all():
-            raise MismatchError(f"expected an action within {low} and {high}, but got {action}")
         return found
+
+
+def _lies_within(action: FloatArray, low: FloatArray, high: FloatArray) -> bool:
+    return bool(((action >= low) & (action <= high)).all())
+
+
+def _within(action: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    if not _lies_within(action, low, high):
+        raise MismatchError(f"expected an action within {low} and {high}, but got {action}")
+    return action
 
 
 def _spread(value: Any, shape: tuple[int, ...]) -> FloatArray:

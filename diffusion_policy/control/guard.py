@@ -55,6 +55,10 @@ class Guard:
                 f"{self.low} and high {self.high}; widen them"
             )
         self.rate = _limit("rate", config.rate, None, action_spec.shape, np.inf)
+        self._is_rated = bool(np.isfinite(self.rate).any())
+        self._boundless = np.full(action_spec.shape, np.inf)
+        self._lowest = np.nextafter(self.low, np.float32(-np.inf))  # as float32 may round a bound
+        self._highest = np.nextafter(self.high, np.float32(np.inf))
         if (self.rate < 0).any():
             raise ConfigError(f"safety.rate must be 0 or more, but got {config.rate}")
         if safe_action is not None and (self._beyond(safe_action)).any():
@@ -124,7 +128,8 @@ class Guard:
             self._maybe_stop(self.config.on_limit, "an action was beyond its limits")
             action = np.clip(action, self.low, self.high) if self.config.on_limit == "clip" else None
         reach = self._reach(elapsed_s)
-        if action is not None and last is not None and self.stopped is None and _fast(action, last, reach).any():
+        moves = self._is_rated and self.stopped is None
+        if moves and action is not None and last is not None and _fast(action, last, reach).any():
             self.counts.rate += 1
             self._maybe_stop(self.config.on_rate, "an action changed too fast")
             action = action if self.config.on_rate == "clip" else None
@@ -159,7 +164,9 @@ class Guard:
 
     def _reach(self, elapsed_s: float) -> Array:
         """Returns by how much an action may change after a time (*Da)."""
-        reach = np.full(self.rate.shape, np.inf)
+        if not self._is_rated:
+            return self._boundless
+        reach = self._boundless.copy()
         np.multiply(self.rate, max(0.0, elapsed_s), out=reach, where=np.isfinite(self.rate), dtype=np.float64)
         return reach
 
@@ -184,7 +191,7 @@ class Guard:
     def _within(self, action: FloatArray, last: FloatArray | None, reach: Array) -> FloatArray:
         """Returns the nearest action within its limits and its rate; see `permitted` for where these contradict."""
         found, low, high = np.asarray(action, np.float64), self.low, self.high
-        if last is not None:
+        if last is not None and self._is_rated:
             before = last.astype(np.float64)
             if self._delta:  # a change says nothing about where the robot stands
                 before = np.clip(before, low, high)
@@ -196,8 +203,7 @@ class Guard:
 
     def _beyond(self, action: FloatArray) -> Array:
         """Returns where an action breaks its limits, not only by how float32 rounds a bound that it was clipped to."""
-        low, high = np.nextafter(self.low, np.float32(-np.inf)), np.nextafter(self.high, np.float32(np.inf))
-        beyond: Array = ~((action >= low) & (action <= high))
+        beyond: Array = ~((action >= self._lowest) & (action <= self._highest))
         return beyond
 
     def _maybe_stop(self, reaction: str, reason: str) -> None:

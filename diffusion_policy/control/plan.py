@@ -61,6 +61,11 @@ class Plan:
         """Whether it has an action for a time."""
         return 0 <= self.index(time_s) < len(self.actions)
 
+    def find(self, time_s: float) -> FloatArray | None:
+        """Returns the action for a time (*Da), None where it does not cover it."""
+        index = self.index(time_s)
+        return self.actions[index] if 0 <= index < len(self.actions) else None
+
     def at(self, time_s: float) -> FloatArray:
         """Returns the action for a time that it covers, (*Da)."""
         action: FloatArray = self.actions[self.index(time_s)]

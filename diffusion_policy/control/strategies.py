@@ -60,7 +60,10 @@ class Chunking:
 
     def action(self, plans: Sequence[Plan], time_s: float) -> FloatArray | None:
         """See `Strategy`."""
-        return next((plan.at(time_s) for plan in reversed(plans) if plan.covers(time_s)), None)
+        for plan in reversed(plans):
+            if (action := plan.find(time_s)) is not None:
+                return action
+        return None
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Ensembling(Chunking):
 
     def action(self, plans: Sequence[Plan], time_s: float) -> FloatArray | None:
         """See `Strategy`."""
-        said = [plan.at(time_s) for plan in plans if plan.covers(time_s)]  # oldest first
+        said = [action for plan in plans if (action := plan.find(time_s)) is not None]  # oldest first
         if not said:
             return None
         weights = np.exp(-self.m * np.arange(len(said), dtype=np.float64))

@@ -21,7 +21,8 @@ from diffusion_policy.errors import CheckpointError, PolicyLostError
 from diffusion_policy.policies.chunk import ActionChunk, Array, FloatArray, KnownActions
 from diffusion_policy.policies.controller import policy_file
 from diffusion_policy.policies.engines.description import Described, Description
-from diffusion_policy.policies.own_process_work import Answer, Job, work
+from diffusion_policy.policies.own_process_words import answered, question
+from diffusion_policy.policies.own_process_work import Job, work
 from diffusion_policy.processes import inherited_calm
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class PolicyProcess(Described):
         self._code: int | None = None  # with which the last one ended
         self.computed_s = 0.0
         self._begin()
-        self.description: Description = self._received().value
+        self.description: Description = self._received()
         self._state = _state(self._job.path)
 
     def predict(self, obs: dict[str, Array], noise: FloatArray | None = None) -> ActionChunk[Array]:
@@ -73,13 +74,13 @@ class PolicyProcess(Described):
         Raises:
             PolicyLostError: the process ended, and the one in its place, too.
         """
-        return self._answer(("predict", (obs, noise)))
+        return self._answer(question(obs, noise))
 
     def predict_guided(
         self, obs: dict[str, Array], noise: FloatArray | None, known: KnownActions
     ) -> ActionChunk[Array]:
         """See `GuidedChunkPolicy`, and `predict`."""
-        return self._answer(("predict_guided", (obs, noise, known)))
+        return self._answer(question(obs, noise, known))
 
     def close(self) -> None:
         """Ends the process, for good; a prediction that is being made is given up."""
@@ -96,19 +97,20 @@ class PolicyProcess(Described):
     ) -> None:
         self.close()
 
-    def _answer(self, question: tuple[str, tuple[Any, ...]]) -> ActionChunk[Array]:
+    def _answer(self, asks: bytes) -> ActionChunk[Array]:
         with self._lock:
             try:
-                answer = self._asked(question)
+                said = self._asked(asks)
             except PolicyLostError as error:
                 if self._closed or self._code == -signal.SIGTERM:
                     raise
                 logger.warning("%s; another is started", error)
-                answer = self._asked(question)
-            self.computed_s += answer.seconds
-        return ActionChunk.of(answer.value, self.horizons)
+                said = self._asked(asks)
+            prediction, seconds = answered(said)
+            self.computed_s += seconds
+        return ActionChunk.of(prediction, self.horizons)
 
-    def _asked(self, question: tuple[str, tuple[Any, ...]]) -> Answer:
+    def _asked(self, asks: bytes) -> Any:
         if self._closed:
             raise PolicyLostError(f"the process of {self._job.path} was closed; make another PolicyProcess")
         if self._process is None:
@@ -120,7 +122,7 @@ class PolicyProcess(Described):
             self._begin()
             self._received()
         with suppress(OSError):  # it has ended: receiving says how
-            self._conn.send(question)
+            self._conn.send_bytes(asks)
         return self._received()
 
     def _begin(self) -> None:
@@ -136,7 +138,7 @@ class PolicyProcess(Described):
         with suppress(OSError):
             self._conn.send(self._job)
 
-    def _received(self) -> Answer:
+    def _received(self) -> Any:
         try:
             said = self._conn.recv()
         except (EOFError, OSError) as error:
@@ -146,8 +148,7 @@ class PolicyProcess(Described):
             ) from error
         if isinstance(said, Exception):
             raise said
-        answer: Answer = said
-        return answer
+        return said
 
     def _end(self) -> int | None:
         process, self._process = self._process, None

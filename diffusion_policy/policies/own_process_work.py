@@ -1,7 +1,6 @@
 """What runs in the process of a policy: it is loaded there, and answers through a pipe.
 
-In: a `Job`, then (method, arguments). Out: an `Answer` each, the first with the policy's `Description`; or what was
-raised.
+In: a `Job`, then questions. Out: the policy's `Description`, then answers; or what was raised. See `own_process_words`.
 """
 
 import gc
@@ -15,9 +14,11 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.policies.chunk import ChunkPolicy
+from diffusion_policy.errors import ConfigError
+from diffusion_policy.policies.chunk import ActionChunk, Array, ChunkPolicy, FloatArray, GuidedChunkPolicy, KnownActions
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.engines.description import Description
+from diffusion_policy.policies.own_process_words import answer, asked
 from diffusion_policy.processes import settle
 from diffusion_policy.registry import import_plugins
 
@@ -32,14 +33,6 @@ class Job:
     plugins: Sequence[str]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the policy answered, and how many seconds that took."""
-
-    value: Any
-    seconds: float
-
-
 def work(conn: Connection) -> None:
     """Answers until the other side closes the pipe, or ends."""
     settle()
@@ -48,20 +41,30 @@ def work(conn: Connection) -> None:
         policy = _said(conn, _loaded, job)
         if policy is None:
             return
-        conn.send(Answer(getattr(policy, "description", None) or Description.of(policy), 0.0))
+        conn.send(getattr(policy, "description", None) or Description.of(policy))
         gc.collect()
         gc.freeze()  # what is there stays: later collections pass it over
         while True:
-            name, arguments = conn.recv()
+            obs, noise, known = asked(conn.recv_bytes())
             begun = time.monotonic()
-            found = _said(conn, getattr(policy, name), *arguments)
+            found = _said(conn, _predicted, policy, obs, noise, known)
             if found is not None:
-                conn.send(Answer(found.prediction, time.monotonic() - begun))
+                conn.send_bytes(answer(found.prediction, time.monotonic() - begun))
 
 
 def _loaded(job: Job) -> ChunkPolicy:
     import_plugins(job.plugins)
     return RecedingHorizonController.load(job.path, device=job.device, precision=job.precision, batch_size=1).policy
+
+
+def _predicted(
+    policy: ChunkPolicy, obs: dict[str, Array], noise: FloatArray | None, known: KnownActions | None
+) -> ActionChunk[Array]:
+    if known is None:
+        return policy.predict(obs, noise)
+    if not isinstance(policy, GuidedChunkPolicy):
+        raise ConfigError(f"{type(policy).__name__} cannot be guided by known actions; choose another strategy")
+    return policy.predict_guided(obs, noise, known)
 
 
 def _said(conn: Connection, work: Any, *arguments: Any) -> Any:
