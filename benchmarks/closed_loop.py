@@ -3,8 +3,9 @@
     python benchmarks/closed_loop.py [--minutes 10] [--hz 10 50] [--load idle full first] [--policy policy.pt]
 
 For every rate, idle, with a busy process on each core (full), and with the same while server and robot come first (nice
--10, which needs rights): a server, a robot that steps PushT and asks for an action at each tick, and beside them, at
-the same rate, a loop that only sleeps and a bare websocket echo of the same payload.
+-10, which needs rights): a server, a robot that steps PushT and asks for an action at each tick, and beside them, as
+often, a loop that only sleeps and a bare websocket echo of the same payload. Their rate is 1 % higher: so they meet the
+robot and its plans at every phase, and not at the one at which they happened to begin.
 Ticks lie on a fixed grid. A miss is an action that is there later than 10 ms after its tick, or none, because the loop
 was busy with earlier ones until the next was due; for the sleeping loop, a wake-up as late, or none. On a virtual
 machine it is counted, too, in how many of the late ticks the hypervisor kept a processor that was wanted. Where an

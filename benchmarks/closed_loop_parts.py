@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 
 LATE_S = 0.010
+BESIDE = 1.01
+"""Rate of what is measured beside the robot, by the robot's. At the same rate they would meet each other, and plans, as
+chance put them when they began: an echo's p99 was 0.9 to 1.1 ms in some runs, and 3.5 to 4.5 ms in others."""
 
 
 def due_ticks(hz: float, seconds: float) -> int:
@@ -41,6 +44,11 @@ def ticks(
         sleep(max(0.0, due - clock()))
         yield due
         number = max(number + 1, math.floor((clock() - begun) * hz))
+
+
+def beside(hz: float, seconds: float) -> Iterator[float]:
+    """Yields as many ticks as the robot has, a little faster: they come at every moment of its steps and its plans."""
+    return ticks(BESIDE * hz, seconds / BESIDE)
 
 
 def missed(late: Any, due: int) -> int:
@@ -125,7 +133,7 @@ def health(url: str) -> dict[str, Any]:
 
 def sleeper(hz: float, seconds: float, out: str) -> None:
     """Does nothing but wake up in time."""
-    late = [time.monotonic() - due for due in ticks(hz, seconds)]
+    late = [time.monotonic() - due for due in beside(hz, seconds)]
     np.savez(out, late=late)
 
 
@@ -155,7 +163,7 @@ def echo(url: str, hz: float, seconds: float, out: str) -> None:
     payload = pack({"type": "observe", "time_s": 1.0, "obs": obs}) + pack({"type": "tick", "id": 1, "time_s": 1.0})
     trips = []
     with connect(url, compression=None, proxy=None) as connection:
-        for _ in ticks(hz, seconds):
+        for _ in beside(hz, seconds):
             begun = time.monotonic()
             connection.send(payload)
             connection.recv()

@@ -174,12 +174,12 @@ def permitted(message: dict[str, Any]) -> int:
     Raises:
         ValueError: an action is not permitted.
     """
-    if message["type"] != "action":
+    if message["type"] not in ("action", "ahead"):
         return 0
-    action = message["action"]
-    if action.shape != (2,) or not (np.abs(action) <= 1).all():
-        raise ValueError(f"the server sent {action}")
-    return 1
+    said = message["action"][None] if message["type"] == "action" else message["next"]
+    if said is not None and (said.shape[1:] != (2,) or not (np.abs(said) <= 1).all()):
+        raise ValueError(f"the server sent {said}")
+    return message["type"] == "action"
 
 
 class Robot:

@@ -20,7 +20,7 @@ _ROUNDING = 1e-3  # part of a step by which a tick may be early and count as in 
 
 
 class Said(NamedTuple):
-    """An answer, and what it says of later ticks.
+    """What the server says of later ticks.
 
     Args:
         time_s: of the tick that was answered.
@@ -115,7 +115,7 @@ class Conduct:
         return tick
 
     def late(self, answer: Mapping[str, Any]) -> None:
-        """Takes what the answer to an earlier tick says of later ones, and that the server stopped.
+        """Takes what the answer to an earlier tick says of the server, and that it stopped.
 
         Raises:
             MismatchError: it is no answer to a tick.
@@ -125,6 +125,20 @@ class Conduct:
             self.stopped = self.stopped or answer["stopped"]
         except (KeyError, TypeError, ValueError) as error:
             raise MismatchError(f"the server said something else than an action: {error}") from error
+
+    def told(self, ahead: Mapping[str, Any]) -> None:
+        """Takes what the server says of later ticks.
+
+        Raises:
+            MismatchError: it is none of that.
+        """
+        try:
+            time_s, self._said = self._heard(float(ahead["time_s"])), None
+            if ahead["next"] is not None and self._goes_on:
+                actions, start_s = self.rest.coming(ahead["next"]), float(ahead["next_s"])
+                self._said = Said(time_s, actions, start_s, ahead["observed_s"], ahead["plan_start_s"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise MismatchError(f"the server said something else than what is next: {error}") from error
 
     def unanswered(self, time_s: float, *, connected: bool) -> Tick:
         """Returns what is done without an answer; where the connection has ended, that is by the rules alone.
@@ -162,13 +176,14 @@ class Conduct:
         for name in ("stopped", "failed", "slow"):
             if not isinstance(answer[name], (str, type(None))):
                 raise TypeError(f"{name} is no text")
+        self._answered_s = max(self._heard(time_s), -np.inf if self._answered_s is None else self._answered_s)
+        self.failed, self.slow = answer["failed"], self.slow or answer["slow"]
+
+    def _heard(self, time_s: float) -> float:
+        """Returns the time of a tick that the server speaks of; raises ValueError where there was none."""
         if self._asked_s is not None and not time_s <= self._asked_s:
             raise ValueError(f"it is of {time_s}, after the last tick")
-        self.failed, self.slow, self._said = answer["failed"], self.slow or answer["slow"], None
-        self._answered_s = time_s if self._answered_s is None else max(time_s, self._answered_s)
-        if answer["next"] is not None and answer["stopped"] is None and self._goes_on:
-            actions, start_s = self.rest.coming(answer["next"]), float(answer["next_s"])
-            self._said = Said(time_s, actions, start_s, answer["observed_s"], answer["plan_start_s"])
+        return time_s
 
     def _foreseen(self, time_s: float) -> FloatArray | None:
         """Returns the action that the server said for a time (*Da), None where there is none, or it is long ago."""

@@ -27,9 +27,9 @@ _ANSWER_S = 5.0  # for what is no tick and no plan
 class RemoteController:
     """Acts by a policy on a server. Its methods may be called from different threads: who waits holds up nobody else.
 
-    Each answer holds what the plan wants next. Where one comes late, the robot goes on by
-    the one before; where that says no more, or the connection has ended, the robot is held: the last action is sent
-    again, or none where actions are changes. After `lost_s` without answers, `on_lost` says what happens. Meanwhile the
+    Behind each answer the server tells what the plan wants next. Where an answer comes late, the robot goes on by that;
+    where it says no more, or the connection has ended, the robot is held: the last action is sent again, or none where
+    actions are changes. After `lost_s` without answers, `on_lost` says what happens. Meanwhile the
     client connects anew, again and again; a stop, and where the robot stands, are carried over to the new connection,
     observations are not.
 
@@ -42,7 +42,7 @@ class RemoteController:
         planning: auto, as the server's strategy wants, or asked, on `plan` alone.
         patience_s: how long a tick waits for its answer; None: half a step. The first action, for which the robot
             stands still, it waits for `lost_s` where that is longer.
-        prompt_s: how long at most where an earlier answer said what to do. None: nothing is done by an earlier one.
+        prompt_s: how long at most where the server told before what to do. None: nothing is done by that.
         lost_s: seconds without answers until `on_lost` applies, and for which the robot goes on by what was said.
         on_lost: hold goes on holding, and ends by itself; stop goes to the server's safe action, no faster than its
             rules permit, or holds where it has none, until `release`.
@@ -94,10 +94,8 @@ class RemoteController:
         self._patience_s, self._prompt_s, self._lost_s = patience_s or 0.5 * self.step_s, prompt_s or np.inf, lost_s
         self._conduct = Conduct(self.welcome, self.counts, lost_s=lost_s, on_lost=on_lost, goes_on=prompt_s is not None)
         self._seed: int | None = None  # of a reset that no server has heard of
-        self._heard, self._planned = (
-            0,
-            0,
-        )  # numbers of the last tick with an answer, and of what was asked before a plan came
+        self._heard = 0  # number of the last tick behind whose answer it was told what is next
+        self._planned = 0  # number of what was asked before a plan came that somebody waited for
         self._since = 0  # number of the last reset or release: an answer to what was asked before is worth nothing
 
     @property
@@ -171,8 +169,13 @@ class RemoteController:
         with self._ticking:
             with self._lock:
                 since, question = self._since, self._upkeep.ask(self._conduct.question(now))
-                knows, patience_s = self._conduct.knows(now), self._patience(now)
-            answer = self._upkeep.answer(question, patience_s, is_wanted=knows)
+                patience_s = self._patience()
+            prompt_s = min(patience_s, self._prompt_s)
+            answer = self._upkeep.answer(
+                question, prompt_s, lambda: 0.0 if self._goes_on(now) else patience_s - prompt_s
+            )
+            if answer is None and not self._conduct.knows(now):  # a late one is of use where it tells what is next
+                self._upkeep.withdraw(question)
             with self._lock:
                 is_of_now = self._since == since and self._upkeep.is_current(question)
                 tick = self._answered(answer, now) if answer is not None and is_of_now else None
@@ -188,6 +191,7 @@ class RemoteController:
         """
         question = self._upkeep.ask({"type": "plan", "time_s": checked_time(time_s)})
         if self._upkeep.answer(question, timeout_s) is None:
+            self._upkeep.withdraw(question)
             raise ServerLostError(self.error or f"no plan came within {timeout_s:g} s")
         with self._lock:
             self._planned = self._upkeep.asked
@@ -237,14 +241,14 @@ class RemoteController:
     ) -> None:
         self.close()
 
-    def _patience(self, time_s: float) -> float:
-        """Returns how long a tick waits: little where it knows what to do, long where the robot stands still for it.
-
-        What was said before a plan that somebody asked for is nothing to go by at once.
-        """
-        if self._conduct.knows(time_s) and self._heard > self._planned:
-            return min(self._patience_s, self._prompt_s)
+    def _patience(self) -> float:
+        """Returns how long a tick waits at most: long where the robot stands still for it."""
         return self._patience_s if self._conduct.rest.has_action else max(self._patience_s, self._lost_s)
+
+    def _goes_on(self, time_s: float) -> bool:
+        """Whether a tick waits no longer, since it was told what to do; not before a plan that somebody asked for."""
+        with self._lock:
+            return self._conduct.knows(time_s) and self._heard > self._planned
 
     def _carried_over(self, link: Link) -> dict[str, Any]:
         """Returns what a new connection is told first: where the robot stands, and whether it was stopped."""
@@ -259,7 +263,6 @@ class RemoteController:
 
     def _answered(self, answer: Mapping[str, Any], time_s: float) -> Tick | None:
         """Returns what the server said; None, and the connection is given up, where that is no permitted action."""
-        self._heard = answer["id"]
         try:
             return self._conduct.answered(answer, time_s)
         except MismatchError as error:
@@ -267,11 +270,18 @@ class RemoteController:
             return None
 
     def _late(self, answer: Mapping[str, Any]) -> None:
-        """Takes an answer for which nobody waits any more; called with the lock held."""
-        if answer["type"] != "action" or answer["id"] <= self._since:
+        """Takes an answer for which nobody waits any more, or what comes behind one; called with the lock held."""
+        is_ahead = answer["type"] == "ahead"
+        number = answer.get("of" if is_ahead else "id")
+        if not isinstance(number, int):
+            self._upkeep.lose(f"the server spoke of tick {number!r:.40}")
+        if not isinstance(number, int) or number <= self._since or not (is_ahead or answer["type"] == "action"):
             return
-        self._heard = answer["id"]
         try:
-            self._conduct.late(answer)
+            if is_ahead:
+                self._heard = number
+                self._conduct.told(answer)
+            else:
+                self._conduct.late(answer)
         except MismatchError as error:
             self._upkeep.lose(str(error))

@@ -27,23 +27,35 @@ class Mail:
         with self._changed:
             self._expected[number] = None
 
-    def answer(self, number: int, timeout_s: float) -> dict[str, Any] | None:
-        """Returns the answer of a number that is expected, None if there is none in time; nobody expects it then."""
-        until = time.monotonic() + timeout_s
+    def answer(
+        self, number: int, timeout_s: float, longer_s: Callable[[], float] = lambda: 0.0
+    ) -> dict[str, Any] | None:
+        """Returns the answer of a number that is expected, None if there is none in time; nobody expects it then.
+
+        Args:
+            number: of the question.
+            timeout_s: how long to wait.
+            longer_s: how long to wait on; it is asked when that time is over.
+        """
         try:
-            while True:
-                with self._changed:
-                    free = self._changed.wait_for(
-                        lambda: self._expected[number] is not None or not self._is_read, until - time.monotonic()
-                    )
-                    if not free or self._expected[number] is not None:
-                        return self._expected[number]
-                    self._is_read = True
-                if not self._has_read(until - time.monotonic()):
-                    return self._expected[number]
+            found = self._awaited(number, timeout_s)
+            return self._awaited(number, longer_s()) if found is None else found
         finally:
             with self._changed:
                 del self._expected[number]
+
+    def _awaited(self, number: int, timeout_s: float) -> dict[str, Any] | None:
+        until = time.monotonic() + timeout_s
+        while True:
+            with self._changed:
+                free = self._changed.wait_for(
+                    lambda: self._expected[number] is not None or not self._is_read, until - time.monotonic()
+                )
+                if not free or self._expected[number] is not None:
+                    return self._expected[number]
+                self._is_read = True
+            if not self._has_read(until - time.monotonic()):
+                return self._expected[number]
 
     def _has_read(self, timeout_s: float) -> bool:
         """Reads a message and hands it over; returns whether there was one in time."""

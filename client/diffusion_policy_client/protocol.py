@@ -10,7 +10,8 @@ Times are seconds on the client's clock, which only goes forward. A token travel
                                                       refused  message; the connection is then closed
     observe  time_s, obs {key: array}                 (nothing)
     tick     id, time_s, sent, sent_s, stopped        action   id, time_s, action, observed_s, plan_start_s, starved,
-                                                               stopped, failed, slow, next_s, next
+                                                               stopped, failed, slow
+                                                      ahead    of, time_s, observed_s, plan_start_s, next_s, next
     plan     id, time_s                               done     id, once the plan is there
     reset    id, seed, at, moved, stopped             done     id
     release  id                                       done     id
@@ -25,10 +26,11 @@ was `moved`, and nobody knows where to. `stopped` says why the robot stands stil
 server: a stop stands until `release`, whichever side it began on. `tick.sent` is there where the last tick had no
 answer in time: what the robot did, at `sent_s`.
 `action.stopped` says why nothing but the safe action is sent, `action.failed` why there will be no plan, `action.slow`
-that a plan came too late for the robot to go on. `action.next` (N, *Da), at most `MOST_SAID`, is what is wanted for the
-step that runs, from `next_s` on, and for those after it if the server hears and plans nothing else until then, within
-its limits; with it the client goes on where an answer comes late, and keeps the rate. None: nothing is left of the
-plan, or the server would hold or stop the robot. `tick` and `plan` tell what time it is for the robot, `observe` only
+that a plan came too late for the robot to go on. Behind each `action`, so that nobody waits for it, comes an `ahead` of
+the same tick's number: `next` (N, *Da), at most `MOST_SAID`, is what is wanted for the step that runs, from `next_s`
+on, and for those after it if the server hears and plans nothing else until then, within its limits; with it the client
+goes on where an answer comes late, and keeps the rate. None: nothing is left of the plan, or the server would hold or
+stop the robot. `tick` and `plan` tell what time it is for the robot, `observe` only
 when something was measured. An episode's first plan, for which the robot waits, begins with the tick after it, unless
 something was sent before. An `error` without an id is of an observation.
 
@@ -42,10 +44,10 @@ from typing import Any
 import msgpack
 import numpy as np
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Both sides must speak the same."""
 MOST_SAID = 9
-"""Actions that an answer may tell beside its own: of the step that runs, and eight more."""
+"""Actions that may be told ahead: of the step that runs, and eight more."""
 ARRAY = 1
 """msgpack's number for an array: [dtype, shape, bytes], C order, little-endian."""
 DTYPES = ("|b1", "|u1", "<i4", "<i8", "<f4", "<f8")

@@ -19,13 +19,11 @@ class Question(NamedTuple):
 
     Args:
         number: of the question.
-        kind: its type.
         link: the connection.
         mail: brings the answer.
     """
 
     number: int
-    kind: str
     link: Link
     mail: Mail
 
@@ -42,7 +40,7 @@ class Upkeep:
             held.
         counts: of connections lost and made anew, and of late answers.
         lock: of the controller.
-        late: takes an answer that nobody waits for any more; called with the lock held.
+        late: takes an answer that nobody waits for any more, or what comes behind one; called with the lock held.
 
     Attributes:
         asked: number of the last question.
@@ -102,18 +100,20 @@ class Upkeep:
         """Sends a question; None where there is no connection."""
         with self._lock:
             self.asked += 1
-            question = None if self._link is None else Question(self.asked, message["type"], self._link, self._mail)
+            question = None if self._link is None else Question(self.asked, self._link, self._mail)
             if question is not None:
                 question.mail.expect(question.number)
             return question if self._send({**message, "id": self.asked}) else None
 
-    def answer(self, question: Question | None, timeout_s: float, *, is_wanted: bool = False) -> dict[str, Any] | None:
+    def answer(
+        self, question: Question | None, timeout_s: float, longer_s: Callable[[], float] = lambda: 0.0
+    ) -> dict[str, Any] | None:
         """Returns the answer to a question, None if there is none in time; called without the lock.
 
         Args:
             question: what was asked.
             timeout_s: how long to wait.
-            is_wanted: whether a late answer is of use, so that the question stays one if it was not sent yet.
+            longer_s: how long to wait on; it is asked when that time is over.
 
         Raises:
             ClientError: the answer is that this is not possible.
@@ -121,17 +121,18 @@ class Upkeep:
         if question is None:
             return None
         try:
-            answer = question.mail.answer(question.number, timeout_s)
+            answer = question.mail.answer(question.number, timeout_s, longer_s)
         except ServerLostError as error:
             self.lose(str(error), question.link)
             return None
         if self._link is not question.link:
             return None  # it was given up meanwhile, and what it says is worth nothing
-        if answer is not None:
-            return _possible(answer)
-        if question.kind in ("tick", "plan") and not is_wanted:  # whatever else is asked is still to be done
+        return None if answer is None else _possible(answer)
+
+    def withdraw(self, question: Question | None) -> None:
+        """Does not ask a question that was not sent yet, if there is one."""
+        if question is not None:
             question.link.withdraw(question.number)
-        return None
 
     def _hear(self, link: Link, answer: dict[str, Any]) -> None:
         """Takes what nobody waits for, and which connection said it."""
@@ -146,8 +147,9 @@ class Upkeep:
                 self._counts.refused += 1
                 self.refused = str(answer.get("message"))
             else:
-                self._counts.late += 1
-                if link is self._link and number is not None:
+                is_ahead = answer["type"] == "ahead"
+                self._counts.late += not is_ahead
+                if link is self._link and (is_ahead or number is not None):
                     self._late(answer)
 
     def lose(self, why: str, of: Link | None = None) -> None:

@@ -74,6 +74,9 @@ class Attendant:
             if answer is not None:
                 await self._say(answer)
             self._plan_on(session)
+            ahead = session.ahead(answer)  # the robot has its action by now
+            if ahead is not None:
+                await self._say(ahead)
 
     def leave(self) -> None:
         """Lets go of the plan that is being made."""

@@ -92,6 +92,23 @@ class Session:
             raise ProtocolError(f"expected {', '.join(self._tasks)} or plan, but got type {message['type'][:40]!r}")
         return self._tried(message, task)
 
+    def ahead(self, answer: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Returns what is told behind an answer, None where nothing is: after an action, what will be wanted next.
+
+        Args:
+            answer: the last one of `take`.
+        """
+        if answer is None or answer["type"] != "action":
+            return None
+        coming = self.controller.ahead(MOST_SAID)
+        return {
+            "type": "ahead",
+            "of": answer["id"],
+            **{name: answer[name] for name in ("time_s", "observed_s", "plan_start_s")},
+            "next_s": None if coming is None else coming.start_s,
+            "next": None if coming is None else coming.actions,
+        }
+
     def is_due(self) -> bool:
         """Whether a plan is to be made without being asked for."""
         wanted = self.plans_by_itself and self.failed is None and np.isfinite(self._now)
@@ -178,7 +195,6 @@ class Session:
             self.controller.sent_instead(_action(sent), number(message, "sent_s"))
         self._stop(text(message, "stopped"))
         tick = self.controller.tick(self._advanced(message))
-        ahead = self.controller.ahead(MOST_SAID)
         return {
             "type": "action",
             "time_s": tick.time_s,
@@ -189,8 +205,6 @@ class Session:
             "stopped": self.controller.guard.stopped,
             "failed": self.failed,
             "slow": self.controller.slow,
-            "next_s": None if ahead is None else ahead.start_s,
-            "next": None if ahead is None else ahead.actions,
         }
 
     def _reset(self, message: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,5 +71,11 @@ class Saying:
 
 def action(message, **more):
     said = {"observed_s": None, "plan_start_s": None, "starved": False, "stopped": None, "failed": None, "slow": None}
-    said |= {"time_s": message.get("time_s"), "next_s": None, "next": None}
+    said |= {"time_s": message.get("time_s")}
     return {"type": "action", "id": message["id"], "action": np.array([9.0]), **said, **more}
+
+
+def ahead(message, coming, **more):
+    said = {"of": message["id"], "time_s": message["time_s"], "observed_s": None, "plan_start_s": None}
+    coming = None if coming is None else np.array(coming)[:, None]
+    return {"type": "ahead", **said, "next_s": message["time_s"], "next": coming, **more}

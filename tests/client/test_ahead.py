@@ -13,7 +13,7 @@ from diffusion_policy_client.conduct import Conduct
 from diffusion_policy_client.errors import MismatchError
 from diffusion_policy_client.protocol import MOST_SAID
 from diffusion_policy_client.records import RemoteCounts
-from tests.client.robots import WELCOME, Hung, Saying, action, remote, until
+from tests.client.robots import WELCOME, Hung, Saying, action, ahead, remote, until
 from tests.control.clocks import STEP, Telling, seen
 from tests.serving.running import PATIENCE_S, Running, offer
 
@@ -25,9 +25,19 @@ def planned(controller):
     assert controller.action_at(1.0) == pytest.approx(1.0)
 
 
-def answer(now_s, coming=(1.0, 2.0, 3.0, 4.0), **more):
-    said = {"time_s": now_s, "next_s": now_s, "next": np.array(coming)[:, None], "action": np.array([1.0])}
-    return action({"id": 1}, **{**said, "observed_s": 0.5, "plan_start_s": 0.6, **more})
+def answer(now_s, **more):
+    said = {"action": np.array([1.0]), "observed_s": 0.5, "plan_start_s": 0.6}
+    return action({"id": 1, "time_s": now_s}, **{**said, **more})
+
+
+def told(now_s, coming=(1.0, 2.0, 3.0, 4.0), **more):
+    return ahead({"id": 1, "time_s": now_s}, coming, **{"observed_s": 0.5, "plan_start_s": 0.6, **more})
+
+
+def acted(robot, now_s, coming=(1.0, 2.0, 3.0, 4.0)):
+    robot.question(now_s)
+    robot.answered(answer(now_s), now_s)
+    robot.told(told(now_s, coming))
 
 
 def conduct(goes_on=True, **settings):
@@ -52,8 +62,7 @@ def test_over_a_link_slower_than_half_a_step_the_robot_does_as_over_a_fast_one()
     def answers(message):
         time.sleep(0.05)
         here = message["time_s"]
-        found = action(message, action=np.array([here]), next_s=here, next=here + STEP * np.arange(4)[:, None])
-        return [found]
+        return [action(message, action=np.array([here])), ahead(message, here + STEP * np.arange(4))]
 
     welcome = {**WELCOME, "safe_action": None}
     with Saying(answers, [welcome]) as url, RemoteController(url, patience_s=0.02, prompt_s=0.001) as controller:
@@ -66,6 +75,15 @@ def test_over_a_link_slower_than_half_a_step_the_robot_does_as_over_a_fast_one()
         assert [tick.action[0] for tick in said] == pytest.approx([number * STEP for number in range(1, 16)])
         assert (controller.counts.answered, controller.counts.ahead, controller.counts.held) == (1, 15, 0)
         assert controller.counts.late >= 10
+
+
+def test_what_comes_behind_an_answer_delays_no_tick_and_is_no_late_answer():
+    def answers(message):
+        return [action(message), ahead(message, (9.0, 5.0))]
+
+    with Saying(answers) as url, RemoteController(url, patience_s=PATIENCE_S) as controller:
+        assert [controller.action_at(number * STEP) for number in range(9)] == [9.0] * 9
+        assert (controller.counts.answered, controller.counts.late) == (9, 0)
 
 
 def test_rates_count_from_what_was_sent_of_it_on_both_sides():
@@ -86,9 +104,9 @@ def test_rates_count_from_what_was_sent_of_it_on_both_sides():
 def test_a_plan_that_was_waited_for_is_obeyed_at_once_and_the_one_before_where_the_answer_is_late():
     with Running(offer(Telling())) as running, remote(running, prompt_s=1e-9) as controller:
         planned(controller)
-        assert controller._conduct.knows(1.1)
         controller.observe(seen(9.0), 1.1)
         controller.plan(1.1)
+        assert controller._conduct.knows(1.1)
         assert controller.action_at(1.1) == pytest.approx(9.0)
         controller.observe(seen(20.0), 1.2)
         controller.plan(1.2)
@@ -134,10 +152,9 @@ def test_a_question_that_waits_to_be_sent_stays_one_where_a_late_answer_is_of_us
 
 def test_a_stop_that_the_server_says_late_is_one():
     robot = conduct()
-    robot.question(1.0)
-    robot.answered(answer(1.0), 1.0)
+    acted(robot, 1.0)
     robot.question(1.1)
-    robot.unanswered(1.1, connected=True)
+    assert robot.unanswered(1.1, connected=True).ahead
     robot.late(answer(1.1, stopped="a wall"))
     said = robot.unanswered(1.2, connected=True)
     assert (said.stopped, said.held, said.action) == ("a wall", True, 3.0)  # the safe action
@@ -147,17 +164,18 @@ def test_a_reset_and_a_release_end_what_was_said_before():
     def answers(message):
         if message["type"] != "tick":
             return [{"type": "done", "id": message["id"]}]
-        return [action(message, next_s=message["time_s"], next=np.array([[9.0], [5.0]]))]
+        return [action(message), ahead(message, (9.0, 5.0))]
 
     with Saying(answers) as url, RemoteController(url, patience_s=PATIENCE_S, prompt_s=PATIENCE_S) as controller:
         for forget in (controller.reset, controller.release):
             assert controller.action_at(1.0) == 9.0
+            controller.tick(1.0)
             assert controller._conduct.knows(1.1)
             forget()
             assert not controller._conduct.knows(1.1)
-            controller._late({**answer(1.0), "id": controller._since - 1})  # asked before
+            controller._late({**told(1.0), "of": controller._since - 1})  # asked before
             assert not controller._conduct.knows(1.1)
-            controller._late({**answer(1.0), "id": controller._since + 1})
+            controller._late({**told(1.0), "of": controller._since + 1})
             assert controller._conduct.knows(1.1)
 
 
@@ -170,7 +188,7 @@ def test_a_reset_and_a_release_end_what_was_said_before():
 )  # fmt: skip
 def test_each_action_is_for_its_own_time_and_none_is_for_later(time_s, expected):
     robot = conduct()
-    robot.answered(answer(1.0), 1.0)
+    acted(robot, 1.0)
     found = robot._foreseen(time_s)
     assert (found is None) == (expected is None)
     assert found is None or found == expected
@@ -178,8 +196,7 @@ def test_each_action_is_for_its_own_time_and_none_is_for_later(time_s, expected)
 
 def test_what_was_said_longer_ago_than_a_robot_may_be_lost_is_over():
     robot = conduct(lost_s=0.25, on_lost="stop")
-    robot.question(1.0)
-    robot.answered(answer(1.0), 1.0)
+    acted(robot, 1.0)
     said = [robot.unanswered(1.0 + number * STEP, connected=True) for number in range(1, 4)]
     assert [(tick.ahead, tick.action[0]) for tick in said] == [(True, 2.0), (True, 3.0), (False, 3.0)]
     assert "did not answer for 0.3 s" in said[-1].stopped
@@ -193,7 +210,8 @@ def test_late_answers_keep_a_robot_from_being_lost_whether_they_tell_more_or_not
         now = 1.0 + number * STEP
         robot.question(now)
         assert robot.unanswered(now, connected=True).ahead == (coming is not None and number > 0)
-        robot.late(answer(now) if coming else answer(now, next=None, next_s=None))
+        robot.late(answer(now))
+        robot.told(told(now, coming))
     assert robot.stopped is None
     for number in range(20, 24):
         robot.question(1.0 + number * STEP)
@@ -207,6 +225,7 @@ def test_a_pause_of_the_robots_loop_is_no_silence_whatever_came_before_it():
         robot.question(now)
         robot.unanswered(now, connected=True)
         robot.late(answer(now))
+        robot.told(told(now))
     stopped = []
     for now in (60.0, 60.1, 60.2):
         robot.question(now)
@@ -224,8 +243,8 @@ def test_a_pause_of_the_robots_loop_is_no_silence_whatever_came_before_it():
 
 def test_another_server_knows_nothing_of_what_the_one_before_said():
     robot = conduct()
-    robot.question(1.0)
-    robot.answered(answer(1.0), 1.0)
+    acted(robot, 1.0)
+    assert robot.knows(1.1)
     robot.meet(WELCOME)
     assert not robot.knows(1.1)
 
@@ -237,9 +256,9 @@ def test_what_a_lost_connection_says_late_is_worth_nothing():
         controller._upkeep.lose("a test wants it")
         until(lambda: controller.connected)
         controller._conduct.meet(controller.welcome)
-        hear({**answer(1.0), "id": 99})
+        hear({**told(1.0), "of": 99})
         assert not controller._conduct.knows(1.0)
-        controller._upkeep._mail._other({**answer(1.0), "id": 99})
+        controller._upkeep._mail._other({**told(1.0), "of": 99})
         assert controller._conduct.knows(1.0)
 
 
@@ -248,8 +267,23 @@ def test_what_a_lost_connection_says_late_is_worth_nothing():
     [
         {"next": np.zeros((MOST_SAID + 1, 1))}, {"next": np.zeros((0, 1))}, {"next": np.zeros((2, 2))},
         {"next": np.array([[np.nan]])}, {"next": "up"}, {"next": 5}, {"next": [[1], [2, 3]]}, {"next_s": None},
-        {"next_s": "now"}, {"time_s": None}, {"time_s": 1.1}, {"time_s": float("nan")}, {"stopped": np.zeros(2)},
-        {"stopped": 0}, {"failed": False}, {"slow": b"x"},
+        {"next_s": "now"}, {"time_s": None}, {"time_s": 1.1}, {"time_s": float("nan")},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_not_what_comes_next_ends_the_connection(more):
+    robot = conduct()
+    robot.question(1.0)
+    with pytest.raises(MismatchError, match="something else than what is next"):
+        robot.told(told(1.0, **more))
+    assert not robot.knows(1.05)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"time_s": None}, {"time_s": 1.1}, {"time_s": float("nan")}, {"stopped": np.zeros(2)}, {"stopped": 0},
+        {"failed": False}, {"slow": b"x"},
     ],
     ids=repr,
 )  # fmt: skip
@@ -270,12 +304,14 @@ def test_whatever_is_said_and_whenever_it_is_asked_for_rules_are_kept(kind):
     welcome = {"limits": limits, "action": {**WELCOME["action"], "kind": kind}, "safe_action": None}
     robot = conduct(welcome=welcome, lost_s=1.0)
     robot.begin(np.zeros(1, np.float32), moved=False)
+    robot.question(0.0)
     robot.answered(answer(0.0, action=np.zeros(1)), 0.0)
     last, last_s = np.zeros(1), 0.0
     for _ in range(3000):
         now = last_s + chance.uniform(0.1, 4) * STEP
+        robot.question(now)
         if chance.random() < 0.5:
-            robot.late(answer(now - STEP, chance.normal(size=3) * 3))
+            robot.told(told(now - STEP, chance.normal(size=3) * 3))
         tick = robot.unanswered(now, connected=True)
         sent = tick.action
         assert abs(sent) <= 1.0
@@ -284,9 +320,10 @@ def test_whatever_is_said_and_whenever_it_is_asked_for_rules_are_kept(kind):
     assert robot._counts.ahead > 500
 
 
-def test_an_answer_with_an_odd_number_ends_the_connection():
+@pytest.mark.parametrize("odd", [{"id": np.zeros(2)}, {"type": "ahead"}, {"type": "ahead", "of": "x"}], ids=repr)
+def test_an_answer_with_an_odd_number_ends_the_connection(odd):
     def answers(message):
-        return [action(message, id=np.zeros(2))]
+        return [{**action(message), "id": None, **odd}]
 
     with Saying(answers) as url, RemoteController(url, patience_s=PATIENCE_S) as controller:
         assert controller.tick(1.0).held

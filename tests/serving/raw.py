@@ -24,7 +24,13 @@ class Raw:
 
     def ask_as_it_is(self, message):
         self.connection.send(pack(message))
-        return unpack(self.connection.recv(timeout=PATIENCE_S))
+        return self.next()
+
+    def next(self):
+        """Returns the next message, beside what is next for the robot."""
+        while (answer := unpack(self.connection.recv(timeout=PATIENCE_S)))["type"] == "ahead":
+            pass  # behind the one before
+        return answer
 
     def ask(self, **message):
         self._number += 1

@@ -150,6 +150,18 @@ def test_a_client_that_goes_while_its_plan_is_made_leaves_nothing():
         lives(running)
 
 
+def test_an_action_is_told_before_what_comes_next():
+    with Running(offer(Telling())) as running, Raw(running.url) as client:
+        client.observe(1.0)
+        client.ask(type="plan", time_s=1.0)
+        for number in (41, 42):
+            client.connection.send(pack({"type": "tick", "id": number, "time_s": 1.0}))
+        said = [unpack(client.connection.recv(timeout=PATIENCE_S)) for _ in range(4)]
+    numbers = [(each["type"], each.get("id", each.get("of"))) for each in said]
+    assert numbers == [("action", 41), ("ahead", 41), ("action", 42), ("ahead", 42)]
+    assert said[3]["next"].ravel() == pytest.approx([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6])
+
+
 def test_a_plan_that_waits_when_another_episode_begins_is_refused_and_leaves_its_clock_behind():
     policy, let = Telling(), threading.Semaphore(0)
     predict = policy.predict
@@ -241,7 +253,7 @@ def test_a_policy_that_is_too_slow_is_said_once_by_name_and_in_figures(caplog):
             client.connection.send(pack({"type": "plan", "id": 71, "time_s": now}))
             client.ask(type="tick", time_s=now + 0.8)
             let.release()
-            assert unpack(client.connection.recv(timeout=PATIENCE_S)) == {"type": "done", "id": 71}
+            assert client.next() == {"type": "done", "id": 71}
         said = client.ask(type="tick", time_s=3.0)["slow"]
     assert said == (
         "a plan came 0.8 s after the observation that it rests on, and its 7 actions last 0.7 s: all of them were past"

@@ -39,6 +39,26 @@ def planned(client):
         client.answered(question, answers(client.controller.policy, [question])[0])
 
 
+def test_what_comes_next_is_told_behind_an_action_and_behind_nothing_else():
+    client = session()
+    observe(client, 1.0)
+    assert client.ahead(None) is None
+    assert client.ahead(client.take({"type": "release", "id": 4})) is None
+    tick(client, 1.0)
+    planned(client)
+    answer = tick(client, 1.1)
+    said = client.ahead(answer)
+    assert {name: said[name] for name in ("type", "of", "time_s", "observed_s", "plan_start_s")} == {
+        "type": "ahead", "of": 1, "time_s": 1.1, "observed_s": 1.0, "plan_start_s": 1.0
+    }  # fmt: skip
+    assert said["next_s"] == pytest.approx(1.1)
+    np.testing.assert_array_equal(said["next"], client.controller.ahead(9).actions)
+    assert said["next"][0] == answer["action"]
+    late = tick(client, 60.0)
+    assert late["starved"]
+    assert (client.ahead(late)["next_s"], client.ahead(late)["next"]) == (None, None)
+
+
 ODD = [
     None, True, 0, -1, 1.5, float("nan"), 1e300, "", "auto", b"x", [], [np.zeros(2)], {}, {"x": np.zeros(2)},
     *(np.zeros(shape, dtype) for shape in ((), 0, 1, 2, (2, 3)) for dtype in (np.float32, np.int64, bool)),
