@@ -241,6 +241,14 @@ def test_a_pause_of_the_robots_loop_is_no_silence_whatever_came_before_it():
     assert "did not answer for 0.6 s" in slow.unanswered(1.6, connected=True).stopped
 
 
+def test_that_nothing_comes_next_ends_what_was_told_before():
+    robot = conduct()
+    acted(robot, 1.0)
+    assert robot.knows(1.1)
+    robot.told(told(1.0, None))
+    assert not robot.knows(1.1)
+
+
 def test_another_server_knows_nothing_of_what_the_one_before_said():
     robot = conduct()
     acted(robot, 1.0)
