@@ -81,7 +81,7 @@ def closed_loop() -> str:
     return (
         f"{table(head, rows)}\n\n({figures['minutes']:g} minutes each, p50 / p99; {figures['policy']}; missed: later "
         f"than {figures['late_ms']:g} ms; stolen: while the hypervisor kept a processor that was wanted; said before: "
-        f"answered later than in 5 ms, and done by the answer before, in time if not missed. {machine}.)"
+        f"answered later than in 5 ms, and done as it was told before, in time if not missed. {machine}.)"
     )
 
 
