@@ -178,6 +178,17 @@ class Conduct:
                 raise TypeError(f"{name} is no text")
         self._answered_s = max(self._heard(time_s), -np.inf if self._answered_s is None else self._answered_s)
         self.failed, self.slow = answer["failed"], self.slow or answer["slow"]
+        said = self._said
+        if said is not None and said.time_s < time_s and not self._is_as_told(answer, said, time_s):
+            self._said = None  # what comes next now is told behind this answer, if that arrives
+
+    def _is_as_told(self, answer: Mapping[str, Any], said: Said, time_s: float) -> bool:
+        """Whether an answer is of the plan that was told before, and its action the one of that time."""
+        steps = (time_s - said.start_s) / self._step_s + _ROUNDING
+        same_plan = answer["plan_start_s"] == said.plan_start_s and not answer["starved"] and answer["failed"] is None
+        return (
+            same_plan and 0 <= steps < len(said.actions) and np.array_equal(answer["action"], said.actions[int(steps)])
+        )
 
     def _heard(self, time_s: float) -> float:
         """Returns the time of a tick that the server speaks of; raises ValueError where there was none."""

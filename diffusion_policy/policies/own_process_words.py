@@ -29,7 +29,7 @@ def question(obs: dict[str, Array], noise: FloatArray | None, known: KnownAction
     Raises:
         ObservationError: an observation is not of numbers.
     """
-    flat_obs = {key: _flat(np.asarray(value)) for key, value in obs.items()}
+    flat_obs = {key: _flat(value) for key, value in obs.items()}
     flat_known = None if known is None else (_flat(known.actions), _flat(known.weight))
     return pickle.dumps((flat_obs, None if noise is None else _flat(noise), flat_known))
 
@@ -54,8 +54,9 @@ def answered(said: tuple[Flat, float]) -> tuple[FloatArray, float]:
     return _array(said[0]), said[1]
 
 
-def _flat(array: Array) -> Flat:
-    if array.dtype.hasobject:
+def _flat(value: Any) -> Flat:
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufSUMmc":  # of objects, or of structures, which bytes and a word do not describe
         raise ObservationError(f"expected arrays of numbers, but got one of {array.dtype}")
     return array.dtype.str, array.shape, array.tobytes()
 

@@ -45,16 +45,21 @@ def work(conn: Connection) -> None:
         gc.collect()
         gc.freeze()  # what is there stays: later collections pass it over
         while True:
-            obs, noise, known = asked(conn.recv_bytes())
-            begun = time.monotonic()
-            found = _said(conn, _predicted, policy, obs, noise, known)
+            found = _said(conn, _answered, policy, conn.recv_bytes())
             if found is not None:
-                conn.send_bytes(answer(found.prediction, time.monotonic() - begun))
+                conn.send_bytes(found)
 
 
 def _loaded(job: Job) -> ChunkPolicy:
     import_plugins(job.plugins)
     return RecedingHorizonController.load(job.path, device=job.device, precision=job.precision, batch_size=1).policy
+
+
+def _answered(policy: ChunkPolicy, question: bytes) -> bytes:
+    obs, noise, known = asked(question)
+    begun = time.monotonic()
+    found = _predicted(policy, obs, noise, known)
+    return answer(found.prediction, time.monotonic() - begun)
 
 
 def _predicted(

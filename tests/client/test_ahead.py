@@ -241,6 +241,36 @@ def test_a_pause_of_the_robots_loop_is_no_silence_whatever_came_before_it():
     assert "did not answer for 0.6 s" in slow.unanswered(1.6, connected=True).stopped
 
 
+@pytest.mark.parametrize(
+    ("more", "stays"),
+    [
+        ({}, True), ({"plan_start_s": 1.05}, False), ({"starved": True}, False), ({"failed": "CUDA"}, False),
+        ({"stopped": "a wall"}, False), ({"action": np.array([1.5])}, False),
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("late", [False, True])
+def test_what_was_told_before_is_over_where_an_answer_says_otherwise_though_nothing_more_arrives(more, stays, late):
+    robot = conduct()
+    acted(robot, 1.0)
+    robot.question(1.1)
+    said = answer(1.1, **{"action": np.array([2.0]), **more})
+    if late:
+        assert robot.unanswered(1.1, connected=True).action == 2.0
+        robot.late(said)
+    else:
+        robot.answered(said, 1.1)
+    assert robot.knows(1.2) == stays
+
+
+def test_what_was_told_behind_an_answer_stays_though_the_answer_is_taken_later():
+    robot = conduct()
+    robot.question(1.0)
+    robot.told(told(1.0, (5.0, 6.0)))  # read by another thread meanwhile
+    robot.answered(answer(1.0), 1.0)
+    assert robot.knows(1.1)
+
+
 def test_that_nothing_comes_next_ends_what_was_told_before():
     robot = conduct()
     acted(robot, 1.0)

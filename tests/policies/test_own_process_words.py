@@ -33,8 +33,10 @@ def test_an_answer_is_read_as_it_was_given_and_its_time_with_it():
     found, seconds = answered(pickle.loads(answer(prediction, 0.25)))
     np.testing.assert_array_equal(found, prediction)
     assert seconds == 0.25
+    np.testing.assert_array_equal(answered(pickle.loads(answer([[[1.0]]], 0.5)))[0], [[[1.0]]])  # a plugin's engine
 
 
 def test_what_is_not_of_numbers_is_refused_before_it_is_asked():
-    with pytest.raises(ObservationError, match="arrays of numbers, but got one of object"):
-        question({"pos": np.array([[None]])}, None)
+    for odd in (np.array([[None]]), np.zeros(2, [("a", "<f4")])):
+        with pytest.raises(ObservationError, match="arrays of numbers, but got one of"):
+            question({"pos": odd}, None)
