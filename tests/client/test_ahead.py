@@ -10,7 +10,7 @@ from diffusion_policy.config import ActionSpec
 from diffusion_policy.control.safety import SafetyConfig
 from diffusion_policy_client import RemoteController
 from diffusion_policy_client.conduct import Conduct
-from diffusion_policy_client.errors import MismatchError
+from diffusion_policy_client.errors import MismatchError, ServerLostError
 from diffusion_policy_client.protocol import MOST_SAID
 from diffusion_policy_client.records import RemoteCounts
 from tests.client.robots import WELCOME, Hung, Saying, action, ahead, remote, until
@@ -148,6 +148,20 @@ def test_a_question_that_waits_to_be_sent_stays_one_where_a_late_answer_is_of_us
         controller._prompt_s = PATIENCE_S
         assert controller.action_at(1.3) == pytest.approx(1.3)
         assert controller.counts.late == 2
+
+
+def test_a_plan_that_waits_to_be_sent_is_not_asked_for_when_nobody_waits_for_it_any_more():
+    with Running(offer(Telling())) as running, remote(running) as controller:
+        planned(controller)
+        outbox, gate = controller._upkeep._link._outbox, threading.Event()
+        send, outbox._free = outbox._send, lambda: False  # as behind a picture, by the thread
+        outbox._send = lambda data: (gate.wait(PATIENCE_S), send(data))
+        controller.observe(seen(1.1), 1.1)
+        until(lambda: outbox._sending)
+        with pytest.raises(ServerLostError, match="no plan came within"):
+            controller.plan(1.1, timeout_s=0.02)
+        assert not outbox._waiting
+        gate.set()
 
 
 def test_a_stop_that_the_server_says_late_is_one():
