@@ -23,7 +23,7 @@ import numpy as np
 LATE_S = 0.010
 BESIDE = 1.01
 """Rate of what is measured beside the robot, by the robot's. At the same rate they would meet each other, and plans, as
-chance put them when they began: an echo's p99 was 0.9 to 1.1 ms in some runs, and 3.5 to 4.5 ms in others."""
+chance put them when they began: an echo's p99 was 0.9 to 1.4 ms in some runs, and 3.5 to 4.3 ms in others."""
 
 
 def due_ticks(hz: float, seconds: float) -> int:

@@ -36,6 +36,11 @@ class Said(NamedTuple):
     observed_s: float | None
     plan_start_s: float | None
 
+    def action(self, time_s: float, step_s: float) -> FloatArray | None:
+        """Returns the one for a time (*Da), None where there is none."""
+        steps = (time_s - self.start_s) / step_s + _ROUNDING
+        return self.actions[int(steps)] if 0 <= steps < len(self.actions) else None
+
 
 class Conduct:
     """Decides the ticks of one robot. Knows no network; whoever calls sees to it that one thread at a time is here.
@@ -184,11 +189,10 @@ class Conduct:
 
     def _is_as_told(self, answer: Mapping[str, Any], said: Said, time_s: float) -> bool:
         """Whether an answer is of the plan that was told before, and its action the one of that time."""
-        steps = (time_s - said.start_s) / self._step_s + _ROUNDING
-        same_plan = answer["plan_start_s"] == said.plan_start_s and not answer["starved"] and answer["failed"] is None
-        return (
-            same_plan and 0 <= steps < len(said.actions) and np.array_equal(answer["action"], said.actions[int(steps)])
-        )
+        if answer["plan_start_s"] != said.plan_start_s or answer["starved"] or answer["failed"] is not None:
+            return False
+        action = said.action(time_s, self._step_s)
+        return action is not None and np.array_equal(answer["action"], action)
 
     def _heard(self, time_s: float) -> float:
         """Returns the time of a tick that the server speaks of; raises ValueError where there was none."""
@@ -201,11 +205,7 @@ class Conduct:
         said = self._said
         if said is None or self.stopped is not None or not said.time_s <= time_s < said.time_s + self._lost_s:
             return None
-        steps = (time_s - said.start_s) / self._step_s + _ROUNDING
-        if not 0 <= steps < len(said.actions):
-            return None
-        action: FloatArray = said.actions[int(steps)]
-        return action
+        return said.action(time_s, self._step_s)
 
     def _alone(self, time_s: float) -> Tick:
         """Holds the robot, or stops it where the server was silent for long."""

@@ -66,11 +66,6 @@ class Plan:
         index = self.index(time_s)
         return self.actions[index] if 0 <= index < len(self.actions) else None
 
-    def at(self, time_s: float) -> FloatArray:
-        """Returns the action for a time that it covers, (*Da)."""
-        action: FloatArray = self.actions[self.index(time_s)]
-        return action
-
     def remaining(self, time_s: float) -> int:
         """Returns how many actions are still to come at a time, that of now included."""
         return int(min(len(self.actions), max(0, len(self.actions) - self.index(time_s))))

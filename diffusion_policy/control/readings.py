@@ -1,6 +1,7 @@
 """What can be read of a controller by the clock while it runs: what it takes and gives, its plan, its counts."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 
@@ -100,6 +101,4 @@ class Readings:
                 return None
             ages_s = tick.time_s - tick.observed_s + coming.step_s * np.arange(len(coming.actions))
             actions = self.guard.foreseen(coming.actions, self._current.sent.action, ages_s, coming.step_s)
-            if not len(actions):
-                return None
-            return Plan(coming.start_s, coming.step_s, actions, coming.ready_s, coming.observed_s)
+            return replace(coming, actions=actions) if len(actions) else None

@@ -56,7 +56,7 @@ def answered(said: tuple[Flat, float]) -> tuple[FloatArray, float]:
 
 def _flat(value: Any) -> Flat:
     array = np.asarray(value)
-    if array.dtype.kind not in "biufSUMmc":  # of objects, or of structures, which bytes and a word do not describe
+    if array.dtype.kind not in "biufc":  # others are more than a word and bytes tell, or nothing that a network reads
         raise ObservationError(f"expected arrays of numbers, but got one of {array.dtype}")
     return array.dtype.str, array.shape, array.tobytes()
 

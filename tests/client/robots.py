@@ -79,3 +79,12 @@ def ahead(message, coming, **more):
     said = {"of": message["id"], "time_s": message["time_s"], "observed_s": None, "plan_start_s": None}
     coming = None if coming is None else np.array(coming)[:, None]
     return {"type": "ahead", **said, "next_s": message["time_s"], "next": coming, **more}
+
+
+def answer(now_s, **more):
+    said = {"action": np.array([1.0]), "observed_s": 0.5, "plan_start_s": 0.6}
+    return action({"id": 1, "time_s": now_s}, **{**said, **more})
+
+
+def told(now_s, coming=(1.0, 2.0, 3.0, 4.0), **more):
+    return ahead({"id": 1, "time_s": now_s}, coming, **{"observed_s": 0.5, "plan_start_s": 0.6, **more})

@@ -38,9 +38,9 @@ def test_what_is_ahead_is_what_the_next_ticks_send(strategy, early):
     ahead = controller.ahead(20)
     assert (controller.guard.counts.to_dict(), controller.counts.starved) == counts
     assert ahead.start_s <= 4 * STEP < ahead.start_s + STEP
-    np.testing.assert_array_equal(ahead.at(4 * STEP), controller.last_tick.action)
+    np.testing.assert_array_equal(ahead.find(4 * STEP), controller.last_tick.action)
     times = STEP * np.arange(5, 4 + len(ahead.actions))
-    said = [ahead.at(time_s) for time_s in times]
+    said = [ahead.find(time_s) for time_s in times]
     np.testing.assert_array_equal(said, [controller.action_at(time_s) for time_s in times])
     assert len(said) >= 4
     assert controller.counts.starved == controller.guard.counts.stale == 0
@@ -61,8 +61,8 @@ def test_who_goes_on_by_it_and_keeps_the_rate_does_as_the_controller(strategy, e
     ahead = controller.ahead(5)
     for number in range(5, 8):
         sent = controller.action_at(number * STEP)
-        assert sent < ahead.at(number * STEP)  # it goes after it, as fast as it may
-        np.testing.assert_array_equal(rest.toward(ahead.at(number * STEP), number * STEP), sent)
+        assert sent < ahead.find(number * STEP)  # it goes after it, as fast as it may
+        np.testing.assert_array_equal(rest.toward(ahead.find(number * STEP), number * STEP), sent)
 
 
 def test_a_rule_that_holds_ends_it_only_where_it_is_broken():

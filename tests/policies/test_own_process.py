@@ -1,11 +1,14 @@
 """A policy in a process of its own is the same policy, whatever becomes of the process."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ import torch
 
 from diffusion_policy.control.timed import TimedController
 from diffusion_policy.errors import CheckpointError, ConfigError, MissingFileError, ObservationError, PolicyLostError
+from diffusion_policy.policies import own_process_work
 from diffusion_policy.policies.controller import RecedingHorizonController
 from diffusion_policy.policies.own_process import PolicyProcess
+from diffusion_policy.policies.own_process_words import answered, question
 from tests.policies.test_diffusion_policy import make_policy
 from tests.policies.test_guided import KnownActions
 from tests.policies.test_trained_ranges import trained_ranges
@@ -148,6 +153,38 @@ def test_a_controller_that_cannot_be_made_leaves_no_process(file, monkeypatch):
     with pytest.raises(ConfigError, match="give step_s"):
         TimedController.load(file, own_process=True)
     assert [process.is_alive() for process in made] == [False]
+
+
+class Odd:
+    """Predicts no numbers at first, as a plugin's engine may; then a list."""
+
+    description = "of a policy"
+
+    def __init__(self):
+        self._predictions = [np.array([[[None]]]), [[[1.0]]]]
+
+    def predict(self, obs, noise):
+        return SimpleNamespace(prediction=self._predictions.pop(0))
+
+
+def test_a_prediction_that_is_none_is_said_and_ends_no_process(monkeypatch):
+    monkeypatch.setattr(own_process_work, "settle", lambda: None)
+    monkeypatch.setattr(own_process_work, "_loaded", lambda job: Odd())
+    here, there = multiprocessing.Pipe()
+    worker = threading.Thread(target=own_process_work.work, args=(there,), daemon=True)
+    worker.start()
+    here.send("a job")
+    assert here.recv() == "of a policy"
+    here.send_bytes(question(observed(), NOISE))
+    assert "arrays of numbers, but got one of object" in str(here.recv())
+    here.send_bytes(question(observed(), NOISE))
+    assert answered(here.recv())[0] == 1.0
+    known = KnownActions(np.zeros((1, 8, 2), np.float32), np.zeros((1, 8), np.float32))
+    here.send_bytes(question(observed(), NOISE, known))
+    assert "Odd cannot be guided" in str(here.recv())
+    here.close()
+    worker.join(30)
+    assert not worker.is_alive()
 
 
 SCRIPT = """
